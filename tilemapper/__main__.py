@@ -1,0 +1,6 @@
+"""``python -m tilemapper``."""
+
+from tilemapper.cli.main import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""The ``tilemapper`` command: the group, its lazily imported commands, and how errors end.
+
+Commands are named here and imported when called, so that ``tilemapper --help`` loads neither
+torch, dask nor rasterio.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from typing import Any, NoReturn
+
+import click
+
+from tilemapper.errors import Interrupted, TilemapperError
+
+# name -> (module, attribute, one line for --help)
+COMMANDS = {
+    "render": ("tilemapper.cli.render", "render", "Render a satellite raster as a map raster."),
+    "verify": ("tilemapper.cli.verify", "verify", "Check a rendered map, re-rendering samples."),
+    "train": ("tilemapper.cli.train", "train", "Train a model on pairs."),
+    "evaluate": ("tilemapper.cli.evaluate", "evaluate", "Measure a model on held-out pairs."),
+    "pairs": ("tilemapper.cli.pairs", "pairs", "Cut, check and pack training pairs."),
+    "models": ("tilemapper.cli.models", "models", "List, show, import and export models."),
+    "sample": ("tilemapper.cli.sample", "sample", "Write a synthetic georeferenced city."),
+    "info": ("tilemapper.cli.info", "info", "Versions, devices, drivers, models found."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called, not when they are listed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of use, not of the alphabet."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, imported now; None when there is none of this name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[cmd_name]
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The table of commands, from the names above alone."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, _, line) in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"auto_envvar_prefix": "TILEMAPPER", "help_option_names": ["-h", "--help"]},
+)
+@click.version_option(package_name="tilemapper")
+def cli() -> None:
+    """Satellite rasters in, map rasters out: tiled, blended, georeferenced, resumable.
+
+    Every option can also be given as an environment variable TILEMAPPER_<COMMAND>_<OPTION>.
+    """
+
+
+def _raise_interrupted(signal_number: int, _frame: object) -> NoReturn:
+    raise Interrupted(signal_number)
+
+
+def run(command: click.Command, args: list[str] | None = None, **extra: Any) -> int:
+    """Runs a command to its end; returns the exit code of the contract and says why on stderr."""
+    try:
+        result = command.main(args=args, standalone_mode=False, **extra)
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.Abort:
+        return 130
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except Interrupted as interrupted:
+        click.echo(f"interrupted by {interrupted}; run the same command to go on", err=True)
+        return interrupted.exit_code
+    except BrokenPipeError:
+        # The reader of stdout has gone; point it elsewhere, or the interpreter complains at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        return _say(error, debug="--debug" in (sys.argv if args is None else args))
+
+
+def _say(error: Exception, *, debug: bool) -> int:
+    if debug or os.environ.get("TILEMAPPER_DEBUG"):
+        raise error
+    if isinstance(error, TilemapperError):
+        click.echo(f"error: {' '.join(str(error).split())}", err=True)
+        return error.exit_code
+    first = " ".join(str(error).split()) or "no message"
+    click.echo(
+        f"error: {type(error).__name__}: {first}; this is a defect of tilemapper, "
+        "run again with --debug and report the traceback",
+        err=True,
+    )
+    return 1
+
+
+def main() -> NoReturn:
+    """Entry point of the console script."""
+    # Before anything heavy is imported: a signal in the first second must find its handler.
+    signal.signal(signal.SIGTERM, _raise_interrupted)
+    signal.signal(signal.SIGINT, _raise_interrupted)
+    sys.exit(run(cli))

@@ -1,0 +1,80 @@
+"""Everything that a user of tilemapper can act on: one root, one class for each kind.
+
+A message is one line: ``WHICH: what was found, what is needed; what to do``. The command line
+prints it after ``error: `` and leaves with the class's exit code.
+"""
+
+from __future__ import annotations
+
+
+class TilemapperError(Exception):
+    """Root of all errors that tilemapper raises on purpose. ``exit_code`` is the command's."""
+
+    exit_code = 1
+
+
+class OptionError(TilemapperError, ValueError):
+    """An option's value cannot be used, whatever the input."""
+
+    exit_code = 2
+
+
+class RasterError(TilemapperError, OSError):
+    """A raster cannot be opened, read, or understood."""
+
+
+class TargetError(TilemapperError, OSError):
+    """An output cannot be written there, or may not be replaced."""
+
+
+class ModelError(TilemapperError, ValueError):
+    """A model, its card or its weights are missing, damaged, or of another kind."""
+
+
+class StagingError(TilemapperError, RuntimeError):
+    """The blocks staged beside an output belong to another plan or are damaged."""
+
+
+class DeviceError(TilemapperError, RuntimeError):
+    """The device is missing, or too small for one tile."""
+
+
+class PairError(TilemapperError, ValueError):
+    """Training pairs are missing, damaged, or do not fit together."""
+
+
+class JobError(TilemapperError, ValueError):
+    """A job file (training or archive) cannot be understood."""
+
+
+class TrainingError(TilemapperError, RuntimeError):
+    """Training cannot go on: a loss is not finite, or a checkpoint does not fit."""
+
+
+class TryAgainError(TilemapperError, RuntimeError):
+    """Nothing is wrong with the input: the same command can end well later. Nothing is lost."""
+
+    exit_code = 75
+
+
+class LockedError(TryAgainError):
+    """Another run holds the output."""
+
+
+class DiskFullError(TryAgainError):
+    """The disk is full, or a quota is used up."""
+
+
+class NoWorkerError(TryAgainError):
+    """No worker is left to render on."""
+
+
+class Interrupted(BaseException):
+    """A signal asked the program to end.
+
+    A BaseException, so that no ``except Exception`` on the way can swallow it.
+    """
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(f"signal {signal_number}")
+        self.exit_code = 128 + signal_number

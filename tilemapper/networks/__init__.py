@@ -1,0 +1,1 @@
+"""Generators, discriminators, and the models made of them."""

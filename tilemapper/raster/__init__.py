@@ -1,0 +1,1 @@
+"""Rasters as the network wants them: opened safely, scaled, resampled, cut, blended."""

@@ -1,0 +1,81 @@
+"""Files that are whole or not there: temporary name, write, fsync, rename, fsync of the folder."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from tilemapper.errors import DiskFullError, TargetError, TilemapperError
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+def writing_failed(path: Path | str, error: OSError) -> TilemapperError:
+    """The error to raise for an OSError met while writing ``path``: disk full, or target."""
+    if error.errno in FULL:
+        return DiskFullError(
+            f"{path}: {error.strerror}; free some space and run the same command again"
+        )
+    return TargetError(f"{path}: cannot be written ({error.strerror or error}); choose another path")
+
+
+def fsync_folder(folder: Path) -> None:
+    """Makes the names in a folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def fsync_file(path: Path) -> None:
+    """Makes a file's bytes survive a power cut, whoever wrote them."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside ``path``; renames it onto ``path`` once it is on the disk.
+
+    Whatever goes wrong inside, the temporary file is removed and ``path`` stays as it was.
+
+    Raises:
+        DiskFullError: the disk is full or the quota is used up.
+        TargetError: the folder is missing or may not be written.
+    """
+    path = Path(path)
+    # The suffix stays: GDAL and others choose a format by it. The name's start may be cut, since
+    # file systems limit names to 255 bytes.
+    part = path.with_name(f".{path.stem[:80]}.{os.getpid()}.{secrets.token_hex(4)}.tmp{path.suffix}")
+    try:
+        yield part
+        fsync_file(part)
+        part.replace(path)
+        fsync_folder(path.parent)
+    except OSError as error:
+        # Also raised by rasterio and by our own errors that are OSErrors: those go on unchanged.
+        if isinstance(error, TilemapperError) or error.errno is None:
+            raise
+        raise writing_failed(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def write_bytes_atomic(path: Path, data: bytes) -> None:
+    """Writes a whole small file; see `atomic_write`."""
+    with atomic_write(path) as part:
+        part.write_bytes(data)
+
+
+def write_text_atomic(path: Path, text: str) -> None:
+    """Writes a whole small UTF-8 file; see `atomic_write`."""
+    write_bytes_atomic(path, text.encode())

@@ -1,0 +1,1 @@
+"""From a raster to its map: plan, blocks, engine, staging, finish."""

@@ -1,0 +1,1 @@
+"""From pairs to a model: sources, augmentation, losses, trainer, evaluation."""
