@@ -1,0 +1,256 @@
+import json
+import pickle
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from PIL import Image
+
+from tests.training.images import make_pair, write_side_by_side
+from tilemapper.errors import OptionError, PairError
+from tilemapper.training.pairs import load_arrays, open_pairs, pack_pairs, split_pairs
+
+
+def write_folders(root, count, first="A", second="B", suffix=".png"):
+    for side, name in enumerate((first, second)):
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for number in range(1, count + 1):
+            image = Image.fromarray(make_pair(number, 32)[side])
+            image.save(root / name / f"{number}{suffix}")
+    return root
+
+
+def assert_says(error, *words):
+    message = str(error.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize("width", [32, 80, 1202])
+def test_a_side_by_side_image_is_split_in_half_whatever_its_width(tmp_path, width):
+    image = np.random.default_rng(0).integers(0, 256, (40, width, 3), np.uint8)
+    Image.fromarray(image).save(tmp_path / "x.png")
+    source, target = open_pairs(tmp_path).load(0)
+    assert_array_equal(source, image[:, : width // 2])
+    assert_array_equal(target, image[:, width // 2 :])
+
+
+def test_names_are_in_natural_order(tmp_path):
+    names = open_pairs(write_side_by_side(tmp_path, 11, size=16)).names
+    assert names == [str(n) for n in range(1, 12)]
+
+
+def test_the_direction_turns_every_layout_round(tmp_path):
+    side_by_side = write_side_by_side(tmp_path / "s", 2, size=32)
+    folders = write_folders(tmp_path / "f", 2)
+    pack_pairs(open_pairs(side_by_side), tmp_path / "p.npz")
+    satellite, target = make_pair(2, 32)
+    for path in (side_by_side, folders, tmp_path / "p.npz"):
+        for direction, wanted in (("AtoB", (satellite, target)), ("BtoA", (target, satellite))):
+            found = open_pairs(path, direction=direction).load(1)
+            assert_array_equal(found, wanted)
+
+
+def test_a_packed_file_is_memory_mapped_and_keeps_names_and_pixels(tmp_path):
+    source = open_pairs(write_side_by_side(tmp_path / "train", 3, size=32, first=7))
+    pack_pairs(source, tmp_path / "p.npz")
+    packed = open_pairs(tmp_path / "p.npz")
+    assert packed.names == ["7", "8", "9"]
+    assert isinstance(packed.first, np.memmap)
+    assert_array_equal(load_arrays(packed), load_arrays(source))
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("keys", [("A", "B"), ("arr_0", "arr_1")])
+def test_npz_files_of_other_projects_are_read(tmp_path, save, keys):
+    arrays = np.random.default_rng(0).integers(0, 256, (2, 3, 20, 24, 3), np.uint8)
+    save(tmp_path / "maps.npz", **dict(zip(keys, arrays, strict=True)))
+    assert_array_equal(load_arrays(open_pairs(tmp_path / "maps.npz")), arrays)
+
+
+def test_loading_into_a_folder_maps_the_same_pixels(tmp_path):
+    source = open_pairs(write_side_by_side(tmp_path / "in", 4, size=32))
+    mapped = load_arrays(source, [2, 0], folder=tmp_path / "cache")
+    assert isinstance(mapped[0], np.memmap)
+    assert_array_equal(mapped, load_arrays(source, [2, 0]))
+    assert_array_equal(mapped[1][1], make_pair(1, 32)[1])
+
+
+def test_a_val_folder_is_what_is_held_out(tmp_path):
+    write_side_by_side(tmp_path / "train", 3, size=32)
+    write_side_by_side(tmp_path / "val", 2, size=32)
+    source = open_pairs(tmp_path)
+    split = split_pairs(source, share=0.5)
+    assert [source.names[i] for i in split.held_out] == ["val/1", "val/2"]
+    assert len(split.train) == 3
+
+
+@pytest.mark.parametrize("first", ["trainA", "train/A"])
+def test_sides_inside_parts_are_matched(tmp_path, first):
+    write_folders(tmp_path, 3, first, first.replace("A", "B"))
+    val = first.replace("train", "val")
+    write_folders(tmp_path, 2, val, val.replace("A", "B"))
+    source = open_pairs(tmp_path)
+    assert source.names == ["train/1", "train/2", "train/3", "val/1", "val/2"]
+    assert_array_equal(source.load(4), make_pair(2, 32))
+
+
+def test_unpaired_folders_go_through_the_shorter_side_again(tmp_path):
+    write_folders(tmp_path, 2, "trainA", "trainB")
+    for number in (7, 8, 9):
+        Image.fromarray(make_pair(number, 32)[1]).save(tmp_path / "trainB" / f"x{number}.png")
+    source = open_pairs(tmp_path, unpaired=True)
+    assert len(source) == 5
+    assert_array_equal(source.load(3)[0], make_pair(2, 32)[0])
+    assert_array_equal(source.load(3)[1], make_pair(8, 32)[1])
+
+
+def test_pairs_with_common_ground_never_straddle_the_split(tmp_path):
+    source = open_pairs(write_side_by_side(tmp_path / "in", 30, size=16))
+    rng = np.random.default_rng(3)
+    edges = [{"a": int(a), "b": int(b)} for a, b in rng.integers(1, 31, (18, 2))]
+    (tmp_path / "overlaps.json").write_text(json.dumps(edges))
+    for seed in range(20):
+        split = split_pairs(source, share=0.3, overlaps=tmp_path / "overlaps.json", seed=seed)
+        assert sorted(split.train + split.held_out) == list(range(30))
+        held_out = {source.names[i] for i in split.held_out}
+        assert 1 <= len(held_out) <= 9
+        for edge in edges:
+            assert (str(edge["a"]) in held_out) == (str(edge["b"]) in held_out)
+
+
+def test_the_split_depends_on_the_seed_and_on_nothing_else(tmp_path):
+    source = open_pairs(write_side_by_side(tmp_path, 30, size=16))
+    assert split_pairs(source, seed=1) == split_pairs(source, seed=1)
+    assert len({tuple(split_pairs(source, seed=seed).held_out) for seed in range(5)}) > 1
+
+
+def test_pairs_of_one_piece_of_ground_cannot_be_split(tmp_path):
+    source = open_pairs(write_side_by_side(tmp_path, 2, size=16))
+    (tmp_path / "overlaps.json").write_text("[[1, 2]]")
+    with pytest.raises(PairError) as error:
+        split_pairs(source, overlaps=tmp_path / "overlaps.json")
+    assert_says(error, "one piece of ground")
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [("[[77, 78]]", "none of the pairs"), ("{", "JSON list"), ("[1]", "JSON list")],
+)
+def test_a_wrong_overlap_file_is_refused(tmp_path, text, word):
+    source = open_pairs(write_side_by_side(tmp_path, 3, size=16))
+    (tmp_path / "overlaps.json").write_text(text)
+    with pytest.raises(PairError) as error:
+        split_pairs(source, overlaps=tmp_path / "overlaps.json")
+    assert_says(error, "overlaps.json", word)
+
+
+def test_a_share_of_one_is_refused(tmp_path):
+    with pytest.raises(OptionError):
+        split_pairs(open_pairs(write_side_by_side(tmp_path, 2, size=16)), share=1.0)
+
+
+def test_nothing_there_is_said(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for path, word in (("empty", "no image found"), ("missing", "no such folder")):
+        with pytest.raises(PairError) as error:
+            open_pairs(tmp_path / path)
+        assert_says(error, path, word)
+
+
+def test_an_unknown_direction_is_refused(tmp_path):
+    with pytest.raises(OptionError):
+        open_pairs(tmp_path, direction="both")
+
+
+def test_a_missing_side_is_named(tmp_path):
+    write_folders(tmp_path, 3)
+    (tmp_path / "B" / "2.png").unlink()
+    with pytest.raises(PairError) as error:
+        open_pairs(tmp_path)
+    assert_says(error, "2 has no image in B", "1 unpaired")
+    for path in (tmp_path / "B").iterdir():
+        path.unlink()
+    with pytest.raises(PairError) as error:
+        open_pairs(tmp_path)
+    assert_says(error, "no image found in B")
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+@pytest.mark.parametrize("keep", [0, 10, 400])
+def test_a_truncated_image_is_named(tmp_path, suffix, keep):
+    path = tmp_path / f"x{suffix}"
+    Image.fromarray(np.concatenate(make_pair(1, 64), axis=1)).save(path)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(PairError) as error:
+        open_pairs(tmp_path).load(0)
+    assert_says(error, str(path))
+
+
+def test_one_pixel_odd_and_sixteen_bit_images_are_refused(tmp_path):
+    for size, word in (((1, 1), "even width"), ((2, 1), "at least 16x16"), ((33, 20), "even")):
+        Image.new("RGB", size).save(tmp_path / "x.png")
+        with pytest.raises(PairError) as error:
+            open_pairs(tmp_path).load(0)
+        assert_says(error, "x", word)
+    Image.fromarray(np.zeros((20, 40), np.uint16)).save(tmp_path / "x.png")
+    with pytest.raises(PairError) as error:
+        open_pairs(tmp_path).load(0)
+    assert_says(error, "x.png", "8 bits")
+
+
+def test_sizes_that_differ_within_a_pair_or_between_pairs_are_said(tmp_path):
+    write_folders(tmp_path, 2)
+    Image.new("RGB", (20, 32)).save(tmp_path / "B" / "1.png")
+    with pytest.raises(PairError) as error:
+        open_pairs(tmp_path).load(0)
+    assert_says(error, "1", "20x32")
+    Image.new("RGB", (20, 32)).save(tmp_path / "A" / "1.png")
+    with pytest.raises(PairError) as error:
+        load_arrays(open_pairs(tmp_path))
+    assert_says(error, "20x32 as in 1")
+
+
+def test_two_files_of_one_name_are_refused(tmp_path):
+    write_side_by_side(tmp_path, 1, size=16)
+    Image.new("RGB", (32, 16)).save(tmp_path / "1.jpg")
+    with pytest.raises(PairError) as error:
+        open_pairs(tmp_path)
+    assert_says(error, "same name")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "word"),
+    [
+        ({"x": np.zeros((2, 16, 16, 3), np.uint8)}, "A and B"),
+        ({"A": np.zeros((2, 16, 16, 3)), "B": np.zeros((2, 16, 16, 3))}, "float64"),
+        ({"A": np.zeros((2, 16, 16), np.uint8), "B": np.zeros((2, 16, 16), np.uint8)}, "shape"),
+        (
+            {"A": np.zeros((2, 16, 16, 3), np.uint8), "B": np.zeros((1, 16, 16, 3), np.uint8)},
+            "2 im",
+        ),
+        (
+            {"A": np.zeros((0, 16, 16, 3), np.uint8), "B": np.zeros((0, 16, 16, 3), np.uint8)},
+            "0 im",
+        ),
+    ],
+)
+def test_wrong_npz_arrays_are_refused(tmp_path, arrays, word):
+    np.savez(tmp_path / "x.npz", **arrays)
+    with pytest.raises(PairError) as error:
+        open_pairs(tmp_path / "x.npz")
+    assert_says(error, "x.npz", word)
+
+
+def test_damaged_npz_files_and_pickles_in_them_are_refused(tmp_path):
+    path = tmp_path / "x.npz"
+    np.savez(path, A=np.array([{}], dtype=object), B=np.array([{}], dtype=object))
+    with pytest.raises(PairError) as error:
+        open_pairs(path)
+    assert_says(error, "x.npz")
+    for damaged in (path.read_bytes()[:-30], b"", pickle.dumps({})):
+        path.write_bytes(damaged)
+        with pytest.raises(PairError) as error:
+            open_pairs(path)
+        assert_says(error, "x.npz")

@@ -1,0 +1,107 @@
+"""Splits pairs into training and held-out ones so that no ground is in both."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from tilemapper.errors import OptionError, PairError
+from tilemapper.training.sources import HELD_OUT_PARTS, PairSource
+
+
+@dataclass
+class Split:
+    """Indices into a pair source, both ascending and disjoint."""
+
+    train: list[int]
+    held_out: list[int]
+
+
+def split_pairs(
+    source: PairSource, *, share: float = 0.1, overlaps: Path | None = None, seed: int = 0
+) -> Split:
+    """Holds out the val folder if there is one, otherwise a share of the pairs.
+
+    Pairs that show common ground stay together: whole connected components of the overlap graph
+    are held out, in an order that depends on the seed and the names only.
+
+    Args:
+        source: the pairs.
+        share: wanted share of held-out pairs, 0 to 1 (exclusive); met from below.
+        overlaps: JSON list of ``{"a": name, "b": name}`` (or ``[name, name]``) of pairs with
+            common ground; names may be numbers.
+        seed: chooses which components are held out.
+
+    Raises:
+        OptionError: the share is out of range.
+        PairError: the overlap file is damaged or of other data, or nothing can be held out.
+    """
+    if not 0 <= share < 1:
+        raise OptionError(f"share: {share} found, 0 to below 1 is needed; 0.1 is usual")
+    everything = range(len(source))
+    parts = {i for i in everything if source.part(i) in HELD_OUT_PARTS}
+    if parts or share == 0:
+        return Split([i for i in everything if i not in parts], sorted(parts))
+    components = _components(source, _read_overlaps(overlaps, source) if overlaps else [])
+    if len(components) < 2:
+        raise PairError(
+            f"{len(source)} pair(s) in one piece of ground: at least 2 separate ones are needed "
+            "to hold some out; add pairs or give a val folder"
+        )
+    wanted = max(1, round(share * len(source)))
+    held_out: list[int] = []
+    for component in sorted(components, key=lambda c: _rank(source.names[c[0]], seed)):
+        if len(held_out) + len(component) <= wanted:
+            held_out += component
+    if not held_out:  # every component is larger than the share
+        held_out = min(components, key=lambda component: len(component))
+    kept = set(held_out)
+    return Split([i for i in everything if i not in kept], sorted(held_out))
+
+
+def _rank(name: str, seed: int) -> bytes:
+    # A hash and not a shuffle: more files or another order move few pairs across the split.
+    return hashlib.sha256(f"{seed}:{name}".encode()).digest()
+
+
+def _components(source: PairSource, edges: list[tuple[int, int]]) -> list[list[int]]:
+    """Connected components, each ascending."""
+    parent = list(range(len(source)))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    for a, b in edges:
+        parent[root(a)] = root(b)
+    members: dict[int, list[int]] = {}
+    for i in range(len(source)):
+        members.setdefault(root(i), []).append(i)
+    return list(members.values())
+
+
+def _read_overlaps(path: Path, source: PairSource) -> list[tuple[int, int]]:
+    """Edges between indices of the source; pairs that it does not hold are left out."""
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        named = [
+            (str(e["a"]), str(e["b"])) if isinstance(e, dict) else (str(e[0]), str(e[1]))
+            for e in entries
+        ]
+    except FileNotFoundError as error:
+        raise PairError(f"{path}: not found, an overlap file is needed; check the path") from error
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        raise PairError(
+            f'{path}: cannot be read, a JSON list of {{"a": name, "b": name}} is needed; '
+            "write it again or leave it out"
+        ) from error
+    # A name without its folder is enough: the file is usually made for one folder.
+    index = {name.rsplit("/", 1)[-1]: i for i, name in enumerate(source.names)}
+    index |= {name: i for i, name in enumerate(source.names)}
+    if named and not any(name in index for edge in named for name in edge):
+        raise PairError(f"{path}: names none of the pairs; give the overlap file of this data")
+    return [(index[a], index[b]) for a, b in named if a in index and b in index]
