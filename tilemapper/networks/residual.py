@@ -1,0 +1,115 @@
+"""A compact residual U-Net of stride 16 or 32, without a 1x1 bottleneck.
+
+Its output moves with its input better than the deep U-Net's (smaller grid), it has no transposed
+convolution (no checkerboard), and all its norms fold away.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tilemapper.networks.layers import (
+    Arguments,
+    Head,
+    Norm,
+    ShuffleHead,
+    conv_norm,
+    doubling,
+    ending,
+)
+
+
+class ResidualArguments(Arguments):
+    """Arguments of the residual U-Net.
+
+    ``width`` channels at half size, doubled at each level up to 8 times. Residual blocks:
+    ``first_blocks`` at half size, ``blocks`` on the levels between, ``bottom_blocks`` at the
+    lowest, ``up_blocks`` on each level on the way up.
+    """
+
+    width: Annotated[int, Field(ge=1, le=512)] = 32
+    stride: Literal[16, 32] = 16
+    bands: Annotated[int, Field(ge=1, le=16)] = 3
+    norm: Norm = "batch"
+    first_blocks: Annotated[int, Field(ge=0, le=32)] = 1
+    blocks: Annotated[int, Field(ge=0, le=32)] = 2
+    bottom_blocks: Annotated[int, Field(ge=0, le=32)] = 4
+    up_blocks: Annotated[int, Field(ge=0, le=32)] = 1
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    @property
+    def multiple(self) -> int:
+        """Height and width of the input must be multiples of this."""
+        return self.stride
+
+
+class ResidualBlock(nn.Module):
+    """relu(x + norm(conv(relu(norm(conv(x)))))): (n, width, h, w) -> the same."""
+
+    def __init__(self, width: int, norm: Norm) -> None:
+        super().__init__()
+        self.first = conv_norm(width, width, 3, norm=norm)
+        self.second = conv_norm(width, width, 3, norm=norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        return functional.relu(x + self.second(functional.relu(self.first(x))))
+
+
+class ResidualUNet(nn.Module):
+    """Residual U-Net: (n, bands, h, w) in [-1, 1] -> (n, channels, h, w).
+
+    The stem moves each 2x2 group of pixels into channels, so that the costly first level runs at
+    half size; the head moves them back.
+    """
+
+    def __init__(self, arguments: ResidualArguments, *, channels: int, head: Head) -> None:
+        super().__init__()
+        a = arguments
+        levels = a.stride.bit_length() - 1
+        widths = [a.width * min(2**level, 8) for level in range(levels)]
+        counts = [a.first_blocks, *[a.blocks] * (levels - 2), a.bottom_blocks]
+        self.unshuffle = nn.PixelUnshuffle(2)
+        self.stem = conv_norm(4 * a.bands, widths[0], 3, norm=a.norm)
+        self.levels = nn.ModuleList(
+            _blocks(width, count, a.norm) for width, count in zip(widths, counts, strict=True)
+        )
+        self.downs = nn.ModuleList(
+            conv_norm(outer, inner, 3, stride=2, norm=a.norm)
+            for outer, inner in itertools.pairwise(widths)
+        )
+        upward = list(zip(widths[:0:-1], widths[-2::-1], strict=True))
+        self.ups = nn.ModuleList(
+            doubling(inner, outer, upsample="resize", norm=a.norm) for inner, outer in upward
+        )
+        self.merges = nn.ModuleList(
+            conv_norm(2 * outer, outer, 1, norm=a.norm) for _, outer in upward
+        )
+        self.up_levels = nn.ModuleList(_blocks(outer, a.up_blocks, a.norm) for _, outer in upward)
+        self.drop = nn.Dropout(a.dropout) if a.dropout else nn.Identity()
+        self.head = ShuffleHead(widths[0], channels)
+        self.ending = ending(head)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        x = self.levels[0](functional.relu(self.stem(self.unshuffle(x))))
+        skips = []
+        for down, level in zip(self.downs, self.levels[1:], strict=True):
+            skips.append(x)
+            x = level(functional.relu(down(x)))
+        x = self.drop(x)
+        for up, merge, level in zip(self.ups, self.merges, self.up_levels, strict=True):
+            x = torch.cat([functional.relu(up(x)), skips.pop()], dim=1)
+            x = level(functional.relu(merge(x)))
+        out: Tensor = self.ending(self.head(x))
+        return out
+
+
+def _blocks(width: int, count: int, norm: Norm) -> nn.Sequential:
+    return nn.Sequential(*(ResidualBlock(width, norm) for _ in range(count)))

@@ -1,0 +1,91 @@
+"""The ResNet generator of CycleGAN (Zhu et al. 2017): stride 4, nine residual blocks."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tilemapper.networks.layers import (
+    Arguments,
+    ConvNorm,
+    Head,
+    Norm,
+    Padding,
+    Upsample,
+    conv_norm,
+    doubling,
+    ending,
+    make_norm,
+)
+
+
+class ResNetArguments(Arguments):
+    """Arguments of the ResNet; the defaults are CycleGAN's for 256 pixels."""
+
+    width: Annotated[int, Field(ge=1, le=512)] = 64
+    blocks: Annotated[int, Field(ge=0, le=64)] = 9
+    bands: Annotated[int, Field(ge=1, le=16)] = 3
+    norm: Norm = "instance"
+    padding: Padding = "reflect"
+    upsample: Upsample = "transposed"
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    @property
+    def multiple(self) -> int:
+        """Height and width of the input must be multiples of this."""
+        return 4
+
+
+class ResNetBlock(nn.Module):
+    """x + norm(conv(dropout(relu(norm(conv(x)))))): (n, width, h, w) -> the same."""
+
+    def __init__(self, width: int, arguments: ResNetArguments) -> None:
+        super().__init__()
+        a = arguments
+        self.first = conv_norm(width, width, 3, padding_mode=a.padding, norm=a.norm)
+        self.drop = nn.Dropout(a.dropout) if a.dropout else nn.Identity()
+        self.second = conv_norm(width, width, 3, padding_mode=a.padding, norm=a.norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        out: Tensor = x + self.second(self.drop(functional.relu(self.first(x))))
+        return out
+
+
+class ResNet(nn.Module):
+    """ResNet: (n, bands, h, w) in [-1, 1] -> (n, channels, h, w); h, w multiples of 4."""
+
+    def __init__(self, arguments: ResNetArguments, *, channels: int, head: Head) -> None:
+        super().__init__()
+        a = arguments
+        w = a.width
+        self.stem = conv_norm(a.bands, w, 7, padding_mode=a.padding, norm=a.norm)
+        self.downs = nn.ModuleList(
+            conv_norm(outer, 2 * outer, 3, stride=2, norm=a.norm) for outer in (w, 2 * w)
+        )
+        self.blocks = nn.Sequential(*(ResNetBlock(4 * w, a) for _ in range(a.blocks)))
+        self.ups = nn.ModuleList(_up(2 * outer, outer, a) for outer in (2 * w, w))
+        self.head = conv_norm(w, channels, 7, padding_mode=a.padding)
+        self.ending = ending(head)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        x = functional.relu(self.stem(x))
+        for down in self.downs:
+            x = functional.relu(down(x))
+        x = self.blocks(x)
+        for up in self.ups:
+            x = functional.relu(up(x))
+        out: Tensor = self.ending(self.head(x))
+        return out
+
+
+def _up(inner: int, outer: int, a: ResNetArguments) -> ConvNorm:
+    if a.upsample == "resize":
+        return doubling(inner, outer, upsample="resize", norm=a.norm)
+    bias = a.norm == "none"
+    conv = nn.ConvTranspose2d(inner, outer, 3, stride=2, padding=1, output_padding=1, bias=bias)
+    return ConvNorm(conv, make_norm(a.norm, outer))

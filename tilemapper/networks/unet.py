@@ -1,0 +1,109 @@
+"""The U-Net of pix2pix (Isola et al. 2017), at any width and depth.
+
+One canonical network; the options are what the published layouts differ in, so that their
+checkpoints load exactly. Skips are concatenated as [up, skip].
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tilemapper.networks.layers import (
+    Arguments,
+    Head,
+    Norm,
+    Padding,
+    Upsample,
+    conv_norm,
+    doubling,
+    ending,
+)
+
+
+class UNetArguments(Arguments):
+    """Arguments of the U-Net. ``depth`` 7, 8, 9 reach 1x1 at 128, 256, 512 pixels.
+
+    ``skip``: activation on the skip, ReLU as in junyanz or leaky as in aladdinpersson.
+    ``padding``, ``bottleneck_padding``: of the down convolutions and of the innermost one.
+    ``dropout_levels``: "inner" (the three innermost, the paper) or "middle" (junyanz).
+    """
+
+    width: Annotated[int, Field(ge=1, le=512)] = 64
+    depth: Annotated[int, Field(ge=2, le=10)] = 8
+    bands: Annotated[int, Field(ge=1, le=16)] = 3
+    norm: Norm = "batch"
+    upsample: Upsample = "transposed"
+    skip: Literal["relu", "leaky"] = "relu"
+    padding: Padding = "zeros"
+    bottleneck_padding: Padding = "zeros"
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    dropout_levels: Literal["inner", "middle"] = "inner"
+
+    @property
+    def multiple(self) -> int:
+        """Height and width of the input must be multiples of this."""
+        return int(2**self.depth)
+
+
+class UNet(nn.Module):
+    """U-Net: (n, bands, h, w) in [-1, 1] -> (n, channels, h, w); h, w multiples of 2**depth.
+
+    ``downs`` runs from the outermost level to the innermost, ``ups`` back; ``head`` is the last
+    up. The first, the innermost and the last convolution have a bias and no norm.
+    """
+
+    def __init__(self, arguments: UNetArguments, *, channels: int, head: Head) -> None:
+        super().__init__()
+        a = arguments
+        widths = [a.width * min(2**level, 8) for level in range(a.depth)]
+        last = a.depth - 1
+        self.downs = nn.ModuleList(
+            conv_norm(
+                widths[level - 1] if level else a.bands,
+                widths[level],
+                4,
+                stride=2,
+                padding=1,
+                padding_mode=a.bottleneck_padding if level == last else a.padding,
+                norm="none" if level in (0, last) else a.norm,
+            )
+            for level in range(a.depth)
+        )
+        self.ups = nn.ModuleList(
+            doubling(
+                widths[level] * (1 if level == last else 2),
+                widths[level - 1],
+                upsample=a.upsample,
+                norm=a.norm,
+            )
+            for level in range(last, 0, -1)
+        )
+        self.drops = nn.ModuleList(
+            nn.Dropout(a.dropout) if level in _dropout_levels(a) and a.dropout else nn.Identity()
+            for level in range(last, 0, -1)
+        )
+        self.head = doubling(2 * widths[0], channels, upsample=a.upsample)
+        self.ending = ending(head)
+        self.relu_skips = a.skip == "relu"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        skips = []
+        for down in self.downs[:-1]:
+            x = functional.leaky_relu(down(x), 0.2)
+            # relu(leaky(h)) is relu(h), so the leaky output serves both kinds of skip.
+            skips.append(functional.relu(x) if self.relu_skips else x)
+        x = functional.relu(self.downs[-1](x))
+        for up, drop in zip(self.ups, self.drops, strict=True):
+            x = torch.cat([drop(functional.relu(up(x))), skips.pop()], dim=1)
+        out: Tensor = self.ending(self.head(x))
+        return out
+
+
+def _dropout_levels(a: UNetArguments) -> range:
+    return range(a.depth - 3, a.depth) if a.dropout_levels == "inner" else range(4, a.depth - 1)
