@@ -1,0 +1,146 @@
+"""Opening a raster that a stranger may have made: by its first bytes, and by driver name.
+
+GDAL left alone tries some hundred drivers, and one of them (VRT) reads other files and URLs that
+a file of 300 bytes names. So the driver is decided here, and files that GDAL would open beside
+the raster (masks, overviews, ``.aux.xml``) are looked at first.
+"""
+
+from __future__ import annotations
+
+import stat
+import threading
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import rasterio
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import DatasetReader
+
+from tilemapper.errors import RasterError
+from tilemapper.raster.limits import check_header
+from tilemapper.raster.sidecars import check_sidecars
+
+DEFAULT_DRIVERS = ("GTiff", "JPEG", "PNG", "JP2OpenJPEG")
+REMOTE_SCHEMES = ("https://", "http://", "s3://")
+
+_SIGNATURES: tuple[tuple[bytes, str], ...] = (
+    (b"II*\0", "GTiff"),
+    (b"MM\0*", "GTiff"),
+    (b"II+\0", "GTiff"),
+    (b"MM\0+", "GTiff"),
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"\0\0\0\x0cjP  ", "JP2OpenJPEG"),
+    (b"\xff\x4f\xff\x51", "JP2OpenJPEG"),
+    (b"<VRTDataset", "VRT"),
+    (b"GIF8", "GIF"),
+    (b"BM", "BMP"),
+    (b"\x89HDF", "HDF5"),
+    (b"CDF", "netCDF"),
+    (b"NITF", "NITF"),
+    (b"EHFA_HEADER_TAG", "HFA"),
+    (b"SQLite format 3", "GPKG"),
+)
+# A damaged JPEG otherwise reads as grey blocks, with a warning that nobody sees.
+READ_OPTIONS = {"GDAL_VRT_ENABLE_PYTHON": "NO", "GDAL_ERROR_ON_LIBJPEG_WARNING": "YES"}
+_REMOTE_OPTIONS = {
+    # No probing of sidecars on a server, which also keeps what it says out of PAM.
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_HTTP_CONNECTTIMEOUT": "10",
+    "GDAL_HTTP_TIMEOUT": "60",
+    "GDAL_HTTP_MAX_RETRY": "3",
+}
+_warnings_lock = threading.Lock()
+
+
+def is_remote(path: str) -> bool:
+    """Whether the path, as typed, names something on a server."""
+    return path.startswith(REMOTE_SCHEMES)
+
+
+def driver_of(path: str) -> str | None:
+    """GDAL's name of the driver for a local file, from its first bytes; None if unknown.
+
+    Raises:
+        RasterError: there is no such file, or it is empty, a folder, or not to be read.
+    """
+    try:
+        status = Path(path).stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise RasterError(f"{path}: is a folder, a raster file is needed; name a file in it")
+        if not stat.S_ISREG(status.st_mode):
+            raise RasterError(f"{path}: is no regular file; copy it to one first")
+        with Path(path).open("rb") as file:
+            head = file.read(64)
+    except RasterError:
+        raise
+    except FileNotFoundError as error:
+        raise RasterError(f"{path}: no such file; check the path") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise RasterError(
+            f"{path}: cannot be read ({reason}); check the path and rights"
+        ) from error
+    if not head:
+        raise RasterError(f"{path}: the file is empty; copy or download it again")
+    for signature, driver in _SIGNATURES:
+        if head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(signature) or head.startswith(
+            signature
+        ):
+            return driver
+    return None
+
+
+def open_raster(path: str, *, allow_drivers: Sequence[str] = ()) -> DatasetReader:
+    """An open data set, whose header promises nothing absurd.
+
+    allow_drivers: GDAL's names of drivers beyond `DEFAULT_DRIVERS`, ``VRT`` for instance.
+
+    Raises:
+        RasterError: the file is missing, of another kind, damaged, or a bomb.
+    """
+    if is_remote(path):
+        return _open(path, [*DEFAULT_DRIVERS, *allow_drivers], _REMOTE_OPTIONS)
+    allowed = (*DEFAULT_DRIVERS, *allow_drivers)
+    driver = driver_of(path)
+    if driver is None and allow_drivers:
+        candidates = [name for name in allow_drivers if name not in DEFAULT_DRIVERS]
+    elif driver in allowed:
+        candidates = [str(driver)]
+    else:
+        kind = f"a {driver} file" if driver else "no raster of a known kind"
+        way_out = f"--allow-driver {driver} if you trust it" if driver else "check the file"
+        raise RasterError(f"{path}: is {kind}, needed is one of {', '.join(allowed)}; {way_out}")
+    check_sidecars(path)
+    return _open(path, candidates, {})
+
+
+def _open(path: str, drivers: list[str], options: dict[str, str]) -> DatasetReader:
+    """Opens with the first driver that takes the file, and checks the header."""
+    failures: list[Exception] = []
+    for driver in drivers:
+        try:
+            src = _open_with(path, driver, options)
+        except (RasterioError, OSError, ValueError, AttributeError) as error:
+            # Besides its own errors rasterio raises AttributeError for headers it cannot report.
+            failures.append(error)
+            continue
+        try:
+            check_header(src, path)
+        except RasterError:
+            src.close()
+            raise
+        return src
+    reason = "; ".join(dict.fromkeys(" ".join(str(error).split()) for error in failures))
+    raise RasterError(
+        f"{path}: cannot be opened as {' or '.join(drivers)} ({reason}); check it with gdalinfo"
+    ) from failures[0]
+
+
+def _open_with(path: str, driver: str, options: dict[str, str]) -> DatasetReader:
+    with _warnings_lock, warnings.catch_warnings():
+        # That there is no georeferencing is said by the source view, in our words.
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.Env(**READ_OPTIONS, **options):
+            return rasterio.open(path, driver=driver)

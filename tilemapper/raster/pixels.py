@@ -1,0 +1,129 @@
+"""Windows of an open data set as RGB bytes and validity, on the file's own pixel grid."""
+
+from __future__ import annotations
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.errors import RasterioError
+from rasterio.io import DatasetReader
+from rasterio.windows import Window
+
+from tilemapper.errors import RasterError
+from tilemapper.raster.bands import palette_of
+from tilemapper.raster.opening import READ_OPTIONS
+from tilemapper.raster.scaling import to_bytes
+
+Values = NDArray[np.generic]
+
+
+class Pixels:
+    """Reads windows of an open data set; src may be a WarpedVRT."""
+
+    def __init__(
+        self,
+        src: DatasetReader,
+        *,
+        path: str,
+        bidx: tuple[int, ...],
+        palette: bool,
+        nodata: tuple[float | None, ...] | None,
+        mask: bool,
+        alpha: tuple[int, float] | None,
+        scale: tuple[tuple[float, float], ...] | None = None,
+    ) -> None:
+        self.src = src
+        self.height, self.width = src.height, src.width
+        self._path = path
+        self._bidx, self._nodata, self._mask, self._alpha = bidx, nodata, mask, alpha
+        self._scale = scale
+        self._palette = palette_of(src) if palette else None
+        wanted = [*bidx, *([alpha[0]] if alpha else [])]
+        self._read = sorted(set(wanted))
+        # A band that is wanted three times is read once.
+        self._where = [self._read.index(band) for band in wanted]
+        self._dtype = np.result_type(*(src.dtypes[band - 1] for band in self._read))
+
+    def values(
+        self, *, row: int, col: int, height: int, width: int
+    ) -> tuple[Values, NDArray[np.bool_] | None]:
+        """Bands as stored, (1 or 3, height, width), and validity, (height, width) or None for all.
+
+        Raises:
+            RasterError: the window cannot be read.
+        """
+        window = Window(col_off=col, row_off=row, width=width, height=height)
+        try:
+            with rasterio.Env(**READ_OPTIONS):
+                stored = self.src.read(self._read, window=window, out_dtype=self._dtype)
+                mask = self.src.read_masks(self._bidx[0], window=window) if self._mask else None
+        except (RasterioError, OSError, ValueError, MemoryError) as error:
+            reason = " ".join(str(error.__cause__ or error).split())
+            raise RasterError(
+                f"{self._path}: cannot be read at row {row}, col {col}, {height} x {width} px "
+                f"({reason}); check the file with gdalinfo -checksum"
+            ) from error
+        bands = self._colours(stored)
+        return bands, self._validity(bands, stored, mask)
+
+    def read(
+        self, *, row: int, col: int, height: int, width: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
+        """RGB, (3, height, width) uint8, and validity, (height, width) or None for all.
+
+        Raises:
+            RasterError: the window cannot be read.
+        """
+        values, valid = self.values(row=row, col=col, height=height, width=width)
+        return self.to_rgb(values), valid
+
+    def to_rgb(self, values: Values) -> NDArray[np.uint8]:
+        """Bands as stored, (1 or 3, h, w), as (3, h, w) uint8."""
+        if self._palette is not None:
+            indexes = np.minimum(values[0], len(self._palette) - 1)
+            return np.moveaxis(self._palette[indexes, :3], 2, 0)
+        if self._scale is None:
+            return values  # type: ignore[return-value]
+        if len(set(self._bidx)) == 1:
+            grey = to_bytes(values[0], self._scale[0])
+            return np.broadcast_to(grey, (3, *grey.shape))
+        return np.stack([to_bytes(*pair) for pair in zip(values, self._scale, strict=True)])
+
+    def _colours(self, stored: Values) -> Values:
+        where = self._where[: len(self._bidx)]
+        if where == [0, 1, 2]:
+            return stored[:3]
+        if len(set(where)) == 1 and len(where) == 3:
+            return np.broadcast_to(stored[where[0]], (3, *stored.shape[1:]))
+        return stored[where]
+
+    def _validity(
+        self, bands: Values, stored: Values, mask: NDArray[np.uint8] | None
+    ) -> NDArray[np.bool_] | None:
+        """All that makes a pixel invalid, put together; None when nothing can."""
+        parts: list[NDArray[np.bool_]] = []
+        if mask is not None:
+            parts.append(np.not_equal(mask, 0))
+        if self._nodata is not None:
+            parts.append(~self._is_nodata(bands, self._nodata))
+        if bands.dtype.kind == "f":
+            parts.append(np.logical_and.reduce(np.isfinite(bands), axis=0))
+        if self._alpha is not None:
+            parts.append(stored[self._where[-1]] >= self._alpha[1])
+        if self._palette is not None and (self._palette[:, 3] == 0).any():
+            indexes = np.minimum(bands[0], len(self._palette) - 1)
+            parts.append(self._palette[indexes, 3] != 0)
+        return np.logical_and.reduce(parts) if parts else None
+
+    @staticmethod
+    def _is_nodata(bands: Values, nodata: tuple[float | None, ...]) -> NDArray[np.bool_]:
+        """Integers: all bands have the value, since 0 in one band of three is a dark colour.
+
+        Floats: any band has it, since the colour is then not known.
+        """
+        here = np.zeros(bands.shape, bool)
+        for band, value, out in zip(bands, nodata, here, strict=True):
+            if value is not None:
+                np.equal(band, bands.dtype.type(value), out=out)
+        together = np.logical_or if bands.dtype.kind == "f" else np.logical_and
+        return together.reduce(here, axis=0)  # type: ignore[no-any-return]

@@ -1,0 +1,66 @@
+"""The files that GDAL opens beside a raster without being asked.
+
+``x.tif.msk`` and ``x.tif.ovr`` are opened with any driver, so a VRT of that name would read other
+files and URLs; an ``.aux.xml`` can name an overview file anywhere. Masks, overviews, control
+points and statistics are wanted, redirections are not.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+from tilemapper.errors import RasterError
+
+MAX_AUX_BYTES = 16 * 2**20
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+# Domains of metadata in which no file can be named.
+_PLAIN_DOMAINS = frozenset({"", "IMAGE_STRUCTURE", "RPC", "IMAGERY", "xml:ESRI"})
+_MAX_DEPTH = 3
+
+
+def check_sidecars(path: str, depth: int = 0) -> None:
+    """Looks at masks, overviews and ``.aux.xml`` beside a local raster, and at theirs.
+
+    Raises:
+        RasterError: one of them is of a kind that could pull other files in.
+    """
+    for ending in (".msk", ".MSK", ".ovr", ".OVR"):
+        sidecar = Path(path + ending)
+        if not sidecar.is_file():
+            continue
+        if not _begins_with(sidecar, _TIFF):
+            raise RasterError(
+                f"{sidecar}: masks and overviews beside a raster must be TIFF files, this is none; "
+                "remove or rename it"
+            )
+        if depth < _MAX_DEPTH:
+            check_sidecars(str(sidecar), depth + 1)
+    stem = str(Path(path).with_suffix(""))
+    for name in {path + ".aux", path + ".AUX", stem + ".aux", stem + ".AUX"}:
+        if _begins_with(Path(name), (b"EHFA_HEADER_TAG",)):
+            raise RasterError(f"{name}: old Erdas sidecars are not read; remove or rename it")
+    if Path(path + ".aux.xml").is_file():
+        _check_aux_xml(Path(path + ".aux.xml"))
+
+
+def _begins_with(file: Path, signatures: tuple[bytes, ...]) -> bool:
+    if not file.is_file():
+        return False
+    with file.open("rb") as stream:
+        return stream.read(16).startswith(signatures)
+
+
+def _check_aux_xml(sidecar: Path) -> None:
+    """Refuses metadata domains other than plain ones: OVERVIEWS, for one, names files."""
+    refusal = f"{sidecar}: {{}}; remove or rename it"
+    if sidecar.stat().st_size > MAX_AUX_BYTES:
+        raise RasterError(refusal.format(f"more than {MAX_AUX_BYTES >> 20} MiB of metadata"))
+    try:
+        tree = ElementTree.parse(sidecar)
+    except (ElementTree.ParseError, OSError) as error:
+        raise RasterError(refusal.format("is damaged XML")) from error
+    for metadata in tree.iter("Metadata"):
+        domain = metadata.get("domain", "")
+        if domain not in _PLAIN_DOMAINS:
+            raise RasterError(refusal.format(f"metadata domain {domain!r} could name other files"))

@@ -1,0 +1,110 @@
+"""The source view: any supported raster as RGB bytes and validity at the model's resolution."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.io import DatasetReader
+
+from tilemapper.errors import RasterError
+from tilemapper.raster.aoi import inside
+from tilemapper.raster.control import warp_to_grid
+from tilemapper.raster.identity import check_identity
+from tilemapper.raster.inspecting import inspect_source
+from tilemapper.raster.opening import open_raster
+from tilemapper.raster.pixels import Pixels
+from tilemapper.raster.resample import resample_window
+from tilemapper.raster.spec import SourceOptions, SourceSpec, Warp
+
+__all__ = ["SourceOptions", "SourceSpec", "SourceView", "Warp", "inspect_source"]
+
+
+class SourceView:
+    """A source opened from its spec; one for each thread. Close it, or use ``with``.
+
+    Raises:
+        RasterError: the file is gone, changed since the spec was made, or cannot be opened.
+    """
+
+    def __init__(self, spec: SourceSpec) -> None:
+        self.spec = spec
+        self.height, self.width = spec.height, spec.width
+        self._file = open_raster(spec.path, allow_drivers=(spec.driver,))
+        try:
+            check_identity(spec.path, self._file, spec.identity)
+            self._src = self._on_grid(self._file)
+            self._pixels = Pixels(
+                self._src,
+                path=spec.path,
+                bidx=spec.bidx,
+                palette=spec.palette,
+                nodata=spec.nodata,
+                mask=spec.mask,
+                alpha=spec.alpha,
+                scale=spec.scale,
+            )
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _on_grid(self, file: DatasetReader) -> DatasetReader:
+        if self.spec.warp is None or self.spec.warp.grid is None:
+            return file
+        return warp_to_grid(file, self.spec.path, self.spec.warp.grid, palette=self.spec.palette)
+
+    def read(
+        self, *, row: int, col: int, height: int, width: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """RGB, (height, width, 3) uint8, and validity, (height, width), of a window of the grid.
+
+        A pixel has the same value whatever the window. The colour of invalid pixels means nothing.
+        The arrays may be views that are not contiguous: bytes of three bands are not moved.
+
+        Raises:
+            RasterError: the window reaches out of the grid, or cannot be read.
+        """
+        if row < 0 or col < 0 or row + height > self.height or col + width > self.width:
+            raise RasterError(
+                f"{self.spec.path}: window at row {row}, col {col}, {height} x {width} px reaches "
+                f"out of the {self.height} x {self.width} px"
+            )
+        row, col = row + self.spec.crop[0], col + self.spec.crop[1]
+        warp = self.spec.warp
+        if warp is None or (warp.row_step, warp.col_step) == (1.0, 1.0):
+            rgb, valid = self._pixels.read(row=row, col=col, height=height, width=width)
+        else:
+            rgb, valid = resample_window(
+                lambda r, c, h, w: self._pixels.read(row=r, col=c, height=h, width=w),
+                row=row,
+                col=col,
+                height=height,
+                width=width,
+                steps=(warp.row_step, warp.col_step),
+                size=(self._pixels.height, self._pixels.width),
+            )
+        return np.moveaxis(rgb, 0, 2), np.ones((height, width), bool) if valid is None else valid
+
+    def wanted(self, *, row: int, col: int, height: int, width: int) -> NDArray[np.bool_] | None:
+        """Pixels of a window that lie in ``--mask``, (height, width); None when there is none."""
+        if self.spec.aoi is None:
+            return None
+        return inside(self.spec.aoi, row=row, col=col, height=height, width=width)
+
+    def close(self) -> None:
+        """Closes the file; a second time does nothing."""
+        if self._src is not self._file:
+            self._src.close()
+        self._file.close()
+
+    def __enter__(self) -> SourceView:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
