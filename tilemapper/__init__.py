@@ -7,23 +7,21 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from tilemapper.networks.model import open_model as open_model
-    from tilemapper.render.render import render as render
+from typing import Any
 
 __version__ = "0.1.0"
 
-# public name -> module that holds it
+# public name -> where it is; a package that can be called stands for itself
 _DOORS = {
-    "render": "tilemapper.render.render",
-    "open_model": "tilemapper.networks.model",
+    "render": ("tilemapper.render", None),
+    "open_model": ("tilemapper.networks.model", "open_model"),
 }
-__all__ = ["__version__", "open_model", "render"]
+__all__ = ["__version__", "open_model", "render"]  # noqa: F822 (imported by __getattr__)
 
 
 def __getattr__(name: str) -> Any:
     if name not in _DOORS:
         raise AttributeError(f"module 'tilemapper' has no attribute {name!r}")
-    return getattr(importlib.import_module(_DOORS[name]), name)
+    module_name, attribute = _DOORS[name]
+    module = importlib.import_module(module_name)
+    return getattr(module, attribute) if attribute else module

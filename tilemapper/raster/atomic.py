@@ -20,7 +20,9 @@ def writing_failed(path: Path | str, error: OSError) -> TilemapperError:
         return DiskFullError(
             f"{path}: {error.strerror}; free some space and run the same command again"
         )
-    return TargetError(f"{path}: cannot be written ({error.strerror or error}); choose another path")
+    return TargetError(
+        f"{path}: cannot be written ({error.strerror or error}); choose another path"
+    )
 
 
 def fsync_folder(folder: Path) -> None:
@@ -54,7 +56,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
     path = Path(path)
     # The suffix stays: GDAL and others choose a format by it. The name's start may be cut, since
     # file systems limit names to 255 bytes.
-    part = path.with_name(f".{path.stem[:80]}.{os.getpid()}.{secrets.token_hex(4)}.tmp{path.suffix}")
+    part = path.with_name(
+        f".{path.stem[:80]}.{os.getpid()}.{secrets.token_hex(4)}.tmp{path.suffix}"
+    )
     try:
         yield part
         fsync_file(part)

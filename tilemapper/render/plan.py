@@ -1,0 +1,218 @@
+"""The plan: all that decides a render's result, made once, before the first pixel is read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tilemapper import __version__
+from tilemapper.errors import OptionError
+from tilemapper.networks.model import Model
+from tilemapper.raster.encode import FILE_BLOCK, Encoding, encoding_of
+from tilemapper.raster.lattice import Block, Lattice
+from tilemapper.raster.pyramid import level_count
+from tilemapper.raster.spec import SourceSpec
+
+# 16 file blocks: a worker can make four overview levels alone, and border tiles that both
+# neighbours run cost 6 %. A raster up to twice this in both directions on one device is staged
+# in such blocks too, so that a kill never loses more than one of them.
+DEFAULT_BLOCK = 8192
+DRIVERS = ("COG", "GTiff")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One output raster of a render: the map, the classes of a palette model, and so on."""
+
+    name: str
+    target: str
+    bands: int
+    encoding: Encoding
+    average: bool = True
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that decides a render's result, and how it is cut into blocks (which does not)."""
+
+    source: SourceSpec
+    model_folder: str
+    model_name: str
+    model_digest: str
+    palette: tuple[tuple[str, tuple[int, int, int]], ...]
+    tile: int
+    overlap: int
+    block: int
+    device: str
+    precision: str
+    batch_size: int
+    layers: tuple[Layer, ...]
+    driver: str = "COG"
+    creation_options: Mapping[str, str] = field(default_factory=dict)
+    version: str = __version__
+
+    @cached_property
+    def lattice(self) -> Lattice:
+        """The one lattice of the whole raster."""
+        return Lattice(self.source.height, self.source.width, self.overlap, self.tile)
+
+    @cached_property
+    def blocks(self) -> list[Block]:
+        """All blocks, row by row."""
+        return self.lattice.blocks(self.block)
+
+    @property
+    def levels(self) -> int:
+        """Overview levels of the output, the full resolution included."""
+        return level_count(self.source.height, self.source.width)
+
+    @property
+    def block_levels(self) -> int:
+        """Levels whose file blocks never reach over a block's border; workers encode these."""
+        if len(self.blocks) == 1:
+            return self.levels
+        levels, size = 1, self.block // FILE_BLOCK
+        while size % 2 == 0:
+            levels, size = levels + 1, size // 2
+        return min(levels, self.levels)
+
+    @property
+    def tile_count(self) -> int:
+        """Tiles to run if every pixel is valid, those of both neighbours counted twice."""
+        return sum(self.lattice.tiles_of(block) for block in self.blocks)
+
+    @property
+    def redundant_share(self) -> float:
+        """Tiles run twice because blocks share them, as a share of the lattice's."""
+        return self.tile_count / self.lattice.tile_count - 1
+
+    def deciding(self) -> dict[str, Any]:
+        """What decides the output's bytes; block size, batch size and paths do not."""
+        source = self.source.to_json()
+        for name in ("path", "notices"):
+            source.pop(name)
+        return {
+            "source": source,
+            "model": self.model_digest,
+            "overlap": self.overlap,
+            "device": self.device.partition(":")[0],
+            "precision": self.precision,
+            "layers": [[layer.name, layer.bands, asdict(layer.encoding)] for layer in self.layers],
+            "driver": self.driver,
+            "creation options": dict(sorted(self.creation_options.items())),
+            "version": self.version,
+        }
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 of `deciding`."""
+        text = json.dumps(self.deciding(), sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """What ``plan.json`` in the staging folder says."""
+        return {
+            "fingerprint": self.fingerprint,
+            "block": self.block,
+            "batch_size": self.batch_size,
+            "model": {"name": self.model_name, "folder": self.model_folder},
+            "source": self.source.path,
+            "deciding": json.loads(json.dumps(self.deciding(), default=str)),
+        }
+
+    def to_tag(self) -> dict[str, Any]:
+        """What the output says of its own making: enough to render any block of it again."""
+        source = self.source.to_json()
+        source.pop("notices")
+        source["path"] = without_secrets(self.source.path)
+        return {
+            "fingerprint": self.fingerprint,
+            "source": source,
+            "overlap": self.overlap,
+            "tile": self.tile,
+            "precision": self.precision,
+            "device": self.device.partition(":")[0],
+        }
+
+    def memory_bytes(self) -> int:
+        """Host memory that a block needs beyond the torch baseline, estimated from its arrays."""
+        channels = len(self.palette) or 3
+        width = min(self.block, self.source.width) + 2 * self.tile
+        band = 3 * channels * self.tile * width * 4  # running sums, one row being added, its copy
+        rows = 4 * (width // (self.tile - self.overlap)) * self.tile**2 * (2 * channels + 3)
+        staged = sum(2 * FILE_BLOCK * width * (layer.bands + 2) for layer in self.layers)
+        return band + rows + staged
+
+    def disk_bytes(self) -> int:
+        """Scratch and output together at the worst: noise that does not compress, twice."""
+        pixels = self.source.height * self.source.width
+        return 2 * int(pixels * 4 / 3) * sum(layer.bands for layer in self.layers)
+
+
+def without_secrets(path: str) -> str:
+    """A path or URL without user, password and query, which may be a signature."""
+    scheme, separator, rest = path.partition("://")
+    if not separator:
+        return path
+    host, slash, name = rest.partition("?")[0].partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{name}"
+
+
+def make_plan(
+    source: SourceSpec,
+    model: Model,
+    target: Path,
+    *,
+    overlap: int,
+    block: int | None,
+    device: str,
+    precision: str,
+    batch_size: int,
+    driver: str,
+    creation_options: Mapping[str, str],
+    classes: Path | None = None,
+) -> Plan:
+    """Checks the options against each other and puts the plan together.
+
+    Raises:
+        OptionError: an option cannot be used, alone or with the others.
+    """
+    if driver not in DRIVERS:
+        raise OptionError(f"--driver {driver!r}: unknown, one of {', '.join(DRIVERS)} is needed")
+    if batch_size < 1:
+        raise OptionError(f"--batch-size {batch_size}: must be 1 or more")
+    if block is not None and (block < FILE_BLOCK or block % FILE_BLOCK):
+        raise OptionError(f"--block {block}: must be a multiple of {FILE_BLOCK}, the file block")
+    if classes is not None and model.card.head != "palette":
+        raise OptionError(
+            f"--classes: model {model.card.name} paints RGB and has no classes; use a palette model"
+        )
+    encoding = encoding_of(creation_options) or Encoding()
+    layers = [Layer("map", str(target), 3, encoding)]
+    palette = tuple((entry.name, entry.colour) for entry in model.card.palette)
+    if classes is not None:
+        colours = {index: colour for index, (_, colour) in enumerate(palette)}
+        layers.append(
+            Layer("classes", str(classes), 1, Encoding(colour_map=colours), average=False)
+        )
+    return Plan(
+        source=source,
+        model_folder=str(model.folder),
+        model_name=model.card.name,
+        model_digest=model.card.digest,
+        palette=palette,
+        tile=model.card.tile,
+        overlap=overlap,
+        block=block or DEFAULT_BLOCK,
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+        layers=tuple(layers),
+        driver=driver,
+        creation_options=dict(creation_options),
+    )
