@@ -45,7 +45,8 @@ def read_weights(path: Path, card: ModelCard) -> bytes:
 
     No more is read than the card's architecture can need, whatever the file's size.
     """
-    limit = 4 * sum(tensor.numel() for tensor in _expected(card).values()) + _HEADER_LIMIT_BYTES
+    numbers = sum(tensor.numel() for tensor in _on_meta(card).state_dict().values())
+    limit = 4 * numbers + _HEADER_LIMIT_BYTES
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
@@ -77,14 +78,19 @@ def generator_from(card: ModelCard, data: bytes, *, name: str) -> nn.Module:
     finite.
     """
     state = unpack_weights(data, name=name)
-    expected = _expected(card)
-    check_state(state, expected, name=name)
-    with torch.device("meta"):
-        generator = build_generator(card.architecture, card.arguments, card.channels, card.head)
+    return with_weights(_on_meta(card), state, name=name)
+
+
+def with_weights(generator: nn.Module, state: dict[str, Tensor], *, name: str) -> nn.Module:
+    """A generator built on the meta device, now with this state in float32, in eval mode.
+
+    Raises ModelError, beginning with ``name``, unless the state fits and is finite.
+    """
+    expected = generator.state_dict()
+    counters = {key for key in expected if key.endswith(_COUNTER)}
+    check_state(state, {k: t for k, t in expected.items() if k not in counters}, name=name)
     state = {key: tensor.to(torch.float32) for key, tensor in state.items()}
-    for key in generator.state_dict():
-        if key.endswith(_COUNTER):
-            state[key] = torch.zeros((), dtype=torch.long)
+    state |= {key: torch.zeros((), dtype=torch.long) for key in counters}
     generator.load_state_dict(state, assign=True)
     return generator.eval()
 
@@ -105,14 +111,14 @@ def check_state(state: dict[str, Tensor], expected: dict[str, Tensor], *, name: 
         what = [f"misses {missing[0]}"] if missing else []
         what += [f"has {surplus[0]}"] if surplus else []
         raise ModelError(
-            f"{name}: {' and '.join(what)} against the card's architecture "
-            f"({len(missing)} missing, {len(surplus)} too many); correct the card's arguments"
+            f"{name}: {' and '.join(what)} against the architecture "
+            f"({len(missing)} missing, {len(surplus)} too many); correct the arguments"
         )
     for key, tensor in state.items():
         if tensor.shape != expected[key].shape:
             raise ModelError(
-                f"{name}: {key} is {tuple(tensor.shape)}, the card's architecture needs "
-                f"{tuple(expected[key].shape)}; correct the card's arguments"
+                f"{name}: {key} is {tuple(tensor.shape)}, the architecture needs "
+                f"{tuple(expected[key].shape)}; correct the arguments"
             )
         if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
             raise ModelError(
@@ -120,8 +126,7 @@ def check_state(state: dict[str, Tensor], expected: dict[str, Tensor], *, name: 
             )
 
 
-def _expected(card: ModelCard) -> dict[str, Tensor]:
-    """Names and shapes of the card's weights, on the meta device: nothing is allocated."""
+def _on_meta(card: ModelCard) -> nn.Module:
+    """The card's generator as names and shapes only: nothing of its size is allocated."""
     with torch.device("meta"):
-        network = build_generator(card.architecture, card.arguments, card.channels, card.head)
-    return {k: t for k, t in network.state_dict().items() if not k.endswith(_COUNTER)}
+        return build_generator(card.architecture, card.arguments, card.channels, card.head)

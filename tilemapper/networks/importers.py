@@ -1,0 +1,180 @@
+"""Foreign checkpoints into our networks: read without running code, carried over exactly."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from tilemapper.errors import ModelError, TargetError
+from tilemapper.networks.build import build_generator
+from tilemapper.networks.card import card_from
+from tilemapper.networks.dialects import Dialect, Layer, Layout, layout_of
+from tilemapper.networks.model import Model, save_model
+from tilemapper.networks.weights import with_weights
+
+NormStats = Literal["running", "instance"]
+# What data-parallel training and torch.compile put before every key.
+_WRAPPERS = ("module.", "_orig_mod.")
+
+
+def import_checkpoint(
+    checkpoint: Path,
+    folder: Path,
+    *,
+    dialect: Dialect,
+    direction: Literal["AtoB", "BtoA"],
+    norm_stats: NormStats,
+    gsd_m: float | None,
+    licence: str = "",
+) -> Model:
+    """Writes a foreign checkpoint's generator as a model folder, named after the folder.
+
+    ``norm_stats`` "instance" keeps normalising each tile by itself, as junyanz tests by default.
+    Raises ModelError for a checkpoint that is damaged or of another kind, TargetError if the
+    folder holds something already.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise TargetError(f"{folder}: exists already; choose a new folder")
+    layout, generator = read_checkpoint(checkpoint, dialect=dialect, norm_stats=norm_stats)
+    with checkpoint.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    values = {
+        "name": folder.resolve().name,
+        "architecture": layout.architecture,
+        "arguments": layout.arguments,
+        "tile": layout.tile,
+        "bands": layout.arguments["bands"],
+        "direction": direction,
+        "gsd_m": gsd_m,
+        "norm": norm_stats,
+        "licence": licence,
+        "origin": f"imported from {checkpoint.name} ({dialect}), sha256 {digest}",
+    }
+    card = card_from(values, where=str(folder))
+    readme = (
+        f"# {card.name}\n\nA generator imported from `{checkpoint.name}` (dialect {dialect}, "
+        f"sha256 {digest}).\nIts training data, terms and figures are those of its authors; "
+        "none were measured here.\n"
+    )
+    return save_model(folder, card, generator, readme)
+
+
+def read_checkpoint(
+    checkpoint: Path, *, dialect: Dialect, norm_stats: NormStats
+) -> tuple[Layout, nn.Module]:
+    """A foreign generator in our terms: its layout, and it in float32 and eval mode.
+
+    Raises ModelError for a checkpoint that is damaged, holds code, or is of another kind.
+    """
+    name = str(checkpoint)
+    state = read_state(checkpoint)
+    layout = layout_of(state, dialect, name=name)
+    norm = _norm_of(state, layout, norm_stats, name=name)
+    layout.arguments["norm"] = norm
+    with torch.device("meta"):
+        generator = build_generator(layout.architecture, layout.arguments, 3, "rgb")
+    carried = _carry(dict(state), layout, generator.state_dict(), name=name)
+    return layout, with_weights(generator, carried, name=name)
+
+
+def read_state(checkpoint: Path) -> dict[str, Tensor]:
+    """The state dict of a ``.pth`` or ``.pth.tar``, no code run. Raises ModelError otherwise."""
+    try:
+        loaded = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise ModelError(f"{checkpoint}: not found; name a checkpoint file") from error
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f"{checkpoint}: holds more than weights, or is damaged; it is not loaded, since it "
+            "could run code: save its state_dict alone"
+        ) from error
+    # torch reports damage by almost any class: torn zip, missing record, absurd size, bad index.
+    except Exception as error:
+        raise ModelError(
+            f"{checkpoint}: not readable as a torch checkpoint ({type(error).__name__}); "
+            "fetch it again"
+        ) from error
+    state = loaded.get("state_dict", loaded) if isinstance(loaded, Mapping) else None
+    tensors = isinstance(state, Mapping) and all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
+    )
+    if not tensors or not state:
+        raise ModelError(
+            f"{checkpoint}: a {type(loaded).__name__} without a state dict, a generator's "
+            "weights are needed; save its state_dict"
+        )
+    return _unwrapped(state)
+
+
+def _unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    for wrapper in _WRAPPERS:
+        if all(key.startswith(wrapper) for key in state):
+            return _unwrapped({key.removeprefix(wrapper): t for key, t in state.items()})
+    return dict(state)
+
+
+def _norm_of(state: Mapping[str, Any], layout: Layout, norm_stats: NormStats, *, name: str) -> str:
+    """Our norm for the checkpoint's: BatchNorm has gains and running statistics, others not."""
+    norm = next(layer.norm for layer in layout.layers if layer.norm)
+    affine = f"{norm}.weight" in state
+    if norm_stats == "instance":
+        return "instance_affine" if affine else "instance"
+    if not affine or f"{norm}.running_mean" not in state:
+        raise ModelError(
+            f"{name}: has instance norms and no running statistics; use --norm-stats instance"
+        )
+    return "batch"
+
+
+def _carry(
+    state: dict[str, Tensor], layout: Layout, wanted: dict[str, Tensor], *, name: str
+) -> dict[str, Tensor]:
+    """Our state from the foreign one. Raises ModelError for keys that are missing or left over."""
+    carried: dict[str, Tensor] = {}
+    try:
+        for layer in layout.layers:
+            carried |= _carry_layer(state, layer, wanted)
+    except RuntimeError as error:
+        raise ModelError(f"{name}: shapes do not fit together ({error}); fetch it again") from error
+    except KeyError as error:
+        raise ModelError(
+            f"{name}: misses {error.args[0]}; is it the whole generator of this dialect?"
+        ) from None
+    if state:
+        raise ModelError(
+            f"{name}: {next(iter(state))} has no place in a {layout.architecture} "
+            f"({len(state)} too many); this variant is not known"
+        )
+    return carried
+
+
+def _carry_layer(
+    state: dict[str, Tensor], layer: Layer, wanted: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """Takes one layer's tensors out of ``state``."""
+    weight = state.pop(f"{layer.conv}.weight")
+    if layer.swap:
+        weight = torch.cat(weight.chunk(2)[::-1])
+    bias = state.pop(f"{layer.conv}.bias", None)
+    carried = {f"{layer.ours}.conv.weight": weight}
+    place = f"{layer.ours}.conv.bias"
+    if place in wanted:
+        carried[place] = torch.zeros(wanted[place].shape) if bias is None else bias
+        bias = None
+    if layer.norm is None:
+        return carried
+    for part in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
+        ours = f"{layer.ours}.norm.{part}"
+        if ours in wanted and part != "num_batches_tracked":
+            carried[ours] = state[f"{layer.norm}.{part}"]
+            if part == "running_mean" and bias is not None:
+                # A norm takes out what the convolution before it adds; an instance norm too.
+                carried[ours] = carried[ours] - bias
+        state.pop(f"{layer.norm}.{part}", None)
+    return carried
