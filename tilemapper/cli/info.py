@@ -1,0 +1,134 @@
+"""``tilemapper info``: versions, devices, raster drivers and models, for a look or a report."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import click
+
+PACKAGES = ("torch", "rasterio", "numpy", "dask", "distributed", "safetensors", "pydantic")
+OPTIONAL_PACKAGES = ("onnx", "onnxruntime", "onnxscript", "torchmetrics", "tensorboard")
+# What reading and writing rests on; a GDAL without one of them cannot do its part.
+DRIVERS = ("GTiff", "COG", "JPEG", "PNG", "JP2OpenJPEG", "VRT")
+
+
+@click.command("info")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
+def info(as_json: bool) -> None:
+    """Show versions, devices, GDAL drivers and the models found."""
+    found = {
+        "versions": _versions(),
+        "cpu": _cpu(),
+        "cuda": _cuda(),
+        "gdal": _gdal(),
+        "models": _models(),
+    }
+    click.echo(json.dumps(found) if as_json else "\n".join(_lines(found)))
+
+
+def _versions() -> dict[str, str | None]:
+    versions: dict[str, str | None] = {
+        "tilemapper": _version("tilemapper"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
+    return versions | {name: _version(name) for name in (*PACKAGES, *OPTIONAL_PACKAGES)}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu() -> dict[str, Any]:
+    """The processor; ``bf16`` says whether it computes bfloat16 natively, and by what."""
+    import torch
+
+    able = _cpu_capabilities()
+    kinds = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16", "bf16": "NEON"}
+    return {
+        "name": able.get("cpu_name") or platform.processor() or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "threads": torch.get_num_threads(),
+        "bf16": [name for key, name in kinds.items() if able.get(key)],
+        "vector": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def _cpu_capabilities() -> dict[str, Any]:
+    """What torch says the processor can do; an older torch is silent, then Linux says."""
+    import torch
+
+    ask = getattr(torch.cpu, "get_capabilities", None)
+    if ask is not None:
+        return dict(ask())
+    processor = Path("/proc/cpuinfo")
+    words = processor.read_text().split() if processor.is_file() else []
+    return dict.fromkeys(words, True)
+
+
+def _cuda() -> list[dict[str, Any]]:
+    import torch
+
+    devices = []
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        devices.append(
+            {
+                "device": f"cuda:{index}",
+                "name": properties.name,
+                "memory_bytes": properties.total_memory,
+                "capability": f"{properties.major}.{properties.minor}",
+                "bf16": properties.major >= 8,
+            }
+        )
+    return devices
+
+
+def _gdal() -> dict[str, Any]:
+    import rasterio
+
+    with rasterio.Env() as environment:
+        drivers = set(environment.drivers())
+    return {
+        "version": rasterio.__gdal_version__,
+        "proj": rasterio.__proj_version__,
+        "drivers": [name for name in DRIVERS if name in drivers],
+        "missing": [name for name in DRIVERS if name not in drivers],
+    }
+
+
+def _models() -> dict[str, Any]:
+    from tilemapper.networks.model import find_models
+
+    found, faults = find_models()
+    return {
+        "found": {model.folder.name: str(model.folder) for model in found},
+        "damaged": [str(fault) for fault in faults],
+    }
+
+
+def _lines(found: dict[str, Any]) -> list[str]:
+    lines = [
+        f"{name} {version or '(not installed)'}" for name, version in found["versions"].items()
+    ]
+    cpu, gdal, models = found["cpu"], found["gdal"], found["models"]
+    native = f"bf16 by {', '.join(cpu['bf16'])}" if cpu["bf16"] else "no native bf16"
+    lines += [f"cpu: {cpu['name']}, {cpu['cores']} cores, {cpu['threads']} threads, {native}"]
+    lines += [
+        f"{d['device']}: {d['name']}, {d['memory_bytes'] / 2**30:.0f} GiB, capability "
+        f"{d['capability']}, {'bf16' if d['bf16'] else 'no bf16'}"
+        for d in found["cuda"]
+    ] or ["cuda: no device"]
+    lines += [f"gdal {gdal['version']}, proj {gdal['proj']}: {', '.join(gdal['drivers'])}"]
+    lines += [f"gdal driver missing: {name}" for name in gdal["missing"]]
+    lines += [f"model {name}: {folder}" for name, folder in models["found"].items()]
+    return lines + [f"model damaged: {fault}" for fault in models["damaged"]]

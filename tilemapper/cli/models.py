@@ -1,0 +1,150 @@
+"""``tilemapper models``: list, show, import and export models."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from tilemapper.networks.model import Model
+
+
+@click.group("models")
+def models() -> None:
+    """List, show, import and export models.
+
+    A model is a folder with model.toml, its weights and a README.md. It is found by path, or by
+    name in $TILEMAPPER_MODELS and among the shipped ones.
+    """
+
+
+_debug = click.option(
+    "--debug", is_flag=True, expose_value=False, help="Show the traceback of an error."
+)
+
+
+def _metres(_ctx: click.Context, _parameter: click.Parameter, value: str) -> float | None:
+    """``none``, or metres a pixel as a float above 0."""
+    if value == "none":
+        return None
+    try:
+        metres = float(value)
+    except ValueError:
+        metres = math.nan
+    if not 0 < metres <= 10_000:
+        raise click.BadParameter(f"{value!r} is neither a number of metres above 0 nor none.")
+    return metres
+
+
+@models.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@_debug
+def list_command(as_json: bool) -> None:
+    """List the models that are found by name."""
+    from tilemapper.networks.model import find_models
+
+    found, faults = find_models()
+    for fault in faults:
+        click.echo(f"warning: {fault}", err=True)
+    if as_json:
+        rows = [_card_json(model) for model in found]
+        click.echo(json.dumps({"models": rows, "damaged": [str(fault) for fault in faults]}))
+        return
+    if not found:
+        click.echo("no models found; name a folder of them in TILEMAPPER_MODELS", err=True)
+    for model in found:
+        card = model.card
+        gsd = f"{card.gsd_m:g} m" if card.gsd_m else "any GSD"
+        kind = f"{card.head} of {len(card.palette)}" if card.palette else card.head
+        click.echo(f"{model.folder.name}\t{card.architecture}\t{kind}\t{gsd}\t{model.folder}")
+
+
+@models.command("show")
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@_debug
+def show_command(name: str, as_json: bool) -> None:
+    """Show a model's card, and check its weights against it."""
+    from tilemapper.networks.card import card_text
+    from tilemapper.networks.model import open_model
+
+    model = open_model(name)
+    parameters = sum(tensor.numel() for tensor in model.generator().parameters())
+    if as_json:
+        click.echo(json.dumps(_card_json(model) | {"parameters": parameters}))
+        return
+    click.echo(card_text(model.card), nl=False)
+    click.echo(f"{model.folder}: weights in order, {parameters:,} parameters", err=True)
+
+
+@models.command("import")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("out_dir", type=click.Path(path_type=Path))
+@click.option(
+    "--dialect",
+    type=click.Choice(["junyanz", "aladdinpersson", "aladdinpersson-reflect"]),
+    required=True,
+    help="Whose layout it is; -reflect: copies that reflect in the bottleneck too.",
+)
+@click.option(
+    "--gsd-m",
+    metavar="M|none",
+    callback=_metres,
+    required=True,
+    help="Metres a pixel it was trained at; none: unknown, sources are rendered native.",
+)
+@click.option("--direction", type=click.Choice(["AtoB", "BtoA"]), required=True)
+@click.option(
+    "--norm-stats",
+    type=click.Choice(["running", "instance"]),
+    required=True,
+    help="Frozen statistics, or each tile's own (as junyanz tests by default).",
+)
+@click.option("--licence", default="", help="Terms of the weights, for the card.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@_debug
+def import_command(checkpoint: Path, out_dir: Path, as_json: bool, **options: Any) -> None:
+    """Import CHECKPOINT of another project as the model folder OUT_DIR.
+
+    No code in the checkpoint is run. What cannot be read from it has to be said: nothing is
+    guessed.
+    """
+    from tilemapper.networks.importers import import_checkpoint
+
+    model = import_checkpoint(checkpoint, out_dir, **options)
+    click.echo(json.dumps(_card_json(model)) if as_json else str(model.folder))
+
+
+@models.command("export")
+@click.argument("name")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--overwrite", is_flag=True, help="Replace OUT if it exists.")
+@_debug
+def export_command(name: str, out: Path, overwrite: bool) -> None:
+    """Export the model NAME to OUT: an ONNX file (OUT.onnx), or a model folder otherwise."""
+    from tilemapper.errors import TargetError
+    from tilemapper.networks.model import open_model, save_model
+    from tilemapper.raster.atomic import write_bytes_atomic
+
+    model = open_model(name)
+    if (out.exists() or out.is_symlink()) and not overwrite:
+        raise TargetError(f"{out}: exists already; choose another path or give --overwrite")
+    if out.suffix.lower() == ".onnx":
+        from tilemapper.networks.export import onnx_model
+
+        write_bytes_atomic(out, onnx_model(model))
+    else:
+        readme = model.folder / "README.md"
+        text = readme.read_text(encoding="utf-8") if readme.is_file() else f"# {model.card.name}\n"
+        save_model(out, model.card, model.generator(), text)
+    click.echo(str(out))
+
+
+def _card_json(model: Model) -> dict[str, Any]:
+    """The card as JSON values, with NaN, which JSON lacks, as null."""
+    values: dict[str, Any] = json.loads(model.card.model_dump_json())
+    return {**values, "folder": str(model.folder), "digest": model.card.digest}
