@@ -1,0 +1,190 @@
+"""Figures that say whether a picture is a map: roads, water, parks, sharpness, what is invented.
+
+PSNR and SSIM stand beside them, but a constant colour scores as well on those as published
+models do. All figures are taken on uint8 images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tilemapper.training.legend import MAPS_LEGEND, Legend
+from tilemapper.training.similarity import gcgan_protocol, psnr, ssim
+
+Floats = NDArray[np.float64]
+
+BUFFER_PX = 3
+AREA_CLASSES = ("water", "park", "motorway")
+INVENTED_CLASSES = ("road", *AREA_CLASSES)
+
+
+@dataclass(frozen=True)
+class MapMetrics:
+    """Figures of n images: some are averaged over the images, some are ratios of summed counts.
+
+    Ratios are pooled: an image with a sliver of motorway must not count as much as one with an
+    interchange. Per image, a class that neither image has gives NaN.
+    """
+
+    values: dict[str, Floats]  # name -> (n,), averaged
+    counts: dict[str, Floats]  # name -> (n,), summed before dividing
+
+    def per_image(self) -> dict[str, Floats]:
+        """Every figure of every image, name -> (n,); NaN where it is undefined."""
+        return {**self.values, **_ratios(self.counts)}
+
+    def mean(self) -> dict[str, float]:
+        """Every figure over all images; NaN where no image defines it."""
+        count = len(next(iter(self.values.values())))
+        return {name: float(v[0]) for name, v in self._pool(np.ones((1, count))).items()}
+
+    def intervals(
+        self, *, seed: int = 0, draws: int = 1000, level: float = 0.95
+    ) -> dict[str, tuple[float, float]]:
+        """Bootstrap percentile interval of each figure of `mean`, images drawn with return."""
+        count = len(next(iter(self.values.values())))
+        weights = np.random.default_rng(seed).multinomial(count, [1 / count] * count, size=draws)
+        found = {}
+        for name, drawn in self._pool(weights.astype(np.float64)).items():
+            drawn = drawn[np.isfinite(drawn)]
+            tails = [(1 - level) / 2, (1 + level) / 2]
+            low, high = np.quantile(drawn, tails) if len(drawn) else (np.nan, np.nan)
+            found[name] = (float(low), float(high))
+        return found
+
+    def _pool(self, weights: Floats) -> dict[str, Floats]:
+        """Figures for each row of weights, (draws, n) -> name -> (draws,)."""
+        means = {}
+        for name, values in self.values.items():
+            known = np.isfinite(values)
+            means[name] = _divide(weights @ np.where(known, values, 0), weights @ known)
+        return {**means, **_ratios({k: weights @ v for k, v in self.counts.items()})}
+
+    @staticmethod
+    def join(many: Sequence[MapMetrics]) -> MapMetrics:
+        """The figures of several sets of images as one."""
+        return MapMetrics(
+            {name: np.concatenate([m.values[name] for m in many]) for name in many[0].values},
+            {name: np.concatenate([m.counts[name] for m in many]) for name in many[0].counts},
+        )
+
+
+def map_metrics(
+    predicted: NDArray[np.uint8],
+    truth: NDArray[np.uint8],
+    *,
+    legend: Legend | None = MAPS_LEGEND,
+    device: str | torch.device = "cpu",
+) -> dict[str, Floats]:
+    """Figures of each image, name -> (n,); see `measure_maps`, which also averages them rightly."""
+    return measure_maps(predicted, truth, legend=legend, device=device).per_image()
+
+
+def measure_maps(
+    predicted: NDArray[np.uint8],
+    truth: NDArray[np.uint8],
+    *,
+    legend: Legend | None = MAPS_LEGEND,
+    device: str | torch.device = "cpu",
+) -> MapMetrics:
+    """Measures generated against true images, each (n, h, w, 3) uint8.
+
+    Always: psnr (dB), ssim, acc5, acc10, rmse_gcgan (see `similarity`), sharpness (gradient
+    energy over the truth's: sums of squared steps between neighbours). With a legend also, by
+    nearest colour: road_f1 (3-pixel buffer: hits are pixels within 3 px of the other image's
+    road), water_iou, park_iou, motorway_iou, and road_invented to motorway_invented (share of
+    the pixels painted as the class that lie more than 3 px from any such true pixel).
+
+    Args:
+        predicted: generated images.
+        truth: true images of the same shape.
+        legend: classes of the map; None for photographs (map to satellite).
+        device: where to compute.
+
+    Raises:
+        ValueError: the shapes differ or the arrays are not uint8.
+    """
+    if predicted.shape != truth.shape or predicted.dtype != np.uint8 or truth.dtype != np.uint8:
+        raise ValueError(
+            f"predicted is {predicted.dtype} {predicted.shape}, truth {truth.dtype} "
+            f"{truth.shape}; two uint8 arrays (n, h, w, 3) of one shape are needed"
+        )
+    values: list[dict[str, Tensor]] = []
+    counts: list[dict[str, Tensor]] = []
+    for pair in zip(predicted, truth, strict=True):  # one at a time: bounded memory at any n
+        p, t = (torch.from_numpy(np.array(image)).to(device)[None] for image in pair)
+        x, y = p.permute(0, 3, 1, 2), t.permute(0, 3, 1, 2)  # (1, 3, h, w)
+        values.append({"psnr": psnr(x, y), "ssim": ssim(x, y), **gcgan_protocol(x, y)})
+        energies = {"energy": _gradient_energy(x), "energy_true": _gradient_energy(y)}
+        classes = {} if legend is None else _class_counts(p[0], t[0], legend)
+        counts.append({**energies, **classes})
+    return MapMetrics(_stack(values), _stack(counts))
+
+
+def _stack(rows: list[dict[str, Tensor]]) -> dict[str, Floats]:
+    return {name: np.array([float(row[name]) for row in rows], np.float64) for name in rows[0]}
+
+
+def _gradient_energy(images: Tensor) -> Tensor:
+    x = images.double()
+    return x.diff(dim=2).square().sum() + x.diff(dim=3).square().sum()
+
+
+def _class_counts(predicted: Tensor, truth: Tensor, legend: Legend) -> dict[str, Tensor]:
+    """Pixel counts of the classes in one image, both (h, w, 3) uint8."""
+    wanted = [legend.indices(name) for name in INVENTED_CLASSES]
+    found, real = (
+        torch.stack([torch.isin(index, torch.tensor(c, device=index.device)) for c in wanted])
+        for index in (legend.nearest(predicted), legend.nearest(truth))
+    )  # (classes, h, w) bool
+    near_real = _within_buffer(real)
+    counts = {
+        "road_recalled": (real[0] & _within_buffer(found[:1])[0]).sum(),
+        "road_true": real[0].sum(),
+    }
+    for k, name in enumerate(INVENTED_CLASSES):
+        counts[f"{name}_painted"] = found[k].sum()
+        counts[f"{name}_near"] = (found[k] & near_real[k]).sum()
+        counts[f"{name}_both"] = (found[k] & real[k]).sum()
+        counts[f"{name}_either"] = (found[k] | real[k]).sum()
+    return counts
+
+
+def _within_buffer(masks: Tensor) -> Tensor:
+    """Pixels at most `BUFFER_PX` (Euclidean) from a true pixel, (n, h, w) bool."""
+    offsets = torch.arange(-BUFFER_PX, BUFFER_PX + 1, device=masks.device)
+    disc = (offsets[:, None] ** 2 + offsets**2 <= BUFFER_PX**2).float()
+    return F.conv2d(masks[:, None].float(), disc[None, None], padding=BUFFER_PX)[:, 0] > 0.5
+
+
+def _divide(above: Floats, below: Floats) -> Floats:
+    """Quotient, NaN where nothing is divided by nothing or anything by zero."""
+    result: Floats = np.full(np.shape(above), np.nan)
+    return np.divide(above, below, out=result, where=np.asarray(below) > 0)
+
+
+def _ratios(counts: dict[str, Floats]) -> dict[str, Floats]:
+    """Figures from counts, of one image or summed over many."""
+    figures = {}
+    if "road_true" in counts:
+        # F1 = 2 P R / (P + R); with a class on one side only it is 0, with none undefined.
+        painted, true = counts["road_painted"], counts["road_true"]
+        precision = counts["road_near"] / np.maximum(painted, 1)
+        recall = counts["road_recalled"] / np.maximum(true, 1)
+        both = np.where(painted + true > 0, np.maximum(precision + recall, 1e-12), 0)
+        figures["road_f1"] = _divide(2 * precision * recall, both)
+        for name in AREA_CLASSES:
+            figures[f"{name}_iou"] = _divide(counts[f"{name}_both"], counts[f"{name}_either"])
+    figures["sharpness"] = _divide(counts["energy"], counts["energy_true"])
+    if "road_true" in counts:
+        for name in INVENTED_CLASSES:
+            painted = counts[f"{name}_painted"]
+            figures[f"{name}_invented"] = _divide(painted - counts[f"{name}_near"], painted)
+    return figures
