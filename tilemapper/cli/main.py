@@ -10,6 +10,7 @@ import importlib
 import os
 import signal
 import sys
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import click
@@ -69,9 +70,18 @@ def _raise_interrupted(signal_number: int, _frame: object) -> NoReturn:
 
 def run(command: click.Command, args: list[str] | None = None, **extra: Any) -> int:
     """Runs a command to its end; returns the exit code of the contract and says why on stderr."""
-    try:
+
+    def call() -> int:
         result = command.main(args=args, standalone_mode=False, **extra)
         return result if isinstance(result, int) else 0
+
+    return outcome(call, args)
+
+
+def outcome(call: Callable[[], int | None], args: list[str] | None = None) -> int:
+    """The exit code that a call ends in; an error's one line goes to stderr."""
+    try:
+        return call() or 0
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.Abort:

@@ -268,4 +268,5 @@ def grey_rows(rows: PixelRows) -> NDArray[np.uint8]:
 
 def class_rows(rows: PixelRows) -> NDArray[np.uint8]:
     """Most likely class of finished rows, (rows, width) uint8; the first of equals wins."""
-    return rows.totals.argmax(axis=0).astype(np.uint8)
+    classes: NDArray[np.uint8] = rows.totals.argmax(axis=0).astype(np.uint8)
+    return classes

@@ -1,0 +1,213 @@
+"""``tilemapper render SRC DST``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tilemapper.cli.options import (
+    KeyValue,
+    Numbers,
+    OrWord,
+    debug_option,
+    json_option,
+    talk_options,
+)
+
+if TYPE_CHECKING:
+    from tilemapper.render.plan import Plan
+    from tilemapper.render.render import RenderResult
+
+
+@click.command()
+@click.argument("source", metavar="SRC")
+@click.argument("target", metavar="DST", type=click.Path())
+@click.option("--model", default="maps", show_default=True, help="Name or folder of the model.")
+@click.option(
+    "--overlap",
+    type=int,
+    default=64,
+    show_default=True,
+    help="Pixels that neighbouring tiles share: 0, 32, 64, 96 or 128.",
+)
+@click.option(
+    "--batch-size",
+    type=OrWord(int, "auto"),
+    default="auto",
+    show_default=True,
+    help="Tiles a call of the generator.",
+)
+@click.option(
+    "--block",
+    type=OrWord(int, "auto"),
+    default="auto",
+    show_default=True,
+    help="Side in pixels of what is rendered and staged at once, a multiple of 512.",
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "bf16"]),
+    default="auto",
+    show_default=True,
+    help="auto is bf16 where the device computes in it natively.",
+)
+@click.option(
+    "--gsd",
+    type=OrWord(float, "auto", "native"),
+    default="auto",
+    show_default=True,
+    help="Metres a pixel to render at; auto is the model's, native the source's own.",
+)
+@click.option(
+    "--bidx",
+    type=Numbers(int, "R,G,B"),
+    multiple=True,
+    help="Bands to use as red, green, blue, counted from 1: 4,3,2, or repeated.",
+)
+@click.option("--nodata", type=float, help="Value of pixels to leave out, over the source's own.")
+@click.option(
+    "--scale",
+    type=Numbers(float, "MIN,MAX", 2),
+    help="Values that become 0 and 255 in sources that are not 8-bit.",
+)
+@click.option(
+    "--bounds",
+    type=Numbers(float, "L,B,R,T", 4),
+    help="Render only this part, in units of the output's CRS.",
+)
+@click.option("--mask", type=click.Path(), help="Render only inside these GeoJSON polygons.")
+@click.option("--driver", default="COG", show_default=True, help="COG or GTiff.")
+@click.option(
+    "--co",
+    "creation_options",
+    type=KeyValue(),
+    multiple=True,
+    help="Creation option of the driver, such as COMPRESS=ZSTD.",
+)
+@click.option(
+    "--classes",
+    type=click.Path(),
+    metavar="PATH.tif",
+    help="Also write the classes of a palette model, one paletted band.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace DST, at the end and in one step.")
+@click.option("--restart", is_flag=True, help="Throw away an unfinished render of DST.")
+@click.option(
+    "--allow-driver",
+    "allow_drivers",
+    multiple=True,
+    metavar="NAME",
+    help="Also open sources with this GDAL driver, such as VRT.",
+)
+@click.option("--dry-run", is_flag=True, help="Print the plan and its cost; write nothing.")
+@json_option
+@talk_options
+@debug_option
+def render(
+    source: str, target: str, as_json: bool, quiet: bool, verbose: bool, dry_run: bool, **given: Any
+) -> None:
+    """Render the satellite raster SRC as the map raster DST.
+
+    SRC may be of any size; memory does not grow with it. DST appears only when it is complete and
+    was read back. Killed or interrupted, the same command goes on where it stopped.
+
+    \b
+    tilemapper render city.tif map.tif
+    tilemapper render city.tif map.tif --gsd native --bidx 4,3,2 --co COMPRESS=ZSTD
+    tilemapper render s3://bucket/city.tif map.tif --bounds 583000,4506000,585000,4508000
+    """  # noqa: D301 (\b is click's mark for lines to keep)
+    options = library_options(given)
+    if dry_run:
+        _print_plan(source, target, options, as_json)
+        return
+    from tilemapper.render.render import render as render_raster
+
+    with Progress(silent=quiet or not sys.stderr.isatty()) as progress:
+        result = render_raster(
+            source,
+            target,
+            on_plan=lambda plan, tiles: _say_plan(plan, tiles, progress, quiet, verbose),
+            tick=progress.tick,
+            **options,
+        )
+    click.echo(json.dumps(result.to_json()) if as_json else summary(result))
+
+
+def library_options(given: dict[str, Any]) -> dict[str, Any]:
+    """The command's values as `tilemapper.render` takes them."""
+    options = dict(given)
+    for name in ("batch_size", "block"):
+        options[name] = None if options[name] == "auto" else options[name]
+    options["bidx"] = tuple(int(band) for part in options["bidx"] for band in part) or None
+    options["creation_options"] = dict(options["creation_options"])
+    return options
+
+
+class Progress:
+    """A bar of tiles on stderr: done, tiles/s, time left. Nothing when ``silent``."""
+
+    def __init__(self, *, silent: bool) -> None:
+        self._silent = silent
+        self._bar: Any = None
+
+    def start(self, tiles: int) -> None:
+        """Shows the bar; not before the number of tiles is known."""
+        if not self._silent:
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=tiles, unit="tile", dynamic_ncols=True, smoothing=0.1)
+
+    def tick(self, tiles: int) -> None:
+        """Moves it on."""
+        if self._bar is not None:
+            self._bar.update(tiles)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _say_plan(plan: Plan, tiles: int, progress: Progress, quiet: bool, verbose: bool) -> None:
+    if not quiet:
+        for notice in plan.source.notices:
+            click.echo(notice, err=True)
+    if verbose:
+        click.echo(
+            f"{plan.source.width} x {plan.source.height} px, {len(plan.blocks)} block(s) of "
+            f"{plan.block} px, {tiles} tile(s) to run (+{plan.redundant_share:.1%} at block "
+            f"borders), {plan.device} {plan.precision}, batch {plan.batch_size}",
+            err=True,
+        )
+    progress.start(tiles)
+
+
+def summary(result: RenderResult) -> str:
+    """The one line that ends a render."""
+    rate = result.tiles / result.seconds if result.seconds else 0.0
+    resumed = (
+        f", {result.blocks_resumed} of {result.blocks} blocks stood already"
+        if result.blocks_resumed
+        else ""
+    )
+    return (
+        f"{result.target}: {result.width} x {result.height} px, {result.tiles} tiles in "
+        f"{result.seconds:.1f} s ({rate:.1f} tiles/s){resumed}"
+    )
+
+
+def _print_plan(source: str, target: str, options: dict[str, Any], as_json: bool) -> None:
+    from tilemapper.render.estimate import estimate
+
+    cost = estimate(source, target, **options)
+    if as_json:
+        click.echo(json.dumps(cost.to_json()))
+        return
+    for line in cost.lines():
+        click.echo(line)

@@ -1,0 +1,28 @@
+"""``rio tilemap SRC DST``: `tilemapper render` as a plugin of rasterio's command line.
+
+rio imports this module to list its commands, so it imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import click
+
+from tilemapper.cli.main import outcome
+from tilemapper.cli.render import render
+
+tilemap = copy.copy(render)
+tilemap.name = "tilemap"
+
+
+def _callback(**values: Any) -> None:
+    assert render.callback is not None
+    callback = render.callback
+    code = outcome(lambda: callback(**values))
+    if code:
+        click.get_current_context().exit(code)
+
+
+tilemap.callback = _callback
