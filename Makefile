@@ -1,0 +1,45 @@
+# make demo   from nothing to a rendered map
+# make test   from nothing to a tested checkout
+# make lint   ruff and mypy
+# PIP_ARGS passes options to pip, for example an index with CPU builds of torch.
+PYTHON ?= python3
+PIP_ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test lint faults clean
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+# The stamps are newer than what they were installed from, so a second call installs nothing.
+$(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[test,lint]'
+	touch $@ $(VENV)/.demo
+
+demo: $(VENV)/.demo
+	mkdir -p demo
+	$(BIN)/tilemapper sample demo/city.tif --truth demo/truth.tif --size 2048 --seed 0 --overwrite
+	$(BIN)/tilemapper render demo/city.tif demo/map.tif --overwrite
+	$(BIN)/python -m tilemapper.report.picture demo/city.tif demo/map.tif demo/before_after.png
+	@echo "map:     $(CURDIR)/demo/map.tif"
+	@echo "picture: $(CURDIR)/demo/before_after.png"
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+faults: $(VENV)/.test
+	$(BIN)/python -m pytest -m fault
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,81 @@
+"""Rasters and models that the tests make for themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from rasterio.crs import CRS
+
+UTM = CRS.from_epsg(32618)
+ORIGIN = Affine(0.9, 0, 583000, 0, -0.9, 4507000)
+
+
+def noise(height: int, width: int, seed: int = 0, bands: int = 3) -> np.ndarray:
+    """(bands, height, width) uint8 of random levels: the hardest picture to keep."""
+    return np.random.default_rng(seed).integers(0, 256, (bands, height, width), dtype=np.uint8)
+
+
+def write_raster(path: Path, pixels: np.ndarray, *, mask: np.ndarray | None = None, **kw: Any) -> Path:
+    """A GeoTIFF of (bands, height, width); ``mask`` (height, width) bool becomes internal."""
+    profile = {
+        "driver": "GTiff",
+        "crs": UTM,
+        "transform": ORIGIN,
+        "dtype": pixels.dtype.name,
+        "count": pixels.shape[0],
+        "height": pixels.shape[1],
+        "width": pixels.shape[2],
+    }
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "w", **profile | kw) as dst:
+        dst.write(pixels)
+        if mask is not None:
+            dst.write_mask(mask)
+    return path
+
+
+def read_raster(path: Path) -> np.ndarray:
+    """All bands of a raster, (bands, height, width)."""
+    with rasterio.open(path) as src:
+        return src.read()
+
+
+@pytest.fixture
+def make_raster(tmp_path: Path) -> Any:
+    """Writes a raster of noise of the given size into the test's folder."""
+
+    def make(height: int, width: int, name: str = "city.tif", seed: int = 0, **kw: Any) -> Path:
+        return write_raster(tmp_path / name, noise(height, width, seed), **kw)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of stand-in models: identity, slow, constant (200), classes, unet."""
+    from tilemapper.networks.build import build_generator
+    from tilemapper.networks.model import ModelCard, PaletteClass, save_model
+
+    folder = tmp_path_factory.mktemp("models")
+    palette = tuple(
+        PaletteClass(name=name, colour=colour)
+        for name, colour in (("land", (232, 228, 224)), ("water", (177, 209, 255)), ("road", (255, 255, 255)))
+    )  # fmt: skip
+    for name, architecture, arguments, head in (
+        ("identity", "identity", {}, "rgb"),
+        ("slow", "identity", {"sleep_s": 0.02}, "rgb"),
+        ("constant", "constant", {"value": 200}, "rgb"),
+        ("classes", "identity", {}, "palette"),
+        ("unet", "unet", {"width": 4}, "rgb"),
+    ):
+        classes = palette if head == "palette" else ()
+        card = ModelCard(
+            name=name, architecture=architecture, arguments=arguments, head=head, palette=classes
+        )
+        generator = build_generator(architecture, arguments, card.channels, card.head)
+        save_model(folder / name, card, generator, f"# {name}\n")
+    return folder
