@@ -87,7 +87,10 @@ def _stand(
     fit = (
         room.fits(rects, margin) & (rects[:, 2] > rects[:, 0] + 2) & (rects[:, 3] > rects[:, 1] + 2)
     )
-    rects, heights = rects[fit], heights[fit]
+    if (~fit).any():
+        rects, heights = _with_annexes(rects, heights, fit, room, margin)
+    else:
+        rects, heights = rects[fit], heights[fit]
     count = len(rects)
     for (u0, v0, u1, v1), height in zip(rects.tolist(), heights.tolist(), strict=True):
         canvas.shade(u0, v0, u1, v1, height)
@@ -100,6 +103,46 @@ def _stand(
         _roof(canvas, u0, v0, u1, v1, level, draw, roof)
         canvas.ground[v0:v1, u0:u1] = tones.BUILDING
     return rects
+
+
+def _with_annexes(
+    rects: Rects, heights: NDArray[np.float64], fit: NDArray[np.bool_], room: Room, margin: float
+) -> tuple[Rects, NDArray[np.float64]]:
+    """The buildings that fit, and those quarters of the others that do."""
+    u0, v0, u1, v1 = rects[~fit].T
+    u, v = (u0 + u1) // 2, (v0 + v1) // 2
+    quarters = np.concatenate(
+        [np.stack(q, 1) for q in ((u0, v0, u, v), (u, v0, u1, v), (u0, v, u, v1), (u, v, u1, v1))]
+    )
+    low = np.tile(heights[~fit] * 0.6, 4)
+    good = room.fits(quarters, margin)
+    good &= (quarters[:, 2] > quarters[:, 0] + 4) & (quarters[:, 3] > quarters[:, 1] + 4)
+    return np.concatenate([rects[fit], quarters[good]]), np.concatenate([heights[fit], low[good]])
+
+
+def _clutter(canvas: Canvas, block: Block, dice: Dice) -> None:
+    """Sheds, patios, vegetable plots, worn lawn: nothing in a yard is plain."""
+    u0, v0, u1, v1 = block.u0 + 4, block.v0 + 4, block.u1 - 4, block.v1 - 4
+    count = max(0, (u1 - u0) * (v1 - v0) // 170)
+    u, v = dice.wholes(count, u0, u1 - 2), dice.wholes(count, v0, v1 - 2)
+    wide, deep = dice.wholes(count, 2, 11), dice.wholes(count, 2, 9)
+    palette = _CLUTTER[dice.wholes(count, 0, len(_CLUTTER))]
+    right, bottom = np.minimum(u + wide, u1), np.minimum(v + deep, v1)
+    tone = canvas.tone
+    for a, b, c, d, level in zip(
+        np.maximum(u, 0).tolist(), np.maximum(v, 0).tolist(), right.tolist(), bottom.tolist(),
+        palette.tolist(), strict=True,
+    ):  # fmt: skip
+        if c > 0 and d > 0:
+            tone[b:d, a:c] = level
+
+
+_CLUTTER = np.array(
+    [tones.SOIL + level for level in range(6)]
+    + [tones.GRASS + level for level in range(6)]
+    + [tones.CONCRETE, tones.CONCRETE + 1, tones.CONCRETE + 3, tones.ASPHALT + 1, tones.ROOF + 8]
+    + [tones.SHADOW + tones.SOIL + 3, tones.SHADOW + tones.GRASS + 4]
+)
 
 
 def _roof_levels(count: int, roof: str, dice: Dice) -> NDArray[np.int64]:
@@ -216,18 +259,20 @@ def _two_rows(
 
 
 def _rows(canvas: Canvas, block: Block, room: Room, dice: Dice) -> None:
+    _clutter(canvas, block, dice)
     rects = _two_rows(block, (7.0, 9.0), (14.0, 19.0), dice.whole(4, 8), 0, dice)
     # Neighbours often share a roof colour: whole terraces were built at once.
     _stand(canvas, rects, dice.numbers(len(rects), 3.0, 6.0), room, dice, roof="flat")
-    _yard_trees(canvas, block, room, dice, per_area=1 / 260.0, radius=(2, 4))
+    _yard_trees(canvas, block, room, dice, per_area=1 / 190.0, radius=(2, 4))
 
 
 def _apartments(canvas: Canvas, block: Block, room: Room, dice: Dice) -> None:
+    _clutter(canvas, block, dice)
     depth = (block.v1 - block.v0) / 2.0 - 8.0
     rects = _two_rows(block, (18.0, 34.0), (depth - 6.0, depth), 4, dice.whole(1, 4), dice)
     kept = _stand(canvas, rects, dice.numbers(len(rects), 7.0, 14.0), room, dice, roof="flat")
     _light_wells(canvas, kept, dice)
-    _yard_trees(canvas, block, room, dice, per_area=1 / 420.0, radius=(2, 4))
+    _yard_trees(canvas, block, room, dice, per_area=1 / 230.0, radius=(2, 4))
 
 
 def _light_wells(canvas: Canvas, rects: Rects, dice: Dice) -> None:
@@ -244,6 +289,7 @@ def _light_wells(canvas: Canvas, rects: Rects, dice: Dice) -> None:
 
 
 def _downtown(canvas: Canvas, block: Block, room: Room, dice: Dice) -> None:
+    _clutter(canvas, block, dice)
     depth = (block.v1 - block.v0) / 2.0 - 5.0
     rects = _two_rows(block, (24.0, 52.0), (depth - 5.0, depth), 4, 1, dice)
     heights = dice.numbers(len(rects), 10.0, 22.0) + 22.0 * (dice.numbers(len(rects)) > 0.85)
@@ -267,6 +313,7 @@ def _suburb(canvas: Canvas, block: Block, room: Room, dice: Dice) -> None:
 
 
 def _industry(canvas: Canvas, block: Block, room: Room, dice: Dice) -> None:
+    _clutter(canvas, block, dice)
     rects = _two_rows(block, (40.0, 95.0), (30.0, (block.v1 - block.v0) / 2.0 - 4.0), 5, 3, dice)
     kept = _stand(canvas, rects, dice.numbers(len(rects), 4.0, 8.0), room, dice, roof="shed")
     for u0, v0, u1, v1 in kept.tolist():
@@ -278,13 +325,21 @@ def _industry(canvas: Canvas, block: Block, room: Room, dice: Dice) -> None:
 
 
 def _lorries(canvas: Canvas, block: Block, room: Room, dice: Dice) -> None:
-    count = (block.u1 - block.u0) * (block.v1 - block.v0) // 700
-    u = dice.wholes(count, block.u0 + 6, block.u1 - 6)
-    v = dice.wholes(count, block.v0 + 6, block.v1 - 18)
-    free = (u > 0) & (v > 0) & (u < canvas.tone.shape[1] - 4) & (v < canvas.tone.shape[0] - 14)
-    for at_u, at_v in zip(u[free].tolist(), v[free].tolist(), strict=True):
-        if canvas.ground[at_v, at_u] != tones.BUILDING:
-            canvas.fill(at_u, at_v, at_u + 3, at_v + 12, tones.ROOF + 12 + dice.whole(0, 12))
+    """Trailers side by side in the yards."""
+    for _ in range((block.u1 - block.u0) * (block.v1 - block.v0) // 5000):
+        u, v = dice.whole(block.u0 + 6, block.u1 - 40), dice.whole(block.v0 + 6, block.v1 - 20)
+        count = dice.whole(3, 10)
+        rect = np.array([[u, v, u + 4 * count, v + 12]])
+        if u < 0 or v < 0 or not room.fits(rect, 2.0)[0]:
+            continue
+        if (canvas.ground[v : v + 12, u : u + 4 * count] == tones.BUILDING).any():
+            continue
+        canvas.fill(u - 2, v - 3, u + 4 * count + 2, v + 15, tones.CONCRETE + dice.whole(0, 2))
+        for number in range(count):
+            if dice.chance(0.8):
+                at = u + 4 * number
+                canvas.fill(at - 1, v - 1, at + 2, v + 11, tones.SHADOW + tones.CONCRETE)
+                canvas.fill(at, v, at + 3, v + 12, tones.ROOF + 9 + dice.whole(0, 13))
 
 
 def _towers(canvas: Canvas, block: Block, room: Room, dice: Dice) -> None:
@@ -344,7 +399,7 @@ def _parking(canvas: Canvas, block: Block, room: Room, dice: Dice) -> None:
 
 _GROUND = {
     "rows": (tones.LAND, tones.SOIL),
-    "apartments": (tones.LAND, tones.CONCRETE),
+    "apartments": (tones.LAND, tones.SOIL),
     "downtown": (tones.LAND, tones.CONCRETE),
     "suburb": (tones.LAND, tones.GRASS),
     "industry": (tones.GREY, tones.ASPHALT + 2),

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tilemapper.report.city_blocks import Block, paint_block, scatter
 from tilemapper.report.city_canvas import Canvas
 from tilemapper.report.city_dice import Dice
+from tilemapper.report.city_motorway import HALF, INTERCHANGE
 from tilemapper.report.city_park import paint_park
 from tilemapper.report.city_plan import UNIT, District, Plan
 from tilemapper.report.city_room import ROOM_STEP, Room
@@ -50,7 +51,7 @@ def paint_district(plan: Plan, district: District) -> Sheet:
         paint_park(canvas, room, dice, wild=district.kind == "forest")
     else:
         for block in _blocks(district.kind, height, width, dice):
-            if room.most(block.u0, block.v0, block.u1, block.v1) > 0.0:
+            if room.most(block.u0, block.v0, block.u1, block.v1) > -12.0:
                 paint_block(canvas, block, room, dice)
     return Sheet(canvas.packed(), u0, v0)
 
@@ -73,8 +74,9 @@ def _free_room(plan: Plan, district: District, u0: int, v0: int, height: int, wi
         best = np.minimum(best, (limit - dx * x - dy * y) / length - half_width)
     flat_x, flat_y = plan.unwarp(x, y)
     best = np.minimum(best, plan.river.distance(flat_x, flat_y) - 20.0)
-    for family in plan.motorways:
-        best = np.minimum(best, family.distance(flat_x, flat_y))
+    from_first, from_second = (family.distance(flat_x, flat_y) for family in plan.motorways)
+    best = np.minimum(best, np.minimum(from_first, from_second))
+    best = np.minimum(best, np.maximum(from_first, from_second) - INTERCHANGE + HALF)
     return Room(best.astype(np.float32))
 
 

@@ -15,6 +15,7 @@ from tilemapper.report.city_plan import UNIT, Family, Plan
 
 STRETCH = 2048  # pixels along the motorway in one sheet
 HALF = 57  # pixels from the middle to the outer edge of the side roads
+INTERCHANGE = 94  # where two motorways meet, both closer than this: loops among lawns
 DECK = 16  # what of it crosses water
 _CARRIAGEWAY = (2, 14)  # from the middle
 _SIDE_ROAD = (43, 54)
@@ -31,7 +32,7 @@ def paint_stretch(plan: Plan, number: int, line: int, stretch: int) -> NDArray[n
     for sign in (-1, 1):
         _side_road(canvas, sign, dice)
         _carriageway(canvas, sign, dice)
-    _cross(canvas, dice)
+    _cross(canvas, dice, _on_land(plan, number, line, stretch))
     return canvas.packed()
 
 
@@ -86,11 +87,22 @@ def _cars(canvas: Canvas, rows: slice, dice: Dice, share: float) -> None:
         canvas.tone[rows, start : start + length] = colour
 
 
-def _cross(canvas: Canvas, dice: Dice) -> None:
+def _on_land(plan: Plan, number: int, line: int, stretch: int) -> NDArray[np.bool_]:
+    """Where along the stretch an overpass has its feet on land and no other motorway near."""
+    t = np.arange(STRETCH, dtype=np.float64) + stretch * STRETCH
+    x, y = plan.motorways[number].place(line, t)
+    other = plan.motorways[1 - number].distance(x, y)
+    return np.asarray((plan.river.distance(x, y) > 75.0) & (other > 75.0))
+
+
+def _cross(canvas: Canvas, dice: Dice, free: NDArray[np.bool_]) -> None:
     """Overpasses, and slip roads before and behind some of them."""
     at = dice.whole(120, 300)
     while at < STRETCH - 180:
         half = dice.whole(6, 10)
+        if not free[at]:
+            at += 40
+            continue
         if dice.chance(0.6):
             for sign in (-1, 1):
                 _slip_road(canvas, at - half - 12, -1, sign)

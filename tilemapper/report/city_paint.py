@@ -17,13 +17,20 @@ from tilemapper.report import city_tones as tones
 from tilemapper.report.city_canvas import Canvas
 from tilemapper.report.city_dice import Dice, key_of
 from tilemapper.report.city_district import Sheet, paint_district
-from tilemapper.report.city_motorway import DECK, HALF, STRETCH, paint_stretch
+from tilemapper.report.city_motorway import DECK, HALF, INTERCHANGE, STRETCH, paint_stretch
 from tilemapper.report.city_plan import PITCH, UNIT, Family, Plan
 
 PIECE = 512  # a window is painted in pieces that the processor's cache holds
 PERIOD = 1024  # of the textures; a multiple of PIECE
 _BORDER = 12  # no avenue is wider than this from its middle, pixels
+_FAR, _NEAR = np.uint64(3), np.uint64(10)  # the lens: 3, 10, 3 sixteenths along each axis
 _SHORE = 20
+_PIER = 52  # how far piers reach into the river
+_LOOP = (
+    (6, np.uint16(tones.CONCRETE + 3 | tones.CASING << 8)),
+    (5, np.uint16(tones.CONCRETE | tones.RAMP << 8)),
+)
+_PIER_LAYER = np.uint16(tones.CONCRETE + 2 | tones.GREY << 8)
 
 
 class Painter:
@@ -77,11 +84,11 @@ class Painter:
         grain = _texture(self._grain, x0, y0, width, height, rim=2)
         index = ((layers & np.uint16(255)) << np.uint16(5)) | grain
         light = np.take(self._colours, index)  # (h + 2, w + 2) uint64, three lanes of 16 bits
-        light = light[:, :-2] + (light[:, 1:-1] << np.uint64(1)) + light[:, 2:]
-        light = light[:-2] + (light[1:-1] << np.uint64(1)) + light[2:]  # 16 times the colour
+        light = _FAR * (light[:, :-2] + light[:, 2:]) + _NEAR * light[:, 1:-1]
+        light = _FAR * (light[:-2] + light[2:]) + _NEAR * light[1:-1]  # 256 times the colour
         light += _texture(self._noise, x0, y0, width, height, rim=0)
         lanes = light.view(np.uint16).reshape(height, width, 4)
-        np.right_shift(lanes[..., :3], 4, out=satellite, casting="unsafe")
+        np.right_shift(lanes[..., :3], 8, out=satellite, casting="unsafe")
 
     def _layers(self, x0: int, y0: int, width: int, height: int) -> NDArray[np.uint16]:
         """Tone + 256 * class of a small window, (height, width) uint16."""
@@ -178,12 +185,17 @@ class Painter:
                 continue
             t, t0, n4 = found
             at = t0 + np.arange(int(t.max()) + 1)
-            bank = np.rint(4 * self.plan.river.half_width(line, at)).astype(np.int32)
-            away = np.abs(n4) - bank[t]
+            banks, piers = self.plan.river.banks(line, at)
+            side = t + (n4 > 0) * np.int32(len(at))
+            away = np.abs(n4) - np.take(np.rint(4 * banks).astype(np.int32).reshape(-1), side)
             if int(away.min()) >= 4 * _SHORE:
                 continue
             shore = away < 4 * _SHORE
             wet = away < 0
+            if piers.any():
+                pier = wet & (away > -4 * _PIER) & np.take(piers.reshape(-1), side)
+                np.copyto(layers, _PIER_LAYER, where=pier)
+                wet &= ~pier
             if avenue is not None and pair is not None:
                 shore &= ~avenue
                 bridges = np.array(
@@ -223,30 +235,56 @@ class Painter:
         pair: NDArray[np.intp] | None,
         water: NDArray[np.bool_] | None,
     ) -> None:
+        laid: list[NDArray[np.int32]] = []  # places beside the motorways of the first family
         for number, family in enumerate(self.plan.motorways):
-            for line in family.lines_near(*_corners(x, y), reach=HALF + 2.0):
+            for line in family.lines_near(*_corners(x, y), reach=INTERCHANGE + 2.0):
                 found = _across(family, line, x, y)
                 if found is None:
                     continue
                 t, t0, n4 = found
-                inside = np.abs(n4) < 4 * HALF
-                if not inside.any():
-                    continue
+                beside = np.abs(n4)
+                inside = beside < 4 * HALF
                 if water is not None:
-                    inside &= ~(water & (np.abs(n4) > 4 * DECK))
+                    inside &= ~(water & (beside > 4 * DECK))
                 if avenue is not None and pair is not None:
-                    over = np.array(
-                        [
-                            [a != b and self.plan.flies_over(a, b, number) for b in cells]
-                            for a in cells
-                        ]
+                    inside &= ~(avenue & self._flying(cells, number)[pair])
+                for other in laid:
+                    self._interchange(layers, x, y, other, beside)
+                    inside &= (beside <= 4 * DECK) | (other > 4 * INTERCHANGE)
+                if number == 0:
+                    laid.append(beside)
+                if inside.any():
+                    part = _span(inside.any(axis=1)), _span(inside.any(axis=0))
+                    self._lay_motorway(
+                        layers[part], number, line, t[part], t0, n4[part], inside[part]
                     )
-                    inside &= ~(avenue & over.reshape(-1)[pair])
-                rows, columns = inside.any(axis=1), inside.any(axis=0)
-                if not rows.any():
-                    continue
-                part = _span(rows), _span(columns)
-                self._lay_motorway(layers[part], number, line, t[part], t0, n4[part], inside[part])
+
+    def _flying(self, cells: list[tuple[int, int]], number: int) -> NDArray[np.bool_]:
+        over = [[a != b and self.plan.flies_over(a, b, number) for b in cells] for a in cells]
+        return np.array(over).reshape(-1)
+
+    def _interchange(
+        self,
+        layers: NDArray[np.uint16],
+        x: NDArray[np.int64],
+        y: NDArray[np.int64],
+        first: NDArray[np.int32],
+        second: NDArray[np.int32],
+    ) -> None:
+        """Lawns and four loops where two motorways meet; the first one's deck stays."""
+        where = (first < 4 * INTERCHANGE) & (second < 4 * INTERCHANGE) & (first > 4 * DECK)
+        if not where.any():
+            return
+        rows, columns = _span(where.any(axis=1)), _span(where.any(axis=0))
+        lawn = _texture(self._woods, int(x[0]) + 1, int(y[0]) + 1, len(x) - 2, len(y) - 2, rim=2)
+        target, where = layers[rows, columns], where[rows, columns]
+        np.copyto(target, lawn[rows, columns], where=where)
+        u = (first[rows, columns] >> 2) - 49
+        v = (second[rows, columns] >> 2) - 49
+        square = u * u + v * v
+        for half, layer in _LOOP:
+            ring = where & (square >= (35 - half) ** 2) & (square < (35 + half) ** 2)
+            np.copyto(target, layer, where=ring)
 
     def _lay_motorway(
         self,
@@ -372,12 +410,11 @@ def _texture(
 
 
 def _sensor_noise(seed: int) -> NDArray[np.uint64]:
-    """Noise of the sensor in sixteenths of a level, plus one half to round; (PERIOD, PERIOD)."""
+    """Noise of the sensor, 0 to 7 levels in 256ths, in three lanes; (PERIOD, PERIOD) uint64."""
     total = np.zeros((PERIOD, PERIOD))
     for part in range(3):
-        total += tones.periodic_noise(key_of(seed, 78, part), PERIOD, 1) - 0.5
-    grey = np.clip(np.rint(8 + 26.0 * total), -28, 60).astype(np.int64) + 28
-    lane = grey.astype(np.uint64)
+        total += tones.periodic_noise(key_of(seed, 78, part), PERIOD, 1)
+    lane = np.rint(256.0 * 7.0 / 3.0 * total).astype(np.uint64)
     return np.asarray(lane | lane << np.uint64(16) | lane << np.uint64(32))
 
 

@@ -66,6 +66,23 @@ class Family:
         last = int(np.floor((n.max() + slack - self.origin) / self.spacing))
         return list(range(first, last + 1))
 
+    def banks(self, line: int, t: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Half width on either side (2, len(t)), ragged, and where a pier stands in it."""
+        ragged, piers = [], []
+        for side in (0, 1):
+            noise = spline_noise(key_of(self.key, line, 3, side), t, 55.0)
+            harbour = hashed(key_of(self.key, line, 4, side), t // 640) < 0.3
+            pier = hashed(key_of(self.key, line, 5, side), t // 52) < 0.6
+            piers.append(harbour & pier & (np.abs(t % 52 - 26) < 10))
+            ragged.append(self.half_width(line, t) + np.where(harbour, 0.0, 9.0 * noise))
+        return np.stack(ragged), np.stack(piers)
+
+    def place(self, line: int, t: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The points x, y on the middle of a line, pixels."""
+        c, s = self.along[0] / UNIT, self.along[1] / UNIT
+        n = self.offset(line, t)
+        return c * t - s * n, s * t + c * n
+
     def distance(self, x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.float64]:
         """Distance of points from the nearest bank, negative between the banks; approximate."""
         t, n = self.position(x, y)
@@ -109,6 +126,8 @@ class Plan:
         self._first_kinds = self._shuffled_kinds(Dice(seed, 2))
         self.district = functools.lru_cache(maxsize=512)(self._district)
         self.site = functools.lru_cache(maxsize=4096)(self._site)
+        self.border = functools.lru_cache(maxsize=4096)(self._border)
+        self.flies_over = functools.lru_cache(maxsize=4096)(self._flies_over)
 
     @staticmethod
     def _beside(
@@ -215,16 +234,30 @@ class Plan:
             corners = _cut(corners, dx, dy, limit)
         return tuple(corners)
 
-    def border(self, first: tuple[int, int], second: tuple[int, int]) -> tuple[int, bool]:
+    def _border(self, first: tuple[int, int], second: tuple[int, int]) -> tuple[int, bool]:
         """Half width of the avenue between two districts, and whether it bridges the river."""
         low, high = min(first, second), max(first, second)
-        dice = Dice(self.seed, 6, *low, *high)
-        half_width = BORDER_CLASSES[dice.whole(0, len(BORDER_CLASSES))]
-        return half_width, dice.chance(0.75) and self._crosses(self.river, low, high)
+        half_width = BORDER_CLASSES[Dice(self.seed, 6, *low, *high).whole(0, len(BORDER_CLASSES))]
+        return half_width, self._crosses(self.river, low, high) and self._lands(low, high)
 
-    def flies_over(self, first: tuple[int, int], second: tuple[int, int], number: int) -> bool:
+    def _flies_over(self, first: tuple[int, int], second: tuple[int, int], number: int) -> bool:
         """Whether the avenue between two districts crosses motorway family ``number`` squarely."""
         return self._crosses(self.motorways[number], first, second)
+
+    def _lands(self, first: tuple[int, int], second: tuple[int, int]) -> bool:
+        """Whether both ends of the avenue between two districts lie on dry land."""
+        (ax, ay), (bx, by) = self.site(*first), self.site(*second)
+        dx, dy = float(bx - ax), float(by - ay)
+        limit = (bx * bx + by * by - ax * ax - ay * ay) / 2.0
+        corners = [
+            (x, y)
+            for x, y in self.district(*first).polygon
+            if abs(dx * x + dy * y - limit) < 0.01 * (abs(dx) + abs(dy))
+        ]
+        if len(corners) < 2:
+            return False
+        x, y = self.unwarp(np.array([x for x, _ in corners]), np.array([y for _, y in corners]))
+        return bool((self.river.distance(x, y) > 25.0).all())
 
     def _crosses(self, family: Family, first: tuple[int, int], second: tuple[int, int]) -> bool:
         (ax, ay), (bx, by) = self.site(*first), self.site(*second)

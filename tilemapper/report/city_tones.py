@@ -63,8 +63,8 @@ def _base_colours() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     for start, levels, first, last, strength in (
         (ROOF, ROOF_LEVELS, (34, 34, 33), (206, 208, 208), 9.0),
         (BROWN, BROWN_LEVELS, (44, 40, 35), (122, 112, 98), 8.0),
-        (TREE, TREE_LEVELS, (13, 18, 11), (64, 78, 48), 8.0),
-        (GRASS, GRASS_LEVELS, (36, 46, 31), (78, 90, 58), 5.0),
+        (TREE, TREE_LEVELS, (10, 14, 8), (58, 68, 43), 8.0),
+        (GRASS, GRASS_LEVELS, (30, 37, 25), (72, 78, 53), 6.0),
         (SOIL, SOIL_LEVELS, (48, 46, 38), (112, 102, 84), 9.0),
         (ASPHALT, ASPHALT_LEVELS, (50, 50, 47), (86, 85, 80), 5.0),
         (CONCRETE, CONCRETE_LEVELS, (84, 83, 76), (142, 140, 132), 7.0),
@@ -73,7 +73,7 @@ def _base_colours() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         colour[start : start + levels] = _ramp(first, last, levels)
         grain[start : start + levels] = strength
     cars = ((190, 190, 190), (24, 24, 26), (130, 131, 134), (44, 46, 52), (205, 205, 203),
-            (98, 38, 34), (40, 54, 84), (150, 126, 60))  # fmt: skip
+            (84, 42, 38), (44, 52, 68), (96, 96, 94))  # fmt: skip
     colour[CAR : CAR + CAR_LEVELS], grain[CAR : CAR + CAR_LEVELS] = cars, 4.0
     courts = ((52, 84, 60), (50, 66, 98), (112, 66, 52), (58, 92, 92))
     colour[COURT : COURT + COURT_LEVELS], grain[COURT : COURT + COURT_LEVELS] = courts, 3.0
@@ -95,7 +95,7 @@ def colour_table() -> NDArray[np.uint64]:
     strength = np.concatenate([strength, strength * 0.45])
     grain = (np.arange(32) - 15.5) / 8.0
     rgb = colour[:, None, :] + (strength[:, None] * grain)[..., None]
-    rgb8 = np.clip(np.rint(rgb), 2, 236).astype(np.uint64).reshape(-1, 3)
+    rgb8 = np.clip(np.rint(rgb - 3.5), 2, 236).astype(np.uint64).reshape(-1, 3)
     return np.asarray(rgb8[:, 0] | rgb8[:, 1] << np.uint64(16) | rgb8[:, 2] << np.uint64(32))
 
 
