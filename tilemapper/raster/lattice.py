@@ -88,6 +88,10 @@ class Lattice:
                 f"overlap {self.overlap}: must be one of {', '.join(map(str, OVERLAPS))}, so that "
                 "all tiles meet the network in one phase"
             )
+        if 2 * self.overlap > self.tile:
+            raise OptionError(
+                f"overlap {self.overlap}: more than half of the tile of {self.tile} px; choose less"
+            )
         if self.height < 1 or self.width < 1:
             raise OptionError(f"a raster of {self.width} x {self.height} px has no pixel to render")
 

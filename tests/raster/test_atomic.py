@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from tilemapper.errors import DiskFullError, TargetError
+from tilemapper.raster import atomic
+from tilemapper.raster.atomic import atomic_write, write_text_atomic
+
+
+def test_a_failure_leaves_the_old_file_and_no_litter(tmp_path):
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+
+    def fail() -> None:
+        with atomic_write(target) as part:
+            part.write_text("half")
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert target.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize("step", ["fsync_file", "fsync_folder"])
+def test_a_full_disk_is_said_in_one_line(tmp_path, monkeypatch, step):
+    def full(_path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(atomic, step, full)
+    with pytest.raises(DiskFullError, match="No space left on device; free some space"):
+        write_text_atomic(tmp_path / "a.txt", "x")
+
+
+def test_a_missing_folder_is_a_target_error(tmp_path):
+    with pytest.raises(TargetError, match="cannot be written"):
+        write_text_atomic(tmp_path / "no" / "a.txt", "x")
+
+
+def test_very_long_and_odd_names_work(tmp_path):
+    for name in ("x" * 250, "a b\nc.tif", "ü.json"):
+        write_text_atomic(tmp_path / name, name)
+        assert (tmp_path / name).read_text() == name
