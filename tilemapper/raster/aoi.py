@@ -10,12 +10,12 @@ import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
-from rasterio.errors import RasterioError
 from rasterio.features import geometry_mask
 from rasterio.warp import transform_geom
 
 from tilemapper.errors import OptionError, RasterError
 from tilemapper.raster.geometry import to_pixels
+from tilemapper.raster.opening import GDAL_ERRORS
 
 _MAX_BYTES = 256 * 2**20
 # Corners are put on fractions of a pixel that binary numbers hold, so that moving them by whole
@@ -45,11 +45,9 @@ def read_polygons(path: str) -> tuple[dict[str, Any], CRS]:
         name = (content.get("crs") or {}).get("properties", {}).get("name", "OGC:CRS84")
         crs = CRS.from_user_input(name)
     except (
-        AttributeError,
+        *GDAL_ERRORS,
         KeyError,
         TypeError,
-        ValueError,
-        RasterioError,
         RecursionError,
     ) as error:
         raise OptionError(
@@ -88,7 +86,7 @@ def lay_on_pixels(
     """
     try:
         placed = transform_geom(crs, grid_crs, geometry)
-    except (RasterioError, ValueError) as error:
+    except GDAL_ERRORS as error:
         raise OptionError(
             f"--mask {path}: cannot be placed in the raster's CRS ({error}); check its coordinates"
         ) from error

@@ -40,14 +40,13 @@ def choose_bands(src: DatasetReader, path: str, options: SourceOptions) -> Bands
     Raises:
         RasterError: no three colour bands can be told, or a band is complex or not there.
     """
+    if all(dtype.startswith("complex") for dtype in src.dtypes):
+        raise _complex_error(path, src.dtypes[0])
     bidx, notices = _colour_bands(src, path, options.bidx)
     palette = options.bidx is None and len(bidx) == 1
     for band in bidx:
         if src.dtypes[band - 1].startswith("complex"):
-            raise RasterError(
-                f"{path}: band {band} is {src.dtypes[band - 1]}, real numbers are needed; convert "
-                "it to amplitude first"
-            )
+            raise _complex_error(path, src.dtypes[band - 1])
     nodata, nodata_notices = _nodata(src, bidx, options.nodata)
     alphas = [
         i for i, c in zip(src.indexes, src.colorinterp, strict=True) if c == ColorInterp.alpha
@@ -64,6 +63,12 @@ def choose_bands(src: DatasetReader, path: str, options: SourceOptions) -> Bands
         mask=mask,
         alpha=alpha,
         notices=(*notices, *nodata_notices),
+    )
+
+
+def _complex_error(path: str, dtype: str) -> RasterError:
+    return RasterError(
+        f"{path}: pixels are {dtype}, real numbers are needed; convert them to amplitudes first"
     )
 
 

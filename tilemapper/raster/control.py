@@ -1,77 +1,53 @@
-"""Rasters that only control points place on the ground: warped onto a grid of their own."""
+"""Rasters that only control points place on the ground."""
 
 from __future__ import annotations
 
-import warnings
+import math
 
 from affine import Affine
 from rasterio.crs import CRS
-from rasterio.enums import ColorInterp, Resampling
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
-from rasterio.vrt import WarpedVRT
-from rasterio.warp import calculate_default_transform
+from rasterio.transform import from_gcps
 
 from tilemapper.errors import RasterError
+from tilemapper.raster.geometry import to_pixels
+from tilemapper.raster.opening import GDAL_ERRORS
 
-Grid = tuple[int, int, tuple[float, ...]]
+MAX_MISFIT_PIXELS = 0.5
 
 
-def control_grid(src: DatasetReader, path: str) -> tuple[Grid, CRS] | None:
-    """Grid (height, width, transform a..f) and CRS for a raster with control points alone.
+def place_by_control_points(src: DatasetReader, path: str) -> tuple[Affine, CRS] | None:
+    """The transform that control points amount to, rotation and shear included, and their CRS.
 
-    None if the raster has a transform, or no control points with a CRS.
+    None if the raster has a transform, or no control points with a CRS. No pixel is moved: points
+    that no plane fits need a warp with a choice of method, which is GDAL's business.
 
     Raises:
-        RasterError: the points make no sense.
+        RasterError: the best plane misses a point by more than half a pixel.
     """
     points, crs = src.gcps
     if not src.transform.is_identity or not points or crs is None:
         return None
+    way_out = (
+        "warp it first with gdalwarp -tps -t_srs EPSG:... IN OUT.tif, or ignore them with "
+        "--gsd native"
+    )
     try:
-        transform, width, height = calculate_default_transform(
-            crs, crs, src.width, src.height, gcps=points
-        )
-    except (RasterioError, ValueError) as error:
+        transform = from_gcps(points)
+    except GDAL_ERRORS as error:
         raise RasterError(
-            f"{path}: its {len(points)} control points make no grid ({error}); warp it with "
-            "gdalwarp -tps, or use --gsd native to ignore them"
+            f"{path}: {len(points)} control points found, which make no grid; {way_out}"
         ) from error
-    if not 0 < width * height <= 64 * src.width * src.height:
-        raise RasterError(
-            f"{path}: its control points would make {height} x {width} px of "
-            f"{src.height} x {src.width}; warp it with gdalwarp -tps, or use --gsd native"
+    misfit = math.inf
+    if not transform.is_degenerate:
+        places = [to_pixels(transform, x=point.x, y=point.y) for point in points]
+        misfit = max(
+            math.hypot(row - point.row, col - point.col)
+            for (row, col), point in zip(places, points, strict=True)
         )
-    return (height, width, tuple(transform)[:6]), crs
-
-
-def warp_to_grid(src: DatasetReader, path: str, grid: Grid, *, palette: bool) -> WarpedVRT:
-    """The raster on that grid, with an alpha band where it has none.
-
-    Raises:
-        RasterError: GDAL refuses.
-    """
-    height, width, transform = grid
-    crs = src.gcps[1]
-    has_alpha = ColorInterp.alpha in src.colorinterp
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            return WarpedVRT(
-                src,
-                crs=crs,
-                transform=Affine(*transform),
-                height=height,
-                width=width,
-                # Mixed palette indexes would be other colours.
-                resampling=Resampling.nearest if palette else Resampling.bilinear,
-                add_alpha=not has_alpha,
-                # Every pixel's position is computed, and the kernel is the same in all windows.
-                tolerance=0,
-                warp_extras={"XSCALE": "1", "YSCALE": "1"},
-            )
-    except (RasterioError, ValueError) as error:
+    if not misfit <= MAX_MISFIT_PIXELS:
         raise RasterError(
-            f"{path}: cannot be warped through its control points ({error}); warp it with "
-            "gdalwarp -tps"
-        ) from error
+            f"{path}: only {len(points)} control points place it, and a plane misses them by "
+            f"{misfit:.3g} px; {way_out}"
+        )
+    return transform, crs

@@ -6,16 +6,17 @@ import math
 
 from affine import Affine
 from rasterio.crs import CRS
-from rasterio.errors import RasterioError
 from rasterio.warp import transform as transform_points
 
 from tilemapper.errors import OptionError, RasterError
 from tilemapper.raster.geometry import to_ground
+from tilemapper.raster.opening import GDAL_ERRORS
 
 _A = 6378137.0  # WGS 84: semi-major axis in metres, and first eccentricity squared
 _E2 = 6.69437999014e-3
 AUTO_TOLERANCE = 0.10
 FORCED_TOLERANCE = 0.001
+SQUARE_TOLERANCE = 1.02
 MAX_ENLARGEMENT = {"auto": 8.0, "forced": 64.0}
 MAX_SIDE = 2_000_000
 
@@ -41,7 +42,7 @@ def pixel_size_m(
         )
     try:
         unit_m = float(crs.linear_units_factor[1])
-    except (RasterioError, ValueError, TypeError):
+    except (*GDAL_ERRORS, TypeError):
         return None
     sizes = [
         math.hypot(*step) * (_ground_scale(crs, centre, step, unit_m) or unit_m)
@@ -66,7 +67,7 @@ def _ground_scale(
     ys = [centre[1] - reach * step[1], centre[1] + reach * step[1]]
     try:
         lons, lats = transform_points(crs, CRS.from_epsg(4326), xs, ys)
-    except RasterioError:
+    except GDAL_ERRORS:
         return None
     if not all(map(math.isfinite, (*lons, *lats))):
         return None
@@ -101,6 +102,9 @@ def wanted_steps(
             f"--gsd {gsd}: {path} has no georeferencing, so its pixels have no metres; use "
             "--gsd native"
         )
+    if max(size_m) <= SQUARE_TOLERANCE * min(size_m):
+        # Square pixels stay square in the CRS, where the ellipsoid makes them differ a little.
+        size_m = (math.sqrt(size_m[0] * size_m[1]),) * 2
     steps = (target_m / size_m[0], target_m / size_m[1])
     tolerance = AUTO_TOLERANCE if gsd == "auto" else FORCED_TOLERANCE
     if all(abs(step - 1) <= tolerance for step in steps):

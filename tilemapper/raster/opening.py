@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import rasterio
+from rasterio._err import CPLE_BaseError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
@@ -51,6 +52,8 @@ _REMOTE_OPTIONS = {
     "GDAL_HTTP_TIMEOUT": "60",
     "GDAL_HTTP_MAX_RETRY": "3",
 }
+# rasterio lets some of GDAL's own errors out, which are not rasterio's.
+GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError, ValueError, AttributeError)
 _warnings_lock = threading.Lock()
 
 
@@ -122,8 +125,7 @@ def _open(path: str, drivers: list[str], options: dict[str, str]) -> DatasetRead
     for driver in drivers:
         try:
             src = _open_with(path, driver, options)
-        except (RasterioError, OSError, ValueError, AttributeError) as error:
-            # Besides its own errors rasterio raises AttributeError for headers it cannot report.
+        except GDAL_ERRORS as error:  # AttributeError: a header that rasterio cannot report
             failures.append(error)
             continue
         try:

@@ -5,20 +5,19 @@ from __future__ import annotations
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from tilemapper.errors import RasterError
 from tilemapper.raster.bands import palette_of
-from tilemapper.raster.opening import READ_OPTIONS
+from tilemapper.raster.opening import GDAL_ERRORS, READ_OPTIONS
 from tilemapper.raster.scaling import to_bytes
 
 Values = NDArray[np.generic]
 
 
 class Pixels:
-    """Reads windows of an open data set; src may be a WarpedVRT."""
+    """Reads windows of an open data set."""
 
     def __init__(
         self,
@@ -57,7 +56,7 @@ class Pixels:
             with rasterio.Env(**READ_OPTIONS):
                 stored = self.src.read(self._read, window=window, out_dtype=self._dtype)
                 mask = self.src.read_masks(self._bidx[0], window=window) if self._mask else None
-        except (RasterioError, OSError, ValueError, MemoryError) as error:
+        except (*GDAL_ERRORS, MemoryError) as error:
             reason = " ".join(str(error.__cause__ or error).split())
             raise RasterError(
                 f"{self._path}: cannot be read at row {row}, col {col}, {height} x {width} px "

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,10 +25,14 @@ _PANEL_PIXELS = 2_000_000
 
 @dataclass(frozen=True)
 class Taps:
-    """For n outputs: source positions, (n, k) intp, and weights, (n, k) float32, rows sum to 1."""
+    """For n outputs: source positions, (n, k) intp, and weights, (n, k) float32, rows sum to 1.
+
+    enlarges: whether outputs are closer together than source pixels.
+    """
 
     where: NDArray[np.intp]
     weights: NDArray[np.float32]
+    enlarges: bool
 
     @property
     def first(self) -> int:
@@ -50,23 +55,21 @@ def taps(start: int, count: int, *, step: float, size: int) -> Taps:
         low, high = index * step, (index + 1) * step
         first = np.floor(low)
         where = first + np.arange(math.ceil(step) + 1)
-        weights = np.minimum(where + 1, high) - np.maximum(where, low)
+        weights = np.maximum(np.minimum(where + 1, high) - np.maximum(where, low), 0.0)
     else:
         stretch = max(step, 1.0)
         centre = (index + 0.5) * step - 0.5
         first = np.ceil(centre - 2 * stretch)
-        where = first + np.arange(math.floor(4 * stretch) + 1)
+        where = first + np.arange(math.ceil(4 * stretch))
         weights = _cubic((where - centre) / stretch)
-    weights = np.where((where >= 0) & (where < size), np.maximum(weights, -1.0), 0.0)
-    if step >= AREA_FROM_STEP:
-        weights = np.maximum(weights, 0.0)
+    weights = np.where((where >= 0) & (where < size), weights, 0.0)
     total = weights.sum(axis=1, keepdims=True)
     # Rounding of the output's size can push the last one's kernel out: it takes the edge pixel.
     outside = total[:, 0] <= 1e-6
     where = np.clip(where, 0, size - 1)
     weights[outside] = np.eye(1, weights.shape[1])
     total[outside] = 1.0
-    return Taps(where.astype(np.intp), (weights / total).astype(np.float32))
+    return Taps(where.astype(np.intp), (weights / total).astype(np.float32), step < 1)
 
 
 def _cubic(x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -116,8 +119,8 @@ def _resample_panel(
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
     top, left = down.first, across.first
     rgb, valid = read(top, left, down.beyond - top, across.beyond - left)
-    down = Taps(down.where - top, down.weights)
-    across = Taps(across.where - left, across.weights)
+    down = replace(down, where=down.where - top)
+    across = replace(across, where=across.where - left)
     if valid is None or valid.all():
         mixed = _apply(rgb, down, across)
         kept = None
@@ -133,13 +136,25 @@ def _resample_panel(
 
 
 def _apply(planes: NDArray[np.uint8], down: Taps, across: Taps) -> NDArray[np.float32]:
-    """Planes, (n, h, w), mixed along rows and then columns; adds in the order of the taps."""
-    tall = np.zeros((planes.shape[0], len(down.where), planes.shape[2]), np.float32)
-    part = np.empty_like(tall)
-    for k in range(down.where.shape[1]):
-        np.multiply(planes[:, down.where[:, k]], down.weights[:, k, None], out=part)
-        tall += part
-    out = np.zeros((*tall.shape[:2], len(across.where)), np.float32)
-    for k in range(across.where.shape[1]):
-        out += np.take(tall, across.where[:, k], axis=2) * across.weights[:, k]
+    """Planes, (n, h, w), mixed along both axes, (n, rows, cols); adds in the order of the taps."""
+    if across.enlarges:  # columns are dear to gather: so while they are few
+        return _mix_rows(_mix_cols(planes, across), down)
+    return _mix_cols(_mix_rows(planes, down), across)
+
+
+def _mix_rows(planes: NDArray[Any], taps: Taps) -> NDArray[np.float32]:
+    out = np.zeros((planes.shape[0], len(taps.where), planes.shape[2]), np.float32)
+    part = np.empty_like(out)
+    for k in range(taps.where.shape[1]):
+        np.multiply(planes[:, taps.where[:, k]], taps.weights[:, k, None], out=part)
+        out += part
+    return out
+
+
+def _mix_cols(planes: NDArray[Any], taps: Taps) -> NDArray[np.float32]:
+    out = np.zeros((*planes.shape[:2], len(taps.where)), np.float32)
+    part = np.empty_like(out)
+    for k in range(taps.where.shape[1]):
+        np.multiply(np.take(planes, taps.where[:, k], axis=2), taps.weights[:, k], out=part)
+        out += part
     return out

@@ -6,11 +6,9 @@ from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.io import DatasetReader
 
 from tilemapper.errors import RasterError
 from tilemapper.raster.aoi import inside
-from tilemapper.raster.control import warp_to_grid
 from tilemapper.raster.identity import check_identity
 from tilemapper.raster.inspecting import inspect_source
 from tilemapper.raster.opening import open_raster
@@ -34,9 +32,8 @@ class SourceView:
         self._file = open_raster(spec.path, allow_drivers=(spec.driver,))
         try:
             check_identity(spec.path, self._file, spec.identity)
-            self._src = self._on_grid(self._file)
             self._pixels = Pixels(
-                self._src,
+                self._file,
                 path=spec.path,
                 bidx=spec.bidx,
                 palette=spec.palette,
@@ -48,11 +45,6 @@ class SourceView:
         except BaseException:
             self._file.close()
             raise
-
-    def _on_grid(self, file: DatasetReader) -> DatasetReader:
-        if self.spec.warp is None or self.spec.warp.grid is None:
-            return file
-        return warp_to_grid(file, self.spec.path, self.spec.warp.grid, palette=self.spec.palette)
 
     def read(
         self, *, row: int, col: int, height: int, width: int
@@ -72,7 +64,7 @@ class SourceView:
             )
         row, col = row + self.spec.crop[0], col + self.spec.crop[1]
         warp = self.spec.warp
-        if warp is None or (warp.row_step, warp.col_step) == (1.0, 1.0):
+        if warp is None:
             rgb, valid = self._pixels.read(row=row, col=col, height=height, width=width)
         else:
             rgb, valid = resample_window(
@@ -94,8 +86,6 @@ class SourceView:
 
     def close(self) -> None:
         """Closes the file; a second time does nothing."""
-        if self._src is not self._file:
-            self._src.close()
         self._file.close()
 
     def __enter__(self) -> SourceView:

@@ -57,15 +57,10 @@ class SourceOptions:
 
 @dataclass(frozen=True)
 class Warp:
-    """How pixels of the output grid come from the file's.
-
-    row_step, col_step: source pixels an output pixel spans. grid: height, width and the six
-    numbers of the transform onto which a raster with control points only is warped first.
-    """
+    """Source pixels that an output pixel spans along rows and along columns."""
 
     row_step: float
     col_step: float
-    grid: tuple[int, int, tuple[float, ...]] | None = None
 
 
 @dataclass(frozen=True)
@@ -114,7 +109,7 @@ class SourceSpec:
         named["identity"] = values["identity"]
         named["aoi"] = values["aoi"]
         if values["warp"] is not None:
-            named["warp"] = Warp(**{key: _tuples(v) for key, v in values["warp"].items()})
+            named["warp"] = Warp(**values["warp"])
         if values["nodata"] is not None:
             named["nodata"] = tuple(None if v is None else float(v) for v in values["nodata"])
         return cls(**named)
