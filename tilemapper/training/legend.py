@@ -13,10 +13,16 @@ class Legend:
     """Names and colours of the classes, in the order of their indices.
 
     A name may occur twice, such as two greens of parks: metrics take them as one class.
+    At most 40 classes.
     """
 
     names: tuple[str, ...]
     colours: tuple[tuple[int, int, int], ...]
+
+    def __post_init__(self) -> None:
+        # float32 holds integers to 2**24, and `nearest` needs 2 * 3 * 255**2 for each class.
+        if not 0 < len(self.colours) <= 40 or len(self.names) != len(self.colours):
+            raise ValueError(f"{len(self.names)} names, {len(self.colours)} colours; 1 to 40 fit")
 
     def indices(self, name: str) -> list[int]:
         """The classes of a name; empty when there is none."""
@@ -24,10 +30,16 @@ class Legend:
 
     def nearest(self, image: Tensor) -> Tensor:
         """Class of the nearest colour (Euclidean in RGB), uint8 (..., 3) -> int64 (...)."""
-        colours = torch.tensor(self.colours, dtype=torch.float32, device=image.device)
-        # |p - c|^2 without |p|^2, which does not change the order; integers, so exact in float32.
-        distance = (colours**2).sum(1) - 2 * image.float() @ colours.T
-        return distance.argmin(-1)
+        red, green, blue = (plane.float() for plane in image.unbind(-1))
+        count = len(self.colours)
+        best = torch.full_like(red, torch.inf)
+        for k, (r, g, b) in enumerate(self.colours):
+            # |p - c|^2 without |p|^2, which does not change the order; the class itself rides in
+            # the remainder, so that one minimum finds both. Integers, exact in float32.
+            key = (r * r + g * g + b * b) * count + k - 2.0 * r * count * red
+            key.add_(green, alpha=-2.0 * g * count).add_(blue, alpha=-2.0 * b * count)
+            torch.minimum(best, key, out=best)
+        return best.long() % count
 
 
 # Counted on the training images of the `maps` data set, most frequent first; the share of

@@ -6,7 +6,9 @@ models do. All figures are taken on uint8 images.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +21,7 @@ from tilemapper.training.legend import MAPS_LEGEND, Legend
 from tilemapper.training.similarity import gcgan_protocol, psnr, ssim
 
 Floats = NDArray[np.float64]
+Row = dict[str, float]  # one image's figures or counts
 
 BUFFER_PX = 3
 AREA_CLASSES = ("water", "park", "motorway")
@@ -116,33 +119,47 @@ def measure_maps(
             f"predicted is {predicted.dtype} {predicted.shape}, truth {truth.dtype} "
             f"{truth.shape}; two uint8 arrays (n, h, w, 3) of one shape are needed"
         )
-    values: list[dict[str, Tensor]] = []
-    counts: list[dict[str, Tensor]] = []
-    for pair in zip(predicted, truth, strict=True):  # one at a time: bounded memory at any n
-        p, t = (torch.from_numpy(np.array(image)).to(device)[None] for image in pair)
-        x, y = p.permute(0, 3, 1, 2), t.permute(0, 3, 1, 2)  # (1, 3, h, w)
-        values.append({"psnr": psnr(x, y), "ssim": ssim(x, y), **gcgan_protocol(x, y)})
-        energies = {"energy": _gradient_energy(x), "energy_true": _gradient_energy(y)}
-        classes = {} if legend is None else _class_counts(p[0], t[0], legend)
-        counts.append({**energies, **classes})
-    return MapMetrics(_stack(values), _stack(counts))
+
+    def measure(pair: tuple[NDArray[np.uint8], NDArray[np.uint8]]) -> tuple[Row, Row]:
+        p, t = (torch.from_numpy(np.array(image)).to(device) for image in pair)  # (h, w, 3)
+        return _measure_one(p, t, legend)
+
+    # One image at a time, so that memory is bounded at any n; torch releases the lock.
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        rows = list(pool.map(measure, zip(predicted, truth, strict=True)))
+    return MapMetrics(_stack([row[0] for row in rows]), _stack([row[1] for row in rows]))
 
 
-def _stack(rows: list[dict[str, Tensor]]) -> dict[str, Floats]:
-    return {name: np.array([float(row[name]) for row in rows], np.float64) for name in rows[0]}
+def _measure_one(predicted: Tensor, truth: Tensor, legend: Legend | None) -> tuple[Row, Row]:
+    """Values and counts of one image, both (h, w, 3) uint8."""
+    x, y = (image.permute(2, 0, 1).contiguous()[None] for image in (predicted, truth))
+    values = {"psnr": psnr(x, y), "ssim": ssim(x, y), **gcgan_protocol(x, y)}
+    counts = {"energy": _gradient_energy(x), "energy_true": _gradient_energy(y)}
+    if legend is not None:
+        counts |= _class_counts(predicted, truth, legend)
+    return {k: float(v) for k, v in values.items()}, {k: float(v) for k, v in counts.items()}
+
+
+def _stack(rows: list[Row]) -> dict[str, Floats]:
+    return {name: np.array([row[name] for row in rows], np.float64) for name in rows[0]}
 
 
 def _gradient_energy(images: Tensor) -> Tensor:
-    x = images.double()
-    return x.diff(dim=2).square().sum() + x.diff(dim=3).square().sum()
+    x = images.to(torch.int32)
+    return sum(
+        (x.diff(dim=dim).square().sum() for dim in (2, 3)),
+        torch.zeros((), dtype=torch.int64, device=x.device),
+    )
 
 
 def _class_counts(predicted: Tensor, truth: Tensor, legend: Legend) -> dict[str, Tensor]:
     """Pixel counts of the classes in one image, both (h, w, 3) uint8."""
-    wanted = [legend.indices(name) for name in INVENTED_CLASSES]
+    group = torch.zeros(len(legend.names), dtype=torch.int64, device=truth.device)
+    for k, name in enumerate(INVENTED_CLASSES, start=1):
+        group[legend.indices(name)] = k
+    numbers = torch.arange(1, len(INVENTED_CLASSES) + 1, device=truth.device).view(-1, 1, 1)
     found, real = (
-        torch.stack([torch.isin(index, torch.tensor(c, device=index.device)) for c in wanted])
-        for index in (legend.nearest(predicted), legend.nearest(truth))
+        group[legend.nearest(image)] == numbers for image in (predicted, truth)
     )  # (classes, h, w) bool
     near_real = _within_buffer(real)
     counts = {
