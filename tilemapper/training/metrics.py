@@ -161,17 +161,25 @@ def _class_counts(predicted: Tensor, truth: Tensor, legend: Legend) -> dict[str,
     found, real = (
         group[legend.nearest(image)] == numbers for image in (predicted, truth)
     )  # (classes, h, w) bool
-    near_real = _within_buffer(real)
-    counts = {
-        "road_recalled": (real[0] & _within_buffer(found[:1])[0]).sum(),
-        "road_true": real[0].sum(),
+    sides = {
+        "painted": found,
+        "near": found & _within_buffer(real),
+        "both": found & real,
+        "either": found | real,
     }
-    for k, name in enumerate(INVENTED_CLASSES):
-        counts[f"{name}_painted"] = found[k].sum()
-        counts[f"{name}_near"] = (found[k] & near_real[k]).sum()
-        counts[f"{name}_both"] = (found[k] & real[k]).sum()
-        counts[f"{name}_either"] = (found[k] | real[k]).sum()
+    counts = {
+        f"{name}_{side}": count
+        for side, masks in sides.items()
+        for name, count in zip(INVENTED_CLASSES, _pixels(masks), strict=True)
+    }
+    recalled = real[:1] & _within_buffer(found[:1])
+    counts["road_recalled"], counts["road_true"] = _pixels(recalled)[0], _pixels(real)[0]
     return counts
+
+
+def _pixels(masks: Tensor) -> Tensor:
+    """True pixels of each mask, (n, h, w) bool -> (n,) int64."""
+    return torch.count_nonzero(masks.flatten(1), dim=1)
 
 
 def _within_buffer(masks: Tensor) -> Tensor:
