@@ -83,7 +83,7 @@ def parse(kind: type[Parsed], values: Mapping[str, Any], *, where: str) -> Parse
             known = [*kind.model_fields]
             what = f"unknown key {place}, known are {', '.join(known)}"
             raise ModelError(f"{where}: {what}{nearest(place, known)}") from None
-        found = "" if fault["type"] == "missing" else f" is {str(fault['input'])[:80]!r}"
+        found = "" if fault["type"] == "missing" else f" is {repr(fault['input'])[:80]}"
         what = fault["msg"][:200].removeprefix("Value error, ")
         raise ModelError(f"{where}: {place or 'values'}{found}: {what}; correct it") from None
 

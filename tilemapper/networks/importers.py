@@ -77,8 +77,11 @@ def read_checkpoint(
     layout = layout_of(state, dialect, name=name)
     norm = _norm_of(state, layout, norm_stats, name=name)
     layout.arguments["norm"] = norm
-    with torch.device("meta"):
-        generator = build_generator(layout.architecture, layout.arguments, 3, "rgb")
+    try:
+        with torch.device("meta"):
+            generator = build_generator(layout.architecture, layout.arguments, 3, "rgb")
+    except ModelError as error:
+        raise ModelError(f"{name}: {error}") from None
     carried = _carry(dict(state), layout, generator.state_dict(), name=name)
     return layout, with_weights(generator, carried, name=name)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -132,10 +133,7 @@ def save_model(folder: Path, card: ModelCard, generator: nn.Module, readme: str)
     try:
         _write_folder(folder, files, replacing=folder.is_dir())
     except OSError as error:
-        if isinstance(error, DiskFullError | TargetError):
-            raise
-        full = error.errno in (28, 122)  # ENOSPC, EDQUOT
-        kind = DiskFullError if full else TargetError
+        kind = DiskFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else TargetError
         raise kind(
             f"{folder}: cannot be written ({error.strerror}); nothing was changed"
         ) from error

@@ -114,11 +114,12 @@ def check_state(state: dict[str, Tensor], expected: dict[str, Tensor], *, name: 
             f"{name}: {' and '.join(what)} against the architecture "
             f"({len(missing)} missing, {len(surplus)} too many); correct the arguments"
         )
-    for key, tensor in state.items():
-        if tensor.shape != expected[key].shape:
+    for key, wanted in expected.items():
+        tensor = state[key]
+        if tensor.shape != wanted.shape:
             raise ModelError(
                 f"{name}: {key} is {tuple(tensor.shape)}, the architecture needs "
-                f"{tuple(expected[key].shape)}; correct the arguments"
+                f"{tuple(wanted.shape)}; correct the arguments"
             )
         if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
             raise ModelError(

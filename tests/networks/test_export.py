@@ -1,0 +1,69 @@
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from tests.networks.foreign import randomise
+from tilemapper.errors import ModelError
+from tilemapper.networks import export
+from tilemapper.networks.build import build_generator
+from tilemapper.networks.export import onnx_model
+from tilemapper.networks.model import ModelCard, PaletteClass, save_model
+
+PALETTE = tuple(PaletteClass(name=f"c{k}", colour=(k, k, k)) for k in range(4))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    arguments = {"width": 2, "upsample": "resize", "padding": "reflect"}
+    network = randomise(build_generator("unet", arguments, 4))
+    card = ModelCard(
+        name="m", architecture="unet", arguments=arguments, head="palette", palette=PALETTE
+    )
+    return save_model(tmp_path_factory.mktemp("models") / "m", card, network, "")
+
+
+def test_the_onnx_file_computes_the_generator_for_any_batch(model):
+    import onnx
+    import onnxruntime
+
+    data = onnx_model(model)
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    generator = model.generator()
+    for batch in (1, 2, 5):
+        image = np.random.default_rng(batch).uniform(-1, 1, (batch, 3, 256, 256))
+        image = image.astype(np.float32)
+        (found,) = session.run(["map"], {"image": image})
+        with torch.inference_mode():
+            wanted = generator(torch.from_numpy(image)).numpy()
+        assert found.shape == (batch, 4, 256, 256)
+        assert np.abs(found - wanted).max() <= 1e-4
+    properties = {p.key: p.value for p in onnx.load_from_string(data).metadata_props}
+    assert 'name = "c3"' in properties["tilemapper_card"]
+
+
+def test_an_onnx_file_that_computes_something_else_is_not_handed_out(model, monkeypatch):
+    monkeypatch.setattr(export, "_traced", lambda *_: _identity_onnx())
+    with pytest.raises(ModelError, match="differs from torch by"):
+        onnx_model(model)
+
+
+def _identity_onnx():
+    from onnx import TensorProto, helper
+
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", channels, 256, 256])
+        for name, channels in (("image", 3), ("map", 4))
+    ]
+    channel = helper.make_tensor("places", TensorProto.INT64, [4], [0, 1, 2, 0])
+    node = helper.make_node("Gather", ["image", "places"], ["map"], axis=1)
+    graph = helper.make_graph([node], "g", ends[:1], ends[1:], [channel])
+    return helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 18)])
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxruntime", "onnxscript"])
+def test_without_the_extra_one_line_says_how_to_install_it(model, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ModelError, match=r"pip install 'tilemapper\[onnx\]'"):
+        onnx_model(model)
