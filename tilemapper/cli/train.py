@@ -1,0 +1,171 @@
+"""``tilemapper train``: one run, or a sweep over ``--set`` values that ends with one table."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tilemapper.errors import Interrupted
+
+if TYPE_CHECKING:
+    from tilemapper.training.run import RunResult
+    from tilemapper.training.trainer import Progress
+
+SHOWN = ("road_f1", "water_iou", "park_iou", "acc5", "psnr", "ssim", "loss")
+
+
+@click.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
+@click.option("--preset", help="classic, fast (default), best or cyclegan.")
+@click.option("--config", type=click.Path(path_type=Path), help="TOML job file over the preset.")
+@click.option("--direction", type=click.Choice(["AtoB", "BtoA"]), help="A: left or folder A.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="a,b,c for a sweep.")
+@click.option("--resume", is_flag=True, help="Go on where the run in --out stopped.")
+@click.option("--budget-minutes", type=click.FloatRange(min=0, min_open=True))
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads; all cores by default.")
+@click.option("--seed", type=click.IntRange(min=0))
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def train(
+    data: Path,
+    out: Path,
+    settings: tuple[str, ...],
+    direction: str | None,
+    seed: int | None,
+    threads: int | None,
+    as_json: bool,
+    debug: bool,
+    **options: Any,
+) -> None:
+    """Train a model on the pairs in DATA (see `tilemapper pairs`).
+
+    DATA is a folder of side-by-side images, one with folders A and B, or a .npz file. The run
+    folder gets checkpoints, figures, samples, report.html and the finished model. Under torchrun
+    each process takes its part of the batch.
+    """
+    from tilemapper.training.jobfile import parse_overrides
+
+    given = [*settings]
+    given += [f"data.direction={direction}"] if direction else []
+    given += [f"trainer.seed={seed}"] if seed is not None else []
+    combinations = list(parse_overrides(given))
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
+    options["command"] = shlex.join(["tilemapper", *sys.argv[1:]])
+    if len(combinations) == 1:
+        result = _run(data, out, combinations[0], options)
+        click.echo(json.dumps(_plain(result)) if as_json else _summary(result))
+        return
+    varied = [key for key in combinations[0] if len({c[key] for c in combinations}) > 1]
+    rows = []
+    for combination in combinations:
+        name = ",".join(f"{key.rpartition('.')[2]}={combination[key]}" for key in varied)
+        rows.append((name, _run(data, out / name.replace("/", "_"), combination, options)))
+    if as_json:
+        click.echo(json.dumps({"runs": [{"settings": n, **_plain(r)} for n, r in rows]}))
+    else:
+        click.echo(_sweep_table(rows))
+
+
+def _run(data: Path, out: Path, settings: dict[str, str], options: dict[str, Any]) -> RunResult:
+    from tilemapper.training.run import train as train_run
+
+    with _leaving_cleanly() as stop, _progress_bar() as progress:
+        result = train_run(
+            data,
+            out,
+            settings=settings,
+            stop=lambda: stop[0] != 0,
+            progress=progress,
+            notice=lambda line: click.echo(line, err=True),
+            **options,
+        )
+    if stop[0]:
+        raise Interrupted(stop[0])
+    return result
+
+
+@contextmanager
+def _leaving_cleanly() -> Iterator[list[int]]:
+    """The number of the first signal, 0 while there is none; a second one ends at once.
+
+    A step that is half done would leave networks and optimisers of different steps, so the first
+    signal only asks the loop to leave.
+    """
+    stop = [0]
+    names = (signal.SIGINT, signal.SIGTERM)
+
+    def asked(number: int, _frame: object) -> None:
+        if stop[0]:
+            raise Interrupted(number)
+        stop[0] = number
+        click.echo("stopping after this step; once more to stop at once", err=True)
+
+    before = [signal.signal(name, asked) for name in names]
+    try:
+        yield stop
+    finally:
+        for name, handler in zip(names, before, strict=True):
+            signal.signal(name, handler)
+
+
+@contextmanager
+def _progress_bar() -> Iterator[Callable[[Progress], None]]:
+    """A bar on stderr with losses, images a second and the share of time waiting for data."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(
+        total=1000, bar_format="{percentage:3.0f}%|{bar}| {elapsed}<{remaining} {postfix}"
+    ) as bar:
+
+        def show(progress: Progress) -> None:
+            bar.n = round(1000 * progress.done)
+            losses = " ".join(f"{name} {value:.3f}" for name, value in progress.losses.items())
+            bar.set_postfix_str(
+                f"step {progress.step} {losses} {progress.images_per_s:.1f} images/s "
+                f"waiting {progress.waiting_share:.1%}"
+            )
+
+        yield show
+
+
+def _summary(result: RunResult) -> str:
+    how = "finished" if result.finished else "stopped by the budget, --resume goes on"
+    figures = ", ".join(f"{n} {result.figures[n]:.3f}" for n in SHOWN if n in result.figures)
+    figures = figures or "nothing held out"
+    return f"{result.folder}: step {result.step}, {how}; {figures}; model {result.model}"
+
+
+def _plain(result: RunResult) -> dict[str, Any]:
+    return {
+        "run": str(result.folder),
+        "step": result.step,
+        "finished": result.finished,
+        "model": str(result.model) if result.model else None,
+        "figures": {n: v if v == v else None for n, v in result.figures.items()},
+    }
+
+
+def _sweep_table(rows: list[tuple[str, RunResult]]) -> str:
+    names = [n for n in SHOWN if any(n in result.figures for _, result in rows)]
+    width = max(len("run"), *(len(name) for name, _ in rows))
+    lines = [f"{'run':{width}}  {'step':>7}" + "".join(f"  {n:>9}" for n in names)]
+    for name, result in rows:
+        cells = "".join(f"  {result.figures.get(n, float('nan')):9.4f}" for n in names)
+        lines.append(f"{name:{width}}  {result.step:7d}{cells}")
+    return "\n".join(lines)

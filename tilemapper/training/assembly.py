@@ -1,0 +1,111 @@
+"""Builds what a job trains: networks, optimisers, the averaged generator, the devices' settings."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tilemapper.errors import DeviceError
+from tilemapper.networks.build import build_discriminator, build_generator
+from tilemapper.training.config import TrainerConfig, TrainingJob
+
+
+def make_generator(job: TrainingJob) -> nn.Module:
+    """A generator with fresh weights: (n, 3, h, w) in [-1, 1] -> (n, channels, h, w)."""
+    networks = job.networks
+    return build_generator(
+        networks.generator, networks.generator_arguments, job.channels, networks.head
+    )
+
+
+def make_discriminator(job: TrainingJob) -> nn.Module:
+    """A discriminator with fresh weights, of pairs (6 bands), or of images for "cyclegan"."""
+    bands = 3 if job.trainer.task == "cyclegan" else 6
+    return build_discriminator({"bands": bands, **job.networks.discriminator_arguments})
+
+
+def make_optimiser(
+    parameters: Iterable[nn.Parameter], config: TrainerConfig, rate: float, device: torch.device
+) -> torch.optim.Optimizer:
+    """Adam or AdamW, fused where the device has it."""
+    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    return kind(
+        list(parameters),
+        lr=rate,
+        betas=config.betas,
+        weight_decay=config.weight_decay,
+        fused=device.type in ("cuda", "cpu"),
+    )
+
+
+class Average:
+    """An exponential moving average of a network, buffers included; ``network`` is in eval mode.
+
+    The decay grows from near 0 with the steps, so that the first weights are soon forgotten.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.network = copy.deepcopy(network).eval().requires_grad_(False)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, network: nn.Module, step: int) -> None:
+        """Moves towards ``network``, whose step ``step`` (from 0) is done."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        mine, theirs = _tensors(self.network), _tensors(network)
+        torch._foreach_lerp_(
+            [t for t in mine if t.is_floating_point()],
+            [t for t in theirs if t.is_floating_point()],
+            1 - decay,
+        )
+        for a, b in zip(mine, theirs, strict=True):
+            if not a.is_floating_point():
+                a.copy_(b)
+
+
+def _tensors(network: nn.Module) -> list[Tensor]:
+    return [*(p.data for p in network.parameters()), *network.buffers()]
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; "auto" is the first CUDA device, else the CPU.
+
+    Raises DeviceError when there is none of this name.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DeviceError(f"--device {name}: unknown, auto, cpu or cuda is needed") from error
+    count = torch.cuda.device_count() if device.type == "cuda" else 1
+    if device.type not in ("cpu", "cuda") or (device.index or 0) >= count:
+        raise DeviceError(f"--device {name}: not found here, {count} CUDA device(s) are; use auto")
+    return device
+
+
+def use_bf16(precision: str, device: torch.device) -> bool:
+    """Whether to compute in bf16; "auto" does where the device has it natively."""
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    # Without these instructions bf16 is emulated, and slower than float32.
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def memory_format(config: TrainerConfig) -> Any:
+    """The memory format of networks and images."""
+    return torch.channels_last if config.channels_last else torch.contiguous_format
+
+
+def compiled(network: nn.Module, mode: str) -> Any:
+    """The network, through torch.compile unless ``mode`` is "off".
+
+    "reduce-overhead" replays CUDA graphs of its parts.
+    """
+    return network if mode == "off" else torch.compile(network, mode=mode)

@@ -1,0 +1,196 @@
+"""What a training job consists of: the sections of a job file as closed, typed, bounded tables."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from tilemapper.networks.model import PaletteClass
+
+Share = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """A table of a job file: unknown keys are refused, values keep their type."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ExtraPairs(Section):
+    """A second source of pairs, mixed in: ``share`` of all samples are drawn from it."""
+
+    path: str
+    share: Annotated[float, Field(gt=0, lt=1)]
+    direction: Literal["AtoB", "BtoA"] = "AtoB"
+
+
+class DataConfig(Section):
+    """Which pairs. ``overlaps``: JSON list of overlapping pairs; "" looks beside the data.
+
+    ``held_out``: share kept for the held-out metric where the data has no val folder.
+    ``resize``: shorter side in pixels that images are brought to first; 0 keeps their size.
+    ``storage``: "device", "host" or "mmap" (a file in the run folder); "auto" takes the first
+    of them that the pixels fit in.
+    """
+
+    direction: Literal["AtoB", "BtoA"] = "AtoB"
+    held_out: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    split_seed: Count = 0
+    overlaps: str = ""
+    unpaired: bool = False
+    resize: Count = 0
+    storage: Literal["auto", "device", "host", "mmap"] = "auto"
+    gsd_m: Annotated[float, Field(ge=0)] = 0.0
+    extra: tuple[ExtraPairs, ...] = ()
+
+
+class AugmentConfig(Section):
+    """How pairs are varied; one draw moves both images.
+
+    ``scale``: bounds of the side of the patch of ground, in crops; drawn once a batch.
+    Tones change on the source side only, in shares of the full range: ``brightness`` is added,
+    ``contrast`` multiplies, ``cast`` is added to each band by itself, ``noise`` is the largest
+    standard deviation of added noise.
+    """
+
+    crop: Annotated[int, Field(ge=16, le=2048)] = 256
+    flips: Literal["none", "horizontal", "both"] = "both"
+    right_angles: bool = True
+    scale: tuple[float, float] = (1.0, 1.0)
+    brightness: Share = 0.0
+    contrast: Share = 0.0
+    cast: Share = 0.0
+    noise: Share = 0.0
+
+    @model_validator(mode="after")
+    def _scale_in_order(self) -> AugmentConfig:
+        if not 0.25 <= self.scale[0] <= self.scale[1] <= 4:
+            raise ValueError("two numbers from 0.25 to 4 in ascending order are needed")
+        return self
+
+
+class NetworksConfig(Section):
+    """Generator and discriminator; the ``_arguments`` are those of `tilemapper.networks.build`."""
+
+    generator: str = "unet"
+    generator_arguments: dict[str, int | float | str | bool] = {}
+    head: Literal["rgb", "palette"] = "rgb"
+    discriminator_arguments: dict[str, int | float | str | bool] = {}
+
+
+class LossesConfig(Section):
+    """Weights of the generator's terms; a term of weight 0 is not computed.
+
+    ``gan_from``: share of the run after which the adversarial terms begin. ``joint_batch``: real
+    and fake go through the discriminator as one batch (faster) instead of one after the other
+    (the paper). ``class_power``: a class weighs share ** -class_power. ``cycle``, ``identity``
+    and ``pool`` (images kept for the discriminator) belong to the task "cyclegan".
+    """
+
+    gan: Literal["none", "bce", "lsgan", "hinge", "wgan-gp"] = "bce"
+    gan_weight: NonNegative = 1.0
+    gan_from: Share = 0.0
+    joint_batch: bool = False
+    lambda_gp: NonNegative = 10.0
+    l1: NonNegative = 100.0
+    gradient_l1: NonNegative = 0.0
+    cross_entropy: NonNegative = 0.0
+    class_power: Share = 0.4
+    feature_matching: NonNegative = 0.0
+    cycle: NonNegative = 10.0
+    identity: NonNegative = 5.0
+    pool: Count = 50
+
+
+class TrainerConfig(Section):
+    """How long and how. One of ``steps``, ``epochs``, ``minutes`` is the length of the run.
+
+    ``minutes`` is the training time over which the schedule runs, resumes included; steps and
+    epochs repeat bit for bit on a CPU, minutes do not. ``schedule``: "constant", "linear" (to 0),
+    "half-linear" (constant, then to 0 over the second half), "cosine". ``clip``: largest norm of
+    the generator's gradient, 0 for none. ``ema``: decay of the averaged generator that is judged
+    and exported, 0 for none. The ``_every`` are steps, 0 for never; ``keep``: numbered
+    checkpoints that stay. ``best_by``: a held-out metric, or "loss".
+    """
+
+    task: Literal["pix2pix", "cyclegan"] = "pix2pix"
+    steps: Count = 0
+    epochs: Count = 0
+    minutes: NonNegative = 0.0
+    batch: Annotated[int, Field(ge=1, le=4096)] = 16
+    optimizer: Literal["adam", "adamw"] = "adam"
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-4
+    discriminator_learning_rate: NonNegative = 0.0
+    betas: tuple[float, float] = (0.5, 0.999)
+    weight_decay: NonNegative = 0.0
+    schedule: Literal["constant", "linear", "half-linear", "cosine"] = "linear"
+    warm_up: Share = 0.0
+    clip: NonNegative = 0.0
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    channels_last: bool = True
+    compile: Literal["off", "default", "reduce-overhead", "max-autotune"] = "off"
+    sync_batch_norm: bool = True
+    log_every: Annotated[int, Field(ge=1)] = 50
+    checkpoint_every: Count = 500
+    keep: Count = 3
+    evaluate_every: Count = 500
+    evaluate_pairs: Annotated[int, Field(ge=1)] = 64
+    sample_every: Count = 500
+    sample_pairs: Annotated[int, Field(ge=1, le=32)] = 4
+    best_by: str = "psnr"
+    precise_bn_batches: Count = 50
+    seed: Count = 0
+
+
+class TrainingJob(Section):
+    """A whole job file of kind "training". ``palette``: the classes of a palette head, in order."""
+
+    kind: Literal["training"] = "training"
+    name: str = "model"
+    licence: str = ""
+    origin: str = ""
+    palette: tuple[PaletteClass, ...] = ()
+    data: DataConfig = DataConfig()
+    augment: AugmentConfig = AugmentConfig()
+    networks: NetworksConfig = NetworksConfig()
+    losses: LossesConfig = LossesConfig()
+    trainer: TrainerConfig = TrainerConfig()
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> TrainingJob:
+        fault = _disagreement(self)
+        if fault:
+            raise ValueError(fault)
+        return self
+
+    @property
+    def channels(self) -> int:
+        """Channels that the generator ends in: 3, or one a class."""
+        return len(self.palette) if self.networks.head == "palette" else 3
+
+    def plain(self) -> dict[str, Any]:
+        """The job as JSON values, defaults included."""
+        return self.model_dump(mode="json")
+
+
+def _disagreement(job: TrainingJob) -> str:
+    palette_head = job.networks.head == "palette"
+    if palette_head and len(job.palette) < 2:
+        return "networks.head is palette, at least 2 [[palette]] classes are needed"
+    if job.losses.cross_entropy and not palette_head:
+        return "losses.cross_entropy needs networks.head = palette"
+    if job.trainer.task == "cyclegan" and palette_head:
+        return "trainer.task cyclegan translates back, so networks.head must be rgb"
+    if job.data.unpaired and job.trainer.task != "cyclegan":
+        return "data.unpaired needs trainer.task = cyclegan"
+    shares = sum(extra.share for extra in job.data.extra)
+    if shares >= 1:
+        return f"the shares of data.extra sum to {shares:g}, less than 1 is needed"
+    lengths = [n for n in ("steps", "epochs", "minutes") if getattr(job.trainer, n)]
+    if len(lengths) > 1:
+        return f"trainer.{lengths[0]} and trainer.{lengths[1]} are both set, set one to 0"
+    return ""

@@ -1,0 +1,167 @@
+"""From a trained generator to a model folder: exact statistics, the train/eval gap, the card."""
+
+from __future__ import annotations
+
+import copy
+import datetime
+import platform
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from tilemapper.networks.model import ModelCard, Tone, save_model
+from tilemapper.training.checkpoint import read_checkpoint
+from tilemapper.training.feed import Feed
+from tilemapper.training.heldout import generate
+from tilemapper.training.split import Split
+from tilemapper.training.trainer import Trainer
+
+MODEL_NAME = "model"
+TONE_SAMPLE = 1_000_000
+# Held-out images whose outputs in train and eval mode are compared, as one batch.
+GAP_IMAGES = 8
+
+
+def export_model(
+    trainer: Trainer, run: Path, split: Split, *, command: str
+) -> tuple[dict[str, float], Path]:
+    """Exports the best generator (the last one where none was judged) as ``RUN/model``.
+
+    Returns its held-out figures, {} without held-out pairs, and the folder. Raises as
+    `save_model` and `read_checkpoint`.
+    """
+    job, device = trainer.job, trainer.device
+    generator = copy.deepcopy(trainer.judged)
+    best = trainer.checkpoints.best()
+    step = trainer.step
+    if best is not None:
+        state = read_checkpoint(best)
+        generator.load_state_dict(state["average"] or state["modules"]["generator"])
+        step = int(state["step"])
+    refresh_statistics(generator, trainer.feed, job.trainer.precise_bn_batches)
+    held_out = trainer.held_out
+    figures = held_out.measure(generator, device) if held_out else {}
+    gap = train_eval_gap(generator, trainer) if held_out else None
+    normed = _norm(generator)
+    card = ModelCard(
+        name=job.name,
+        architecture=job.networks.generator,
+        arguments=job.networks.generator_arguments,
+        head=job.networks.head,
+        palette=job.palette if job.networks.head == "palette" else (),
+        tile=job.augment.crop,
+        direction=job.data.direction,
+        gsd_m=job.data.gsd_m or None,
+        norm=normed,
+        licence=job.licence,
+        origin=job.origin,
+        recipe=_recipe(trainer, split, step),
+        command=command,
+        hardware=_hardware(device),
+        date=datetime.datetime.now(datetime.UTC).date().isoformat(),
+        train_eval_gap=gap,
+        tone=_tone(trainer),
+        metrics={name: round(value, 4) for name, value in figures.items()},
+    )
+    folder = run / MODEL_NAME
+    save_model(folder, card, generator.cpu(), card_readme(card, len(held_out or ())))
+    return figures, folder
+
+
+@torch.no_grad()
+def refresh_statistics(generator: nn.Module, feed: Feed, batches: int) -> None:
+    """Precise batch norm: running statistics as plain means over fresh training batches.
+
+    An exponential average remembers older weights; after this the statistics are those of the
+    weights that are exported. Nothing happens without batch norm.
+    """
+    norms = [m for m in generator.modules() if isinstance(m, nn.BatchNorm2d)]
+    if not norms or not batches:
+        return
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain mean over all batches
+    generator.train()
+    for drop in generator.modules():
+        if isinstance(drop, nn.Dropout):
+            drop.eval()
+    for batch in range(batches):
+        generator(feed.make(batch).source)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    generator.eval()
+
+
+def train_eval_gap(generator: nn.Module, trainer: Trainer) -> float:
+    """Mean difference in grey levels between the batch's own statistics and the frozen ones."""
+    assert trainer.held_out is not None
+    source = trainer.held_out.source[:GAP_IMAGES]
+    frozen = generate(
+        generator.eval(), source, trainer.held_out.paint, trainer.device, batch=GAP_IMAGES
+    )
+    own = copy.deepcopy(generator).train()
+    for drop in own.modules():
+        if isinstance(drop, nn.Dropout):
+            drop.eval()
+    varying = generate(own, source, trainer.held_out.paint, trainer.device, batch=GAP_IMAGES)
+    return round(float(np.abs(frozen.astype(np.float32) - varying).mean()), 3)
+
+
+def card_readme(card: ModelCard, held_out: int) -> str:
+    """The card as Markdown."""
+    rows = [f"| {name} | {value:.4g} |" for name, value in card.metrics.items()]
+    classes = [f"- {c.name}: {', '.join(map(str, c.colour))}" for c in card.palette]
+    parts = [
+        f"# {card.name}",
+        f"A {card.architecture} generator ({card.head} head), {card.direction}, trained at "
+        f"{card.gsd_m or 'unknown'} m a pixel.",
+        f"Origin of the data: {card.origin or 'not stated'}",
+        f"Licence and terms: {card.licence or 'not stated'}",
+        f"## Training\n{card.recipe}\n\n    {card.command or 'tilemapper.train(...)'}\n\n"
+        f"{card.hardware}, {card.date}.",
+        f"## Figures\nCentre crops of {held_out} held-out pairs, most likely colour.\n\n"
+        "| figure | value |\n|---|---|\n" + "\n".join(rows),
+        f"Outputs with a batch's own statistics differ from those with the frozen ones by "
+        f"{card.train_eval_gap} grey levels on average.",
+    ]
+    if classes:
+        parts.append("## Classes\n" + "\n".join(classes))
+    return "\n\n".join(parts) + "\n"
+
+
+def _norm(generator: nn.Module) -> str:
+    instance = any(isinstance(m, nn.InstanceNorm2d) for m in generator.modules())
+    return "instance" if instance else "running"
+
+
+def _recipe(trainer: Trainer, split: Split, step: int) -> str:
+    job, minutes = trainer.job, trainer.trained_s / 60
+    weights = {n: v for n, v in job.losses.model_dump().items() if isinstance(v, float) and v}
+    terms = ", ".join(f"{name} {value:g}" for name, value in weights.items())
+    return (
+        f"{len(split.train)} training pairs, {len(split.held_out)} held out by connected component "
+        f"(seed {job.data.split_seed}); weights of step {step} of {trainer.step}, batch "
+        f"{job.trainer.batch} x {trainer.processes.world}, {minutes:.1f} minutes; "
+        f"{job.trainer.optimizer} {job.trainer.learning_rate:g} {job.trainer.schedule}; "
+        f"losses: gan {job.losses.gan}, {terms}"
+    )
+
+
+def _hardware(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
+    return (
+        f"{torch.get_num_threads()} CPU threads ({platform.machine()}), torch {torch.__version__}"
+    )
+
+
+def _tone(trainer: Trainer) -> Tone:
+    """Mean and deviation of the training imagery's bands, from an even sample of its pixels."""
+    pixels = trainer.feed.pixels.source
+    sample = pixels[:: max(1, len(pixels) // TONE_SAMPLE)].cpu().double()
+    deviation, mean = torch.std_mean(sample, dim=0)
+    rounded = [tuple(round(v, 2) for v in values.tolist()) for values in (mean, deviation)]
+    return Tone(mean=rounded[0], std=rounded[1])  # type: ignore[arg-type]

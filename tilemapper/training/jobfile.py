@@ -1,0 +1,199 @@
+"""From a preset, a job file and ``--set`` values to a checked training job, or to a sweep."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+import tilemapper
+from tilemapper.errors import JobError, OptionError
+from tilemapper.networks.build import nearest
+from tilemapper.training.config import TrainingJob
+
+DEFAULT_PRESET = "fast"
+# Chosen by hand rather than found by walking the model: the order is that of the job file.
+SECTIONS = ("data", "augment", "networks", "losses", "trainer")
+
+
+def preset_paths() -> dict[str, Path]:
+    """Presets by name: the packaged ``pipelines``, or the checkout's."""
+    package = Path(tilemapper.__file__).parent
+    for folder in (package / "pipelines", package.parent / "pipelines"):
+        found = {p.stem: p for p in sorted(folder.glob("*.toml")) if _is_training(p)}
+        if found:
+            return found
+    return {}
+
+
+def load_job(
+    *,
+    preset: str | None = None,
+    config: str | Path | None = None,
+    overrides: Mapping[str, str] | None = None,
+) -> TrainingJob:
+    """The preset, replaced key by key by the job file, then by the overrides.
+
+    Args:
+        preset: name of a file under ``pipelines``; "fast" when no job file is given either.
+        config: a TOML job file of kind "training".
+        overrides: ``"section.key"`` (or the key alone where one section has it) -> TOML value;
+            a value that is no TOML is taken as a string.
+
+    Raises:
+        OptionError: the preset or an override is unknown.
+        JobError: a file is missing, no TOML, or has an unknown key or a wrong value.
+    """
+    values: dict[str, Any] = {}
+    where = "training job"
+    if preset is not None or config is None:
+        presets = preset_paths()
+        name = preset or DEFAULT_PRESET
+        if name not in presets:
+            raise OptionError(
+                f"preset {name!r}: unknown, one of {', '.join(presets) or 'none found'} is needed"
+                f"{nearest(name, presets)}"
+            )
+        values, where = _read_toml(presets[name]), presets[name].name
+    if config is not None:
+        values, where = _merged(values, _read_toml(Path(config))), Path(config).name
+    for key, text in (overrides or {}).items():
+        values = _merged(values, _nested(_full_key(key), _toml_value(text)))
+    return check_job(values, where=where)
+
+
+def check_job(values: Mapping[str, Any], *, where: str) -> TrainingJob:
+    """``values`` as a job; JobError with one line about the first fault otherwise."""
+    try:
+        return TrainingJob.model_validate(dict(values))
+    except ValidationError as error:
+        fault = error.errors()[0]
+    place = [str(part) for part in fault["loc"]]
+    if fault["type"] == "extra_forbidden":
+        hint = nearest(place[-1], _known_keys(place[:-1]))
+        raise JobError(f"{where}: unknown key {'.'.join(place)}{hint}")
+    message = fault["msg"].removeprefix("Value error, ")
+    found = "" if isinstance(fault["input"], dict) else f" is {str(fault['input'])[:60]!r}"
+    subject = f" {'.'.join(place)}{found}:" if place else ""
+    raise JobError(f"{where}:{subject} {message}; correct it")
+
+
+def parse_overrides(settings: Sequence[str]) -> Iterator[dict[str, str]]:
+    """Every combination of ``key=value`` settings, where ``key=a,b,c`` stands for three.
+
+    A value in brackets or quotes is one value. Yields one empty dict when there are no settings.
+
+    Raises:
+        OptionError: a setting has no ``=``.
+    """
+    keys, choices = [], []
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not key.strip():
+            raise OptionError(
+                f"--set {setting}: no key=value; write it as trainer.batch=8 "
+                "(or trainer.batch=8,16 for a sweep)"
+            )
+        keys.append(key.strip())
+        choices.append([value] if value[:1] in "[\"'{" else value.split(","))
+    for chosen in itertools.product(*choices):
+        yield dict(zip(keys, chosen, strict=True))
+
+
+def _full_key(key: str) -> list[str]:
+    """``trainer.batch`` or ``batch`` as a path; OptionError with the nearest known key."""
+    path = key.split(".")
+    tables: dict[str, Any] = {name: TrainingJob.model_fields[name].annotation for name in SECTIONS}
+    if len(path) == 1 and key not in TrainingJob.model_fields:
+        holders = [name for name in SECTIONS if key in tables[name].model_fields]
+        if len(holders) == 1:
+            return [holders[0], key]
+    known = _known_keys(path[:1] if len(path) > 1 else [])
+    every = [k for name in SECTIONS for k in tables[name].model_fields]
+    name = path[1] if len(path) > 1 else path[0]
+    if path[0] not in TrainingJob.model_fields or (len(path) > 1 and name not in known):
+        hints = known if path[0] in SECTIONS else [*every, *TrainingJob.model_fields]
+        raise OptionError(f"--set {key}: unknown key{nearest(name, hints)}")
+    return path
+
+
+def _known_keys(place: Sequence[str]) -> list[str]:
+    """The keys of the table at ``place``; empty when it is no table of ours."""
+    table: Any = TrainingJob
+    for name in place[:1]:
+        field = TrainingJob.model_fields.get(name)
+        table = field.annotation if field else None
+    is_table = isinstance(table, type) and issubclass(table, BaseModel)
+    return list(table.model_fields) if is_table else []
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _nested(path: Sequence[str], value: Any) -> dict[str, Any]:
+    for name in reversed(path):
+        value = {name: value}
+    assert isinstance(value, dict)
+    return value
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """``above`` over ``below``, table by table; lists are replaced as a whole."""
+    result = dict(below)
+    for key, value in above.items():
+        old = result.get(key)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        result[key] = _merged(old, value) if both else value  # type: ignore[arg-type]
+    return result
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise JobError(f"{path}: not found, a TOML job file is needed; check the path") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise JobError(f"{path}: cannot be read as TOML ({error}); correct it") from error
+
+
+def _is_training(path: Path) -> bool:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8")).get("kind") == "training"
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return False
+
+
+def job_text(job: TrainingJob) -> str:
+    """The complete job as TOML, defaults included."""
+    lines, tables = [], []
+    for key, value in job.plain().items():
+        if isinstance(value, dict):
+            tables += ["", f"[{key}]", *(f"{name} = {_toml(v)}" for name, v in value.items())]
+        elif key == "palette":
+            for entry in value:
+                tables += [
+                    "",
+                    "[[palette]]",
+                    *(f"{name} = {_toml(v)}" for name, v in entry.items()),
+                ]
+        else:
+            lines.append(f"{key} = {_toml(value)}")
+    return "\n".join([*lines, *tables]) + "\n"
+
+
+def _toml(value: Any) -> str:
+    """A JSON value as TOML; tables inside are written inline."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name} = {_toml(v)}" for name, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(_toml(v) for v in value) + "]"
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,243 @@
+"""`train`: from pairs and a job to a run folder with checkpoints, figures and a model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from tilemapper.errors import JobError
+from tilemapper.training.assembly import choose_device
+from tilemapper.training.checkpoint import Checkpoints
+from tilemapper.training.classes import class_weights
+from tilemapper.training.config import TrainingJob
+from tilemapper.training.cyclegan import CycleGan
+from tilemapper.training.export import export_model
+from tilemapper.training.feed import Feed, Group
+from tilemapper.training.heldout import HeldOut, spread
+from tilemapper.training.jobfile import load_job
+from tilemapper.training.pairs import PairSource, open_pairs, split_pairs
+from tilemapper.training.parallel import Processes, join_processes, leave_processes
+from tilemapper.training.pix2pix import Pix2Pix
+from tilemapper.training.pixels import Pixels, load_pixels
+from tilemapper.training.recording import Recorder
+from tilemapper.training.runfolder import CONFIG_NAME, open_run, write_config
+from tilemapper.training.runreport import write_report
+from tilemapper.training.trainer import Limits, Progress, Trainer
+
+# Pixels looked at for the shares of the classes: enough for three digits of the rarest.
+SHARE_SAMPLE = 4_000_000
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended. ``figures`` are the last held-out ones; ``model`` the exported folder."""
+
+    folder: Path
+    step: int
+    finished: bool
+    figures: dict[str, float]
+    model: Path | None
+
+
+def train(
+    data: str | Path,
+    out: str | Path,
+    *,
+    preset: str | None = None,
+    config: str | Path | None = None,
+    settings: Mapping[str, str] | None = None,
+    resume: bool = False,
+    budget_minutes: float | None = None,
+    device: str = "auto",
+    command: str = "",
+    stop: Callable[[], bool] = lambda: False,
+    progress: Callable[[Progress], None] = lambda _: None,
+    notice: Callable[[str], None] = lambda _: None,
+) -> RunResult:
+    """Trains a model on pairs and leaves a run folder.
+
+    Args:
+        data: pairs, as `open_pairs` takes them.
+        out: the run folder: new or empty, or with ``resume`` one of an earlier call.
+        preset: "classic", "fast", "best" or "cyclegan"; "fast" when there is no ``config``.
+        config: a TOML job file over the preset; on resume the run's own is used.
+        settings: ``section.key`` -> TOML value, over both.
+        resume: go on where the run stopped.
+        budget_minutes: leave cleanly after this time; also the length of the run where the job
+            gives none.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        command: written into the model's card.
+        stop: asked after each step; true leaves cleanly.
+        progress: called after each step.
+        notice: called with one-line notices.
+
+    Raises:
+        PairError: the pairs cannot be used.
+        JobError: the job is not a valid one.
+        TargetError: the folder has another run.
+        TrainingError: a loss is not finite, or a checkpoint does not fit.
+    """
+    folder = Path(out)
+    chosen = choose_device(device)
+    processes = join_processes(chosen)
+    if chosen.type == "cuda" and processes.world > 1:
+        chosen = torch.device("cuda", processes.local_rank)
+        torch.cuda.set_device(chosen)
+    try:
+        with open_run(folder, resume=resume) if processes.rank == 0 else nullcontext():
+            source_config = folder / CONFIG_NAME if resume else config
+            job = load_job(
+                preset=None if resume else preset, config=source_config, overrides=settings
+            )
+            job = _with_length(job, budget_minutes)
+            run = _Run(job, Path(data), folder, chosen, processes, notice)
+            limits = Limits(None if budget_minutes is None else 60 * budget_minutes, stop)
+            return run.train(limits, progress, resume=resume, command=command)
+    finally:
+        leave_processes(processes)
+
+
+def _with_length(job: TrainingJob, budget_minutes: float | None) -> TrainingJob:
+    trainer = job.trainer
+    if trainer.steps or trainer.epochs or trainer.minutes:
+        return job
+    if not budget_minutes:
+        raise JobError(
+            "training job: no length; set trainer.steps, trainer.epochs or trainer.minutes, or "
+            "give --budget-minutes"
+        )
+    return job.model_copy(
+        update={"trainer": trainer.model_copy(update={"minutes": float(budget_minutes)})}
+    )
+
+
+class _Run:
+    """One call of `train`, put together in the order in which it needs things."""
+
+    def __init__(
+        self,
+        job: TrainingJob,
+        data: Path,
+        folder: Path,
+        device: torch.device,
+        processes: Processes,
+        notice: Callable[[str], None],
+    ) -> None:
+        self.job, self.folder, self.device = job, folder, device
+        self.processes, self.notice = processes, notice
+        source = open_pairs(data, direction=job.data.direction, unpaired=job.data.unpaired)
+        self.split = split_pairs(
+            source, share=job.data.held_out, overlaps=_overlaps(job, data), seed=job.data.split_seed
+        )
+        self.source = source
+        self.pixels, self.groups = self._training_pixels()
+        self.steps = job.trainer.steps or math.ceil(
+            job.trainer.epochs * len(self.split.train) / (job.trainer.batch * processes.world)
+        )
+
+    def train(
+        self, limits: Limits, progress: Callable[[Progress], None], *, resume: bool, command: str
+    ) -> RunResult:
+        """Trains, then exports and reports in the first process."""
+        first = self.processes.rank == 0
+        trainer = self._trainer(resume=resume)
+        if first:
+            write_config(self.folder, self.job)
+        recorder = Recorder(self.folder, first_step=trainer.step) if first else None
+        try:
+            finished = trainer.run(recorder, limits, progress)
+        finally:
+            trainer.feed.close()
+            if recorder:
+                recorder.close()
+        figures, model = dict[str, float](), None
+        if first:
+            figures, model = export_model(trainer, self.folder, self.split, command=command)
+            write_report(self.folder, self.job, figures)
+        return RunResult(self.folder, trainer.step, finished, figures, model)
+
+    def _trainer(self, *, resume: bool) -> Trainer:
+        job = self.job
+        task = self._task()
+        feed = Feed(
+            self.pixels,
+            self.groups,
+            job.augment,
+            batch=job.trainer.batch,
+            seed=job.trainer.seed,
+            device=self.device,
+            unpaired=job.data.unpaired,
+            rank=self.processes.rank,
+            world=self.processes.world,
+        )
+        checkpoints = Checkpoints(self.folder / "checkpoints", job.trainer.keep)
+        trainer = Trainer(
+            job,
+            task,
+            feed,
+            steps=self.steps,
+            device=self.device,
+            processes=self.processes,
+            checkpoints=checkpoints,
+            held_out=self._held_out(task) if self.processes.rank == 0 else None,
+        )
+        state = checkpoints.newest(self.notice) if resume else None
+        if state is not None:
+            trainer.load(state)
+        return trainer
+
+    def _task(self) -> Pix2Pix | CycleGan:
+        torch.manual_seed(self.job.trainer.seed)
+        if self.job.trainer.task == "cyclegan":
+            return CycleGan(self.job, self.device, self.processes)
+        task = Pix2Pix(self.job, self.device, self.processes)
+        if task.colours is not None:
+            pixels = self.pixels.target
+            shares = task.colours.shares(pixels[:: max(1, len(pixels) // SHARE_SAMPLE)])
+            task.class_weights = class_weights(shares, self.job.losses.class_power)
+        return task
+
+    def _training_pixels(self) -> tuple[Pixels, list[Group]]:
+        job = self.job.data
+        chosen = [(self.source, i) for i in self.split.train]
+        extras = [open_pairs(e.path, direction=job.direction) for e in job.extra]
+        groups = [Group(0, len(chosen), 1 - sum(e.share for e in job.extra))]
+        for extra, source in zip(job.extra, extras, strict=True):
+            groups.append(Group(len(chosen), len(source), extra.share))
+            chosen += [(source, i) for i in range(len(source))]
+        return self._load(chosen, storage=job.storage, device=self.device), groups
+
+    def _held_out(self, task: Pix2Pix | CycleGan) -> HeldOut | None:
+        indices = spread(self.split.held_out, self.job.trainer.evaluate_pairs)
+        if not indices:
+            return None
+        pixels = self._load(
+            [(self.source, i) for i in indices], storage="host", device=torch.device("cpu")
+        )
+        is_map = self.job.data.direction == "AtoB"
+        return HeldOut(pixels, self.job.augment.crop, task.paint, is_map=is_map)
+
+    def _load(
+        self, pairs: list[tuple[PairSource, int]], *, storage: str, device: torch.device
+    ) -> Pixels:
+        return load_pixels(
+            pairs,
+            resize=self.job.data.resize,
+            crop=self.job.augment.crop,
+            storage=storage,
+            device=device,
+            folder=self.folder,
+        )
+
+
+def _overlaps(job: TrainingJob, data: Path) -> Path | None:
+    """The job's list of overlapping pairs, or one that lies in or beside the data."""
+    if job.data.overlaps:
+        return Path(job.data.overlaps)
+    found = (folder / "overlaps.json" for folder in (data, data.parent))
+    return next((path for path in found if path.is_file()), None)

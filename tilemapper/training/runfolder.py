@@ -1,0 +1,52 @@
+"""The folder of a run: one process group at a time, never another run's files."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tilemapper.errors import LockedError, TargetError
+from tilemapper.raster.atomic import write_text_atomic, writing_failed
+from tilemapper.training.config import TrainingJob
+from tilemapper.training.jobfile import job_text
+
+CONFIG_NAME = "config.toml"
+
+
+@contextmanager
+def open_run(folder: Path, *, resume: bool) -> Iterator[Path]:
+    """Makes the folder and holds it against other runs.
+
+    Raises:
+        TargetError: it has a run that is not to be resumed, or none to resume, or other files.
+        LockedError: another run is at work in it.
+    """
+    started = (folder / CONFIG_NAME).exists()
+    if resume and not started:
+        raise TargetError(f"{folder}: no run to resume here; leave out --resume or check the path")
+    if started and not resume:
+        raise TargetError(f"{folder}: has a run already; --resume it or choose another folder")
+    if not started and folder.exists() and (not folder.is_dir() or any(_others(folder))):
+        raise TargetError(f"{folder}: holds other files; choose a new or empty folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise writing_failed(folder, error) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise LockedError(f"{folder}: another run is training here; wait for it") from error
+        yield folder
+
+
+def write_config(folder: Path, job: TrainingJob) -> None:
+    """Writes the complete job; `open_run` takes it for the sign of a run."""
+    write_text_atomic(folder / CONFIG_NAME, job_text(job))
+
+
+def _others(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.iterdir() if path.name != ".lock")

@@ -1,0 +1,257 @@
+"""The loop of a run: batch, step, and now and then figures, samples and a checkpoint."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from tilemapper.errors import TrainingError
+from tilemapper.training.assembly import Average
+from tilemapper.training.augment import random_state
+from tilemapper.training.checkpoint import Checkpoints
+from tilemapper.training.config import TrainingJob
+from tilemapper.training.feed import Batch, Feed
+from tilemapper.training.heldout import HeldOut, better, write_png
+from tilemapper.training.parallel import Processes, any_of, from_first
+from tilemapper.training.recording import Recorder
+from tilemapper.training.watch import LossWatch
+
+
+class Task(Protocol):
+    """What learns: `Pix2Pix` or `CycleGan`."""
+
+    generator: nn.Module
+    modules: dict[str, nn.Module]
+    optimisers: dict[str, torch.optim.Optimizer]
+
+    def step(self, batch: Batch, step: int, done: float) -> dict[str, Tensor]:
+        """Learns from one batch."""
+        ...
+
+    def extra_state(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps besides networks and optimisers."""
+        ...
+
+    def load_extra_state(self, state: dict[str, Tensor]) -> None:
+        """The counterpart of `extra_state`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a caller may show while a run goes on. ``losses`` are the last ones known."""
+
+    step: int
+    done: float
+    losses: dict[str, float]
+    images_per_s: float
+    waiting_share: float
+
+
+@dataclass
+class Limits:
+    """When to leave the loop early. ``stop`` is asked after every step."""
+
+    budget_s: float | None = None
+    stop: Callable[[], bool] = field(default=lambda: False)
+
+
+class Trainer:
+    """One run in one process: its state is all that a checkpoint holds."""
+
+    def __init__(
+        self,
+        job: TrainingJob,
+        task: Task,
+        feed: Feed,
+        *,
+        steps: int,
+        device: torch.device,
+        processes: Processes,
+        checkpoints: Checkpoints,
+        held_out: HeldOut | None = None,
+    ) -> None:
+        self.job = job
+        self.task = task
+        self.feed = feed
+        self.steps = steps
+        self.device = device
+        self.processes = processes
+        self.checkpoints = checkpoints
+        self.held_out = held_out
+        self.average = Average(task.generator, job.trainer.ema) if job.trainer.ema else None
+        self.step = 0
+        self.trained_s = 0.0
+        self.best: float | None = None
+        self.watch = LossWatch(device)
+        self._best_waits = False
+        self._measured_at = -1
+
+    @property
+    def judged(self) -> nn.Module:
+        """The generator that is measured and exported: the averaged one where there is one."""
+        return self.average.network if self.average else self.task.generator
+
+    def run(
+        self,
+        recorder: Recorder | None,
+        limits: Limits,
+        progress: Callable[[Progress], None] = lambda _: None,
+    ) -> bool:
+        """Trains until the run is done (True) or a limit is met (False), then saves.
+
+        Only the first process has a recorder and writes.
+
+        Raises:
+            TrainingError: a loss is not finite; the last checkpoint stays as it was.
+        """
+        started = time.perf_counter()
+        while (done := self._done()) < 1:
+            self._one_step(done, progress)
+            self._write_down(recorder)
+            late = limits.budget_s is not None and time.perf_counter() - started > limits.budget_s
+            if any_of(late or limits.stop(), self.processes):
+                break
+        self.watch.settle()
+        self._evaluate(recorder)
+        self.save()
+        return self._done() >= 1
+
+    def _done(self) -> float:
+        """Share of the run that is done; by the first process's clock where time is its length."""
+        if self.steps:
+            return self.step / self.steps
+        share = self.trained_s / (60 * self.job.trainer.minutes)
+        return float(from_first(torch.tensor([share], dtype=torch.float64), self.processes).item())
+
+    def _one_step(self, done: float, progress: Callable[[Progress], None]) -> None:
+        start = time.perf_counter()
+        waited = self.feed.waited_s
+        batch = self.feed(self.step)
+        # Dropout and noise: drawn from the step's number, so that a resumed run draws the same.
+        state = random_state(self.job.trainer.seed, "step", self.step, self.processes.rank)
+        torch.manual_seed(state.initial_seed())
+        losses = self.task.step(batch, self.step, done)
+        if self.average:
+            self.average.update(self.task.generator, self.step)
+        self.step += 1
+        self.watch.add(self.step, losses)
+        took = time.perf_counter() - start
+        self.trained_s += took
+        images = self.job.trainer.batch * self.processes.world
+        self.watch.pace(images, took, self.feed.waited_s - waited)
+        progress(Progress(self.step, done, self.watch.latest, *self.watch.rates()))
+
+    def _write_down(self, recorder: Recorder | None) -> None:
+        config = self.job.trainer
+        if self.step % config.log_every == 0:
+            means = self.watch.means()
+            if recorder:
+                speed, waiting = self.watch.rates()
+                extra = {
+                    "images_per_s": speed,
+                    "waiting_share": waiting,
+                    "minutes": self.trained_s / 60,
+                }
+                recorder.event("train", self.step, {**means, **extra})
+            self.watch.forget()
+        if config.evaluate_every and self.step % config.evaluate_every == 0:
+            self._evaluate(recorder)
+        if config.sample_every and self.step % config.sample_every == 0:
+            self._sample(recorder)
+        if config.checkpoint_every and self.step % config.checkpoint_every == 0:
+            self.watch.settle()
+            self.save()
+
+    def _evaluate(self, recorder: Recorder | None) -> None:
+        if recorder is None or not self.held_out or self._measured_at == self.step:
+            return
+        self._measured_at = self.step
+        figures = self.held_out.measure(self.judged, self.device)
+        recorder.event("held_out", self.step, figures)
+        self._leave_eval()
+        name = self.job.trainer.best_by
+        if name not in figures:
+            raise TrainingError(
+                f"trainer.best_by = {name}: no such figure, one of {', '.join(figures)} is needed; "
+                "choose one with --set"
+            )
+        if better(name, figures[name], self.best):
+            self.best = figures[name]
+            self._best_waits = True
+            self.watch.settle()
+            self.save()
+
+    def _sample(self, recorder: Recorder | None) -> None:
+        if recorder is None or not self.held_out:
+            return
+        count = self.job.trainer.sample_pairs
+        made = self.held_out.generate(self.judged, self.device, count=count)
+        self._leave_eval()
+        sheet = self.held_out.sheet(made)
+        write_png(self.checkpoints.folder.parent / "samples" / f"step_{self.step}.png", sheet)
+        recorder.image("samples", self.step, sheet)
+
+    def _leave_eval(self) -> None:
+        # Without an average the judged network is the one that learns.
+        self.task.generator.train()
+
+    def save(self) -> None:
+        """Writes a checkpoint of this step, in the first process.
+
+        Raises:
+            TrainingError: a weight is not finite; the last checkpoint stays.
+        """
+        if self.processes.rank:
+            return
+        for name, module in self.task.modules.items():
+            if not all(bool(t.isfinite().all()) for t in module.state_dict().values()):
+                raise TrainingError(
+                    f"step {self.step}: weights of the {name} are not finite; the last good "
+                    "checkpoint stays, lower trainer.learning_rate and --resume"
+                )
+        self.checkpoints.save(self.state(), step=self.step, best=self._best_waits)
+        self._best_waits = False
+
+    def state(self) -> dict[str, Any]:
+        """All that resuming needs, as plain data and tensors."""
+        task = self.task
+        return {
+            "job": self.job.model_dump_json(),
+            "step": self.step,
+            "trained_s": self.trained_s,
+            "best": self.best,
+            "modules": {name: module.state_dict() for name, module in task.modules.items()},
+            "optimisers": {name: o.state_dict() for name, o in task.optimisers.items()},
+            "average": self.average.network.state_dict() if self.average else None,
+            "extra": task.extra_state(),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Takes up a state where it was left.
+
+        Raises:
+            TrainingError: it is of other networks.
+        """
+        task = self.task
+        try:
+            for name, module in task.modules.items():
+                module.load_state_dict(state["modules"][name])
+            for name, optimiser in task.optimisers.items():
+                optimiser.load_state_dict(state["optimisers"][name])
+            if self.average:
+                self.average.network.load_state_dict(state["average"])
+            task.load_extra_state(state["extra"])
+            self.step, self.trained_s = int(state["step"]), float(state["trained_s"])
+            self.best = state["best"]
+        except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+            first = str(error).splitlines()[0][:120]
+            raise TrainingError(
+                f"checkpoint: of other networks than the job's ({first}); resume with the "
+                "configuration of its run, or train into a new folder"
+            ) from error
