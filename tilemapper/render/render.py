@@ -78,6 +78,7 @@ def render(
     restart: bool = False,
     on_plan: Callable[[Plan, int], None] | None = None,
     tick: Tick | None = None,
+    engine: Engine | None = None,
     **options: Any,
 ) -> RenderResult:
     """Renders a raster of any size as a map raster; called again after a kill, it goes on.
@@ -90,6 +91,7 @@ def render(
         restart: throw away the blocks of an unfinished render with other options.
         on_plan: called with the plan and the number of tiles still to run, before the first.
         tick: called with the number of tiles done since the last call.
+        engine: the model on its device already, for many small rasters; opened if None.
         **options: see `plan_render`.
 
     Raises:
@@ -111,7 +113,7 @@ def render(
             if on_plan is not None:
                 on_plan(plan, sum(plan.lattice.tiles_of(block) for block in pending))
             tiles = 0
-            for receipt in render_blocks(plan, opened, pending, staging.blocks, tick):
+            for receipt in render_blocks(plan, opened, pending, staging.blocks, tick, engine):
                 staging.append(receipt)
                 tiles += receipt.tiles
             finish(staging, output_tags(plan, staging))
@@ -187,12 +189,19 @@ def plan_render(
 
 
 def render_blocks(
-    plan: Plan, model: Model, pending: Sequence[Block], folder: Path, tick: Tick | None
+    plan: Plan,
+    model: Model,
+    pending: Sequence[Block],
+    folder: Path,
+    tick: Tick | None,
+    engine: Engine | None = None,
 ) -> Iterator[Receipt]:
     """Renders the pending blocks in this process, one after another, on one device."""
     if not pending:
         return
-    engine = Engine(model, device=plan.device, precision=plan.precision, batch_size=plan.batch_size)
+    engine = engine or Engine(
+        model, device=plan.device, precision=plan.precision, batch_size=plan.batch_size
+    )
     with SourceView(plan.source) as view:
         for block in pending:
             yield render_block(plan, block, view, engine, folder, tick)
