@@ -20,6 +20,7 @@ from tilemapper.raster.lattice import Block
 from tilemapper.raster.source import SourceOptions, SourceView, inspect_source
 from tilemapper.render.block import (
     Seam,
+    View,
     blend_rows,
     class_rows,
     grey_rows,
@@ -199,18 +200,21 @@ def render_blocks(
     """Renders the pending blocks in this process, one after another, on one device."""
     if not pending:
         return
-    engine = engine or Engine(
-        model, device=plan.device, precision=plan.precision, batch_size=plan.batch_size
-    )
+    engine = engine or engine_of(plan, model)
     with SourceView(plan.source) as view:
         for block in pending:
             yield render_block(plan, block, view, engine, folder, tick)
 
 
+def engine_of(plan: Plan, model: Model) -> Engine:
+    """The engine that a plan asks for."""
+    return Engine(model, device=plan.device, precision=plan.precision, batch_size=plan.batch_size)
+
+
 def render_block(
     plan: Plan,
     block: Block,
-    view: SourceView,
+    view: View,
     engine: Engine,
     folder: Path,
     tick: Tick | None = None,

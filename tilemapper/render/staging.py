@@ -169,7 +169,7 @@ def stage_block(folder: Path, plan: Plan, block: Block, rows: Iterable[Rows]) ->
                 file.add(pixels[name], keep)
         files = {name: sha for file in layers.values() for name, sha in file.close().items()}
         fsync_folder(part)
-        _publish(part, folder / block.name)
+        publish(part, folder / block.name)
     except OSError as error:
         if isinstance(error, TilemapperError):
             raise
@@ -180,8 +180,8 @@ def stage_block(folder: Path, plan: Plan, block: Block, rows: Iterable[Rows]) ->
     return Receipt(block.name, files, hashes, any_valid, any_invalid)
 
 
-def _publish(part: Path, final: Path) -> None:
-    """Renames a folder into place; one that is there already has the same content, or is stale."""
+def publish(part: Path, final: Path) -> None:
+    """Renames a block's folder into place; one that is there has the same content, or is stale."""
     if final.exists():
         stale = part.with_name(part.name + ".old")
         final.rename(stale)
