@@ -5,6 +5,7 @@ from torch import nn
 from tests.networks.foreign import randomise
 from tilemapper.networks.build import build_generator
 from tilemapper.networks.folding import fold_norms
+from tilemapper.networks.layers import doubling
 
 NETWORKS = [
     ("unet", {"width": 4, "depth": 6}),
@@ -28,6 +29,7 @@ def test_folding_leaves_the_function_and_takes_every_batch_norm(architecture, ar
         # float64: what is left is rounding, so that any wrong term would show.
         torch.testing.assert_close(folded(image), wanted, rtol=1e-9, atol=1e-9)
     assert not any(isinstance(m, nn.BatchNorm2d) for m in folded.modules())
+    assert not any(getattr(m, "resize", False) for m in folded.modules())
 
 
 def test_folding_in_float32_stays_within_its_rounding():
@@ -49,3 +51,12 @@ def test_folding_copies_and_leaves_the_given_network_as_it_was():
 def test_instance_norms_stay_since_they_depend_on_the_image():
     folded = fold_norms(build_generator("resnet", {"width": 2, "blocks": 1}, 3))
     assert any(isinstance(m, nn.InstanceNorm2d) for m in folded.modules())
+
+
+def test_a_merged_resize_convolution_is_the_same_at_edges_and_corners_too():
+    layer = randomise(doubling(3, 5, upsample="resize")).double().eval()
+    merged = fold_norms(layer)
+    assert isinstance(merged.conv, nn.ConvTranspose2d)
+    for height, width in ((1, 1), (1, 4), (5, 3)):
+        image = torch.randn(1, 3, height, width, dtype=torch.double)
+        torch.testing.assert_close(merged(image), layer(image), rtol=1e-12, atol=1e-12)

@@ -1,4 +1,9 @@
-"""Folding of frozen BatchNorm into the convolution before it: same function, fewer steps."""
+"""Folding of what is fixed after training into the convolutions: same function, fewer steps.
+
+Frozen BatchNorm becomes the convolution's weights and bias. A resize-convolution (nearest
+neighbour, then 3x3) becomes one transposed 4x4 convolution: 4/9 of the arithmetic, and no
+enlarged copy of its input.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +16,7 @@ from tilemapper.networks.layers import ConvNorm
 
 
 def fold_norms(network: nn.Module) -> nn.Module:
-    """A copy in eval mode whose BatchNorms (running statistics) live in the convolutions.
+    """A copy in eval mode, BatchNorms (running statistics) and resizing in the convolutions.
 
     Exact up to the rounding of the network's dtype; computed in float64. Instance norms depend
     on the image and stay. The given network is not changed.
@@ -20,6 +25,8 @@ def fold_norms(network: nn.Module) -> nn.Module:
     for module in folded.modules():
         if isinstance(module, ConvNorm) and isinstance(module.norm, nn.BatchNorm2d):
             _fold(module, module.norm)
+        if isinstance(module, ConvNorm) and module.resize:
+            _merge_resize(module)
     return folded
 
 
@@ -42,3 +49,25 @@ def _fold(module: ConvNorm, norm: nn.BatchNorm2d) -> None:
     conv.weight = nn.Parameter((conv.weight.double() * scale.view(shape)).to(dtype))
     conv.bias = nn.Parameter(bias.to(dtype))
     module.norm = nn.Identity()
+
+
+# Row i: which of the three taps fall on one input pixel, seen from tap i of the 4-tap kernel.
+_MERGED_TAPS = ((0, 0, 1), (0, 1, 1), (1, 1, 0), (1, 0, 0))
+
+
+@torch.no_grad()
+def _merge_resize(module: ConvNorm) -> None:
+    """Doubling by nearest neighbour and then 3x3 taps, as taps on the pixels before doubling."""
+    conv = module.conv
+    assert isinstance(conv, nn.Conv2d)
+    weight = conv.weight.double()
+    taps = weight.new_tensor(_MERGED_TAPS)
+    merged = nn.ConvTranspose2d(
+        conv.in_channels, conv.out_channels, 4, 2, 1, bias=conv.bias is not None, device="meta"
+    )
+    kernel = torch.einsum("ia,jb,ocab->coij", taps, taps, weight)
+    merged.weight = nn.Parameter(kernel.to(conv.weight.dtype))
+    if conv.bias is not None:
+        merged.bias = nn.Parameter(conv.bias.clone())
+    module.conv = merged.eval()
+    module.resize = False
