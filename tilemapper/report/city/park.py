@@ -5,20 +5,21 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tilemapper.report import city_tones as tones
-from tilemapper.report.city_canvas import Canvas
-from tilemapper.report.city_dice import Dice, spline_noise
-from tilemapper.report.city_room import ROOM_STEP, Room
+from tilemapper.report.city import tones
+from tilemapper.report.city.canvas import Canvas
+from tilemapper.report.city.dice import Dice, spline_noise
+from tilemapper.report.city.room import ROOM_STEP, Room
 
 
 def paint_park(canvas: Canvas, room: Room, dice: Dice, *, wild: bool) -> None:
     """Covers the whole sheet with parkland; ``wild``: a forest, without lake and fields."""
     height, width = canvas.tone.shape
-    canvas.ground[:] = tones.FOREST if wild else tones.PARK
+    canvas.ground[:] = tones.PARK
     density = _woods(height, width, dice)  # on every 8th pixel
-    dry = np.repeat(np.repeat(density, 8, axis=0), 8, axis=1)[:height, :width]
+    dry = _magnified(density)[:height, :width]
     level = np.clip(5.0 - 4.0 * dry, 0, 7).astype(np.uint8)
     canvas.tone[:] = tones.GRASS + level
+    canvas.ground[(dry < 0.45) if wild else (dry > 0.93)] = tones.FOREST
     middle = _roomiest(room)
     if not wild:
         _fields(canvas, room, dice)
@@ -31,13 +32,23 @@ def paint_park(canvas: Canvas, room: Room, dice: Dice, *, wild: bool) -> None:
 
 def _woods(height: int, width: int, dice: Dice) -> NDArray[np.float64]:
     """Density of trees in [0, 1], on every 8th pixel."""
-    rows, columns = np.arange(height // 8 + 1) * 8.0, np.arange(width // 8 + 1) * 8.0
+    rows, columns = np.arange(height // 8 + 2) * 8.0, np.arange(width // 8 + 2) * 8.0
     keys = [dice.whole(0, 1 << 40) for _ in range(4)]
     a = spline_noise(keys[0], rows, 130.0)[:, None] + spline_noise(keys[1], columns, 150.0)
     diagonal = rows[:, None] * 0.7 + columns * 0.7
     other = rows[:, None] * 0.7 - columns * 0.7
     b = spline_noise(keys[2], diagonal, 110.0) + spline_noise(keys[3], other, 170.0)
     return np.clip(0.5 + 0.75 * (a + b), 0.0, 1.0)
+
+
+def _magnified(coarse: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Eight times as fine, linear between."""
+    share = np.arange(8, dtype=np.float32) / 8
+    small = coarse.astype(np.float32)
+    rows = small[:-1, None] + (small[1:] - small[:-1])[:, None] * share[None, :, None]
+    rows = rows.reshape(-1, small.shape[1])
+    step = (rows[:, 1:] - rows[:, :-1])[..., None] * share
+    return np.asarray((rows[:, :-1, None] + step).reshape(len(rows), -1))
 
 
 def _roomiest(room: Room) -> tuple[int, int]:
@@ -60,7 +71,7 @@ def _lake(canvas: Canvas, middle: tuple[int, int], radius: float, dice: Dice) ->
     u = np.arange(shape[1])[None, :] + u0 - middle[0] + 0.0
     keys = [dice.whole(0, 1 << 40) for _ in range(2)]
     squeeze = dice.number(0.6, 0.85)
-    wave = 14.0 * (spline_noise(keys[0], u, 60.0) + spline_noise(keys[1], v, 50.0))
+    wave = 34.0 * (spline_noise(keys[0], u + 0.4 * v, 46.0) + spline_noise(keys[1], v, 52.0))
     away = np.sqrt(u * u * squeeze + v * v / squeeze) + wave - radius
     tone, ground = canvas.tone[part], canvas.ground[part]
     np.copyto(tone, np.uint8(tones.SOIL + 2), where=away < 3.0)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-from numpy.typing import NDArray
 
-from tilemapper.report.city_blocks import Block, paint_block, scatter
-from tilemapper.report.city_canvas import Canvas
-from tilemapper.report.city_dice import Dice
-from tilemapper.report.city_motorway import HALF, INTERCHANGE
-from tilemapper.report.city_park import paint_park
-from tilemapper.report.city_plan import UNIT, District, Plan
-from tilemapper.report.city_room import ROOM_STEP, Room
+from tilemapper.report.city.blocks import Block, paint_block, scatter
+from tilemapper.report.city.canvas import Canvas, Sheet
+from tilemapper.report.city.dice import Dice
+from tilemapper.report.city.motorway import HALF, INTERCHANGE
+from tilemapper.report.city.park import paint_park
+from tilemapper.report.city.plan import RIVERSIDE, UNIT, District, Plan
+from tilemapper.report.city.room import ROOM_STEP, Room
 
 MARGIN = 16  # pixels around the cell, so that no window reads beside the sheet
 
@@ -26,15 +23,6 @@ STREETS = {
     "industry": ((150, 260), (120, 170), 13, 0.12),
     "towers": ((230, 320), (190, 260), 13, 0.1),
 }
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """A painted sheet and where its pixel (0, 0) lies in its frame."""
-
-    packed: NDArray[np.uint16]  # (height, width)
-    u0: int
-    v0: int
 
 
 def paint_district(plan: Plan, district: District) -> Sheet:
@@ -53,7 +41,8 @@ def paint_district(plan: Plan, district: District) -> Sheet:
         for block in _blocks(district.kind, height, width, dice):
             if room.most(block.u0, block.v0, block.u1, block.v1) > -12.0:
                 paint_block(canvas, block, room, dice)
-    return Sheet(canvas.packed(), u0, v0)
+    canvas.plant()
+    return Sheet(canvas.packed(), u0, v0, district.along)
 
 
 def _free_room(plan: Plan, district: District, u0: int, v0: int, height: int, width: int) -> Room:
@@ -70,10 +59,10 @@ def _free_room(plan: Plan, district: District, u0: int, v0: int, height: int, wi
         if length > 2200.0:
             continue
         limit = (ox * ox + oy * oy - sx * sx - sy * sy) / 2.0
-        half_width, _ = plan.border(district.cell, other)
+        half_width = plan.avenue(district.cell, other)
         best = np.minimum(best, (limit - dx * x - dy * y) / length - half_width)
     flat_x, flat_y = plan.unwarp(x, y)
-    best = np.minimum(best, plan.river.distance(flat_x, flat_y) - 20.0)
+    best = np.minimum(best, plan.river.distance(flat_x, flat_y) - RIVERSIDE)
     from_first, from_second = (family.distance(flat_x, flat_y) for family in plan.motorways)
     best = np.minimum(best, np.minimum(from_first, from_second))
     best = np.minimum(best, np.maximum(from_first, from_second) - INTERCHANGE + HALF)

@@ -9,8 +9,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tilemapper.report.city_dice import hashed, key_of
-
 Colour = tuple[int, int, int]
 
 MAP_CLASSES: tuple[tuple[str, Colour], ...] = (
@@ -61,11 +59,11 @@ def _base_colours() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Colour (128, 3) and strength of the grain (128,) of each tone in the light."""
     colour, grain = np.zeros((128, 3)), np.zeros(128)
     for start, levels, first, last, strength in (
-        (ROOF, ROOF_LEVELS, (34, 34, 33), (206, 208, 208), 9.0),
-        (BROWN, BROWN_LEVELS, (44, 40, 35), (122, 112, 98), 8.0),
+        (ROOF, ROOF_LEVELS, (33, 33, 32), (212, 214, 214), 13.0),
+        (BROWN, BROWN_LEVELS, (44, 40, 36), (114, 108, 98), 9.0),
         (TREE, TREE_LEVELS, (10, 14, 8), (58, 68, 43), 8.0),
         (GRASS, GRASS_LEVELS, (30, 37, 25), (72, 78, 53), 6.0),
-        (SOIL, SOIL_LEVELS, (48, 46, 38), (112, 102, 84), 9.0),
+        (SOIL, SOIL_LEVELS, (44, 44, 37), (104, 98, 83), 9.0),
         (ASPHALT, ASPHALT_LEVELS, (50, 50, 47), (86, 85, 80), 5.0),
         (CONCRETE, CONCRETE_LEVELS, (84, 83, 76), (142, 140, 132), 7.0),
         (DEEP, DEEP_LEVELS, (23, 32, 28), (40, 52, 45), 2.2),
@@ -77,7 +75,7 @@ def _base_colours() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     colour[CAR : CAR + CAR_LEVELS], grain[CAR : CAR + CAR_LEVELS] = cars, 4.0
     courts = ((52, 84, 60), (50, 66, 98), (112, 66, 52), (58, 92, 92))
     colour[COURT : COURT + COURT_LEVELS], grain[COURT : COURT + COURT_LEVELS] = courts, 3.0
-    colour[INFIELD : INFIELD + 3] = ((118, 92, 68), (136, 108, 80), (150, 124, 94))
+    colour[INFIELD : INFIELD + 3] = ((104, 88, 70), (118, 101, 81), (130, 114, 92))
     grain[INFIELD : INFIELD + 3] = 5.0
     colour[MARKING], grain[MARKING] = (150, 149, 143), 5.0
     return colour, grain
@@ -104,27 +102,3 @@ def map_table() -> NDArray[np.uint8]:
     table = np.zeros((256, 3), np.uint8)
     table[: len(MAP_CLASSES)] = [colour for _, colour in MAP_CLASSES]
     return table
-
-
-def periodic_noise(key: int, period: int, cell: int) -> NDArray[np.float64]:
-    """Value noise in [0, 1] that repeats after ``period``, (period, period); knots every ``cell``."""
-    knots = period // cell
-    value = hashed(key, np.arange(knots * knots)).reshape(knots, knots)
-    if cell == 1:
-        return value
-    at = (np.arange(period) % cell) / cell
-    blend = at * at * (3.0 - 2.0 * at)
-    first = np.arange(period) // cell
-    rows = value[first] + (value[(first + 1) % knots] - value[first]) * blend[:, None]
-    columns = rows[:, first]
-    return np.asarray(columns + (rows[:, (first + 1) % knots] - columns) * blend)
-
-
-def grain_texture(seed: int, period: int) -> NDArray[np.uint16]:
-    """Grain 0..31 of every surface, periodic, (period, period) uint16: fine, with soft blotches."""
-    total = np.zeros((period, period))
-    for number, (cell, share) in enumerate(
-        ((1, 1.15), (2, 0.7), (4, 0.45), (16, 0.35), (128, 0.3))
-    ):
-        total += share * (periodic_noise(key_of(seed, 77, number), period, cell) - 0.5)
-    return np.clip(np.rint(15.5 + 17.0 * total), 0, 31).astype(np.uint16)

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tilemapper.report import city_tones as tones
-from tilemapper.report.city_canvas import Canvas
-from tilemapper.report.city_dice import Dice
-from tilemapper.report.city_room import Room
+from tilemapper.report.city import tones
+from tilemapper.report.city.canvas import Canvas
+from tilemapper.report.city.dice import Dice
+from tilemapper.report.city.room import Room
 
+_ZERO = np.zeros(1)
 Rects = NDArray[np.int64]  # (n, 4): u0, v0, u1, v1
 
 
@@ -181,14 +182,16 @@ def _roof(
     edge = min(level + 2, tones.ROOF + tones.ROOF_LEVELS - 1) if level < tones.BROWN else level + 1
     tone[v0, u0:u1] = edge
     tone[v0:v1, u0] = edge
-    # A stairhead or a machine room, with its shadow.
-    if draw < 0.75:
-        at_u, at_v = (
-            u0 + 2 + int(draw * 37) % max(width - 4, 1),
-            v0 + 2 + int(draw * 53) % max(depth - 4, 1),
-        )
-        tone[at_v - 1 : at_v + 1, at_u - 1 : at_u + 2] |= 128
-        tone[at_v : at_v + 2, at_u : at_u + 2] = tones.ROOF + 6 + int(draw * 97) % 14
+    # Stairheads and machines, with their shadows.
+    for number in range(1 + width * depth // 260):
+        chance = (draw * (37 + 11 * number)) % 1.0
+        if chance > 0.8:
+            continue
+        at_u = u0 + 2 + int(chance * 997) % max(width - 4, 1)
+        at_v = v0 + 2 + int(chance * 7919) % max(depth - 4, 1)
+        size = 2 + int(chance * 3571) % 2
+        tone[at_v - 1 : at_v + size - 1, at_u - 1 : at_u + size] |= 128
+        tone[at_v : at_v + 2, at_u : at_u + size] = tones.ROOF + 4 + int(chance * 9973) % 17
     if draw < 0.3 and width > 12 and depth > 8:
         part = level - 4 if level % 2 else level + 2
         part = min(max(part, tones.ROOF), tones.ROOF + tones.ROOF_LEVELS - 1)
@@ -229,7 +232,7 @@ def _lots(start: int, end: int, low: float, high: float, dice: Dice) -> NDArray[
     """Borders of lots between ``start`` and ``end``, each ``low`` to ``high`` wide."""
     count = max(1, int((end - start) / ((low + high) / 2.0)))
     widths = dice.numbers(count, low, high)
-    at = np.concatenate([[0.0], np.cumsum(widths)])
+    at = np.concatenate([_ZERO, np.cumsum(widths)])
     return np.asarray(start + np.rint(at * ((end - start) / at[-1])), np.int64)
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tilemapper.report import city_tones as tones
-from tilemapper.report.city_canvas import Canvas
-from tilemapper.report.city_dice import Dice
-from tilemapper.report.city_plan import UNIT, Family, Plan
+from tilemapper.report.city import tones
+from tilemapper.report.city.canvas import Canvas
+from tilemapper.report.city.dice import Dice
+from tilemapper.report.city.plan import UNIT, Family, Plan
 
 STRETCH = 2048  # pixels along the motorway in one sheet
 HALF = 57  # pixels from the middle to the outer edge of the side roads
@@ -48,6 +48,7 @@ def _verges(canvas: Canvas, dice: Dice) -> None:
     woods = dice.numbers(STRETCH // 128) < 0.75
     kept = woods[u // 128]
     canvas.trees(np.stack([u, v], axis=1)[kept], dice.wholes(count, 2, 6)[kept], dice)
+    canvas.plant()
 
 
 def _side_road(canvas: Canvas, sign: int, dice: Dice) -> None:

@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tilemapper.report.city_dice import Dice, direction, hashed, key_of, spline_noise
+from tilemapper.report.city.dice import Dice, direction, hashed, key_of, spline_noise
 
 PITCH = 840  # mean distance of two districts, pixels
+RIVERSIDE = 31  # pixels from the water to the far edge of the riverside road
 UNIT = 1 << 14  # fixed point of direction vectors
-BORDER_CLASSES = (11, 11, 8)  # half widths of the avenues between districts
+AVENUES = (11, 11, 8)  # half widths of the avenues between districts
 KINDS = ("rows", "apartments", "suburb", "industry", "towers", "downtown", "park", "forest")
 _KIND_SHARES = (0.22, 0.26, 0.19, 0.1, 0.07, 0.07, 0.06, 0.03)
 
@@ -65,17 +66,6 @@ class Family:
         first = int(np.ceil((n.min() - slack - self.origin) / self.spacing))
         last = int(np.floor((n.max() + slack - self.origin) / self.spacing))
         return list(range(first, last + 1))
-
-    def banks(self, line: int, t: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Half width on either side (2, len(t)), ragged, and where a pier stands in it."""
-        ragged, piers = [], []
-        for side in (0, 1):
-            noise = spline_noise(key_of(self.key, line, 3, side), t, 55.0)
-            harbour = hashed(key_of(self.key, line, 4, side), t // 640) < 0.3
-            pier = hashed(key_of(self.key, line, 5, side), t // 52) < 0.6
-            piers.append(harbour & pier & (np.abs(t % 52 - 26) < 10))
-            ragged.append(self.half_width(line, t) + np.where(harbour, 0.0, 9.0 * noise))
-        return np.stack(ragged), np.stack(piers)
 
     def place(self, line: int, t: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """The points x, y on the middle of a line, pixels."""
@@ -126,7 +116,7 @@ class Plan:
         self._first_kinds = self._shuffled_kinds(Dice(seed, 2))
         self.district = functools.lru_cache(maxsize=512)(self._district)
         self.site = functools.lru_cache(maxsize=4096)(self._site)
-        self.border = functools.lru_cache(maxsize=4096)(self._border)
+        self.avenue = functools.lru_cache(maxsize=4096)(self._avenue)
         self.flies_over = functools.lru_cache(maxsize=4096)(self._flies_over)
 
     @staticmethod
@@ -191,8 +181,8 @@ class Plan:
     def _site(self, i: int, j: int) -> tuple[int, int]:
         dice = Dice(self.seed, 3, i, j)
         shift = 0.5 * (j % 2)  # rows are shifted, as bricks are: cells come out rounder
-        x = (i + shift + dice.number(0.26, 0.74)) * PITCH
-        return int(x) - 200, int((j + dice.number(0.26, 0.74)) * PITCH) - 60
+        x = (i + shift + dice.number(0.17, 0.83)) * PITCH
+        return int(x) - 200, int((j + dice.number(0.17, 0.83)) * PITCH) - 60
 
     def _kind(self, i: int, j: int) -> str:
         if 0 <= i < 3 and 0 <= j < 3:
@@ -226,7 +216,8 @@ class Plan:
         """The Voronoi cell's corners, cut from a large square by the bisectors."""
         sx, sy = self.site(i, j)
         far = 2.0 * PITCH
-        corners = [(sx - far, sy - far), (sx + far, sy - far), (sx + far, sy + far), (sx - far, sy + far)]  # fmt: skip
+        left, right, top, bottom = sx - far, sx + far, sy - far, sy + far
+        corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
         for other in self.neighbours(i, j):
             ox, oy = self.site(*other)
             dx, dy = float(ox - sx), float(oy - sy)
@@ -234,30 +225,14 @@ class Plan:
             corners = _cut(corners, dx, dy, limit)
         return tuple(corners)
 
-    def _border(self, first: tuple[int, int], second: tuple[int, int]) -> tuple[int, bool]:
-        """Half width of the avenue between two districts, and whether it bridges the river."""
-        low, high = min(first, second), max(first, second)
-        half_width = BORDER_CLASSES[Dice(self.seed, 6, *low, *high).whole(0, len(BORDER_CLASSES))]
-        return half_width, self._crosses(self.river, low, high) and self._lands(low, high)
+    def _avenue(self, first: tuple[int, int], second: tuple[int, int]) -> int:
+        """Half width of the avenue between two districts, pixels."""
+        dice = Dice(self.seed, 6, *min(first, second), *max(first, second))
+        return AVENUES[dice.whole(0, len(AVENUES))]
 
     def _flies_over(self, first: tuple[int, int], second: tuple[int, int], number: int) -> bool:
         """Whether the avenue between two districts crosses motorway family ``number`` squarely."""
         return self._crosses(self.motorways[number], first, second)
-
-    def _lands(self, first: tuple[int, int], second: tuple[int, int]) -> bool:
-        """Whether both ends of the avenue between two districts lie on dry land."""
-        (ax, ay), (bx, by) = self.site(*first), self.site(*second)
-        dx, dy = float(bx - ax), float(by - ay)
-        limit = (bx * bx + by * by - ax * ax - ay * ay) / 2.0
-        corners = [
-            (x, y)
-            for x, y in self.district(*first).polygon
-            if abs(dx * x + dy * y - limit) < 0.01 * (abs(dx) + abs(dy))
-        ]
-        if len(corners) < 2:
-            return False
-        x, y = self.unwarp(np.array([x for x, _ in corners]), np.array([y for _, y in corners]))
-        return bool((self.river.distance(x, y) > 25.0).all())
 
     def _crosses(self, family: Family, first: tuple[int, int], second: tuple[int, int]) -> bool:
         (ax, ay), (bx, by) = self.site(*first), self.site(*second)

@@ -22,9 +22,7 @@ from numpy.typing import NDArray
 
 from tilemapper.errors import OptionError, TargetError
 from tilemapper.raster.writing import GridWriter, grid_writer
-from tilemapper.report.city_paint import Painter, paint
-
-__all__ = ["CRS", "GSD_M", "SampleFiles", "paint", "write_city"]
+from tilemapper.report.city.painter import Painter
 
 CRS = "EPSG:32618"
 GSD_M = 0.9

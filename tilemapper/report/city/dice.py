@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
+_POOL = 256
 _FIRST, _SECOND = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 
@@ -25,7 +26,7 @@ def _mix(value: int) -> int:
 
 def hashed(key: int, values: NDArray[Any]) -> NDArray[np.float64]:
     """One number in [0, 1) for each integer of ``values`` (any shape, negative ones too)."""
-    mixed = values.astype(np.int64).astype(np.uint64) * np.uint64(_GOLDEN) + np.uint64(key)
+    mixed = values.astype(np.uint64) * np.uint64(_GOLDEN) + np.uint64(key)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(_FIRST)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(_SECOND)
     mixed ^= mixed >> np.uint64(31)
@@ -45,13 +46,30 @@ class Dice:
 
     def __init__(self, *parts: int) -> None:
         self._key = key_of(*parts)
-        self._count = 0
+        self._drawn = 0
+        self._pool = np.empty(0)
+        self._at = 0
+
+    def numbers(self, count: int, low: float = 0.0, high: float = 1.0) -> NDArray[np.float64]:
+        """``count`` numbers in [low, high), (count,) float64."""
+        end = self._at + count
+        if end > len(self._pool):
+            # Drawn a few thousand at a time: a single draw costs as much as hundreds.
+            more = max(_POOL, count)
+            fresh = hashed(self._key, np.arange(self._drawn, self._drawn + more))
+            self._pool = np.concatenate([self._pool[self._at :], fresh])
+            self._drawn, self._at, end = self._drawn + more, 0, count
+        unit = self._pool[self._at : end]
+        self._at = end
+        return low + (high - low) * unit
+
+    def wholes(self, count: int, low: int, high: int) -> NDArray[np.int64]:
+        """``count`` integers in [low, high), (count,) int64."""
+        return low + (self.numbers(count) * (high - low)).astype(np.int64)
 
     def number(self, low: float = 0.0, high: float = 1.0) -> float:
         """One number in [low, high)."""
-        self._count += 1
-        unit = (_mix((self._key + self._count * _GOLDEN) & _MASK) >> 11) / float(1 << 53)
-        return low + (high - low) * unit
+        return float(self.numbers(1, low, high)[0])
 
     def whole(self, low: int, high: int) -> int:
         """One integer in [low, high)."""
@@ -60,16 +78,6 @@ class Dice:
     def chance(self, probability: float) -> bool:
         """True with this probability."""
         return self.number() < probability
-
-    def numbers(self, count: int, low: float = 0.0, high: float = 1.0) -> NDArray[np.float64]:
-        """``count`` numbers in [low, high), (count,) float64."""
-        self._count += 1
-        key = _mix((self._key + self._count * _GOLDEN) & _MASK)
-        return low + (high - low) * hashed(key, np.arange(count))
-
-    def wholes(self, count: int, low: int, high: int) -> NDArray[np.int64]:
-        """``count`` integers in [low, high), (count,) int64."""
-        return low + (self.numbers(count) * (high - low)).astype(np.int64)
 
 
 def spline_noise(key: int, at: NDArray[Any], wavelength: float) -> NDArray[np.float64]:
