@@ -53,7 +53,7 @@ def read_polygons(path: str) -> tuple[dict[str, Any], CRS]:
         raise OptionError(
             f"--mask {path}: is no GeoJSON that can be understood ({error}); write it as RFC 7946"
         ) from error
-    if not polygons:
+    if not any(rings and rings[0] for rings in polygons):
         raise OptionError(f"--mask {path}: no polygon found; give Polygon or MultiPolygon features")
     return {"type": "MultiPolygon", "coordinates": polygons}, crs
 

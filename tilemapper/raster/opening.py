@@ -20,7 +20,7 @@ from rasterio.io import DatasetReader
 
 from tilemapper.errors import RasterError
 from tilemapper.raster.limits import check_header
-from tilemapper.raster.sidecars import check_sidecars
+from tilemapper.raster.sidecars import check_metadata, check_sidecars
 
 DEFAULT_DRIVERS = ("GTiff", "JPEG", "PNG", "JP2OpenJPEG")
 REMOTE_SCHEMES = ("https://", "http://", "s3://")
@@ -43,8 +43,13 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"EHFA_HEADER_TAG", "HFA"),
     (b"SQLite format 3", "GPKG"),
 )
-# A damaged JPEG otherwise reads as grey blocks, with a warning that nobody sees.
-READ_OPTIONS = {"GDAL_VRT_ENABLE_PYTHON": "NO", "GDAL_ERROR_ON_LIBJPEG_WARNING": "YES"}
+READ_OPTIONS = {
+    "GDAL_VRT_ENABLE_PYTHON": "NO",
+    # A damaged JPEG otherwise reads as grey blocks, with a warning that nobody sees,
+    "GDAL_ERROR_ON_LIBJPEG_WARNING": "YES",
+    # and a truncated PNG, where all of it is asked for, as whatever memory held.
+    "GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO",
+}
 _REMOTE_OPTIONS = {
     # No probing of sidecars on a server, which also keeps what it says out of PAM.
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
@@ -130,6 +135,7 @@ def _open(path: str, drivers: list[str], options: dict[str, str]) -> DatasetRead
             continue
         try:
             check_header(src, path)
+            check_metadata(src, path)
         except RasterError:
             src.close()
             raise

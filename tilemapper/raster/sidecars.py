@@ -2,13 +2,16 @@
 
 ``x.tif.msk`` and ``x.tif.ovr`` are opened with any driver, so a VRT of that name would read other
 files and URLs; an ``.aux.xml`` can name an overview file anywhere. Masks, overviews, control
-points and statistics are wanted, redirections are not.
+points and statistics are wanted, redirections are not. The same metadata inside a TIFF does the
+same.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 from xml.etree import ElementTree
+
+from rasterio.io import DatasetReader
 
 from tilemapper.errors import RasterError
 
@@ -42,6 +45,20 @@ def check_sidecars(path: str, depth: int = 0) -> None:
             raise RasterError(f"{name}: old Erdas sidecars are not read; remove or rename it")
     if Path(path + ".aux.xml").is_file():
         _check_aux_xml(Path(path + ".aux.xml"))
+
+
+def check_metadata(src: DatasetReader, path: str) -> None:
+    """Refuses metadata inside a raster by which GDAL would open another file as its overview.
+
+    Raises:
+        RasterError: there is such metadata.
+    """
+    for domain in ("OVERVIEWS", "ProxyOverviewRequest"):
+        if src.tags(ns=domain):
+            raise RasterError(
+                f"{path}: metadata domain {domain} names another file, which is not opened; copy "
+                "the raster with gdal_translate -nomd"
+            )
 
 
 def _begins_with(file: Path, signatures: tuple[bytes, ...]) -> bool:
