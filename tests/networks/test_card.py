@@ -87,6 +87,11 @@ def test_a_card_that_is_no_utf8_is_refused(tmp_path):
         read_card(tmp_path)
 
 
+def test_a_card_can_be_a_key():
+    again = ModelCard.model_validate(FULL.model_dump())
+    assert {FULL: 1}[again.model_copy(update={"metrics": FULL.metrics})] == 1
+
+
 def test_the_digest_changes_with_what_decides_a_pixel_and_with_nothing_else():
     same = FULL.model_copy(update={"licence": "other", "metrics": {}, "date": "2026"})
     assert same.digest == FULL.digest

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -46,6 +48,14 @@ def test_folding_copies_and_leaves_the_given_network_as_it_was():
     assert network.training
     assert not folded.training
     assert all(torch.equal(before[key], tensor) for key, tensor in network.state_dict().items())
+
+
+def test_synchronised_batch_norms_fold_too():
+    network = randomise(build_generator("unet", {"width": 2, "depth": 4}, 3)).eval()
+    synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(network))
+    image = torch.randn(1, 3, 16, 16)
+    torch.testing.assert_close(fold_norms(synchronised)(image), fold_norms(network)(image))
+    assert not any(isinstance(m, nn.SyncBatchNorm) for m in fold_norms(synchronised).modules())
 
 
 def test_instance_norms_stay_since_they_depend_on_the_image():

@@ -83,9 +83,15 @@ def parse(kind: type[Parsed], values: Mapping[str, Any], *, where: str) -> Parse
             known = [*kind.model_fields]
             what = f"unknown key {place}, known are {', '.join(known)}"
             raise ModelError(f"{where}: {what}{nearest(place, known)}") from None
+        what = fault["msg"][:300].removeprefix("Value error, ")
+        if not place:  # a contradiction between keys, in our own words
+            raise ModelError(f"{where}: {_ended(what)}") from None
         found = "" if fault["type"] == "missing" else f" is {repr(fault['input'])[:80]}"
-        what = fault["msg"][:200].removeprefix("Value error, ")
-        raise ModelError(f"{where}: {place or 'values'}{found}: {what}; correct it") from None
+        raise ModelError(f"{where}: {place}{found}: {_ended(what)}") from None
+
+
+def _ended(message: str) -> str:
+    return message if ";" in message else f"{message}; correct it"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

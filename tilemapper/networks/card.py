@@ -75,6 +75,9 @@ class ModelCard(_Closed):
     metrics: dict[str, float] = {}
     palette: Annotated[tuple[PaletteClass, ...], Field(max_length=MOST_CHANNELS)] = ()
 
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
     @property
     def channels(self) -> int:
         """Output channels of the generator: 3, or the number of classes."""

@@ -14,6 +14,9 @@ from torch import nn
 
 from tilemapper.networks.layers import ConvNorm
 
+# Data-parallel training puts the second in the place of the first.
+_BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
+
 
 def fold_norms(network: nn.Module) -> nn.Module:
     """A copy in eval mode, BatchNorms (running statistics) and resizing in the convolutions.
@@ -23,7 +26,7 @@ def fold_norms(network: nn.Module) -> nn.Module:
     """
     folded = copy.deepcopy(network).eval()
     for module in folded.modules():
-        if isinstance(module, ConvNorm) and isinstance(module.norm, nn.BatchNorm2d):
+        if isinstance(module, ConvNorm) and isinstance(module.norm, _BATCH_NORMS):
             _fold(module, module.norm)
         if isinstance(module, ConvNorm) and module.resize:
             _merge_resize(module)
@@ -31,7 +34,7 @@ def fold_norms(network: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def _fold(module: ConvNorm, norm: nn.BatchNorm2d) -> None:
+def _fold(module: ConvNorm, norm: nn.BatchNorm2d | nn.SyncBatchNorm) -> None:
     conv = module.conv
     assert isinstance(conv, nn.Conv2d | nn.ConvTranspose2d)
     assert norm.running_mean is not None

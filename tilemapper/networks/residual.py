@@ -59,7 +59,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        return functional.relu(x + self.second(functional.relu(self.first(x))))
+        inner = self.second(functional.relu(self.first(x), inplace=True))
+        return functional.relu(x + inner, inplace=True)
 
 
 class ResidualUNet(nn.Module):
@@ -98,15 +99,15 @@ class ResidualUNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        x = self.levels[0](functional.relu(self.stem(self.unshuffle(x))))
+        x = self.levels[0](functional.relu(self.stem(self.unshuffle(x)), inplace=True))
         skips = []
         for down, level in zip(self.downs, self.levels[1:], strict=True):
             skips.append(x)
-            x = level(functional.relu(down(x)))
+            x = level(functional.relu(down(x), inplace=True))
         x = self.drop(x)
         for up, merge, level in zip(self.ups, self.merges, self.up_levels, strict=True):
-            x = torch.cat([functional.relu(up(x)), skips.pop()], dim=1)
-            x = level(functional.relu(merge(x)))
+            x = torch.cat([functional.relu(up(x), inplace=True), skips.pop()], dim=1)
+            x = level(functional.relu(merge(x), inplace=True))
         out: Tensor = self.ending(self.head(x))
         return out
 

@@ -51,7 +51,7 @@ class ResNetBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        out: Tensor = x + self.second(self.drop(functional.relu(self.first(x))))
+        out: Tensor = x + self.second(self.drop(functional.relu(self.first(x), inplace=True)))
         return out
 
 
@@ -73,12 +73,12 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        x = functional.relu(self.stem(x))
+        x = functional.relu(self.stem(x), inplace=True)
         for down in self.downs:
-            x = functional.relu(down(x))
+            x = functional.relu(down(x), inplace=True)
         x = self.blocks(x)
         for up in self.ups:
-            x = functional.relu(up(x))
+            x = functional.relu(up(x), inplace=True)
         out: Tensor = self.ending(self.head(x))
         return out
 

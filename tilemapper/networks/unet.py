@@ -95,12 +95,12 @@ class UNet(nn.Module):
         """See the class."""
         skips = []
         for down in self.downs[:-1]:
-            x = functional.leaky_relu(down(x), 0.2)
+            x = functional.leaky_relu(down(x), 0.2, inplace=True)
             # relu(leaky(h)) is relu(h), so the leaky output serves both kinds of skip.
             skips.append(functional.relu(x) if self.relu_skips else x)
-        x = functional.relu(self.downs[-1](x))
+        x = functional.relu(self.downs[-1](x), inplace=True)
         for up, drop in zip(self.ups, self.drops, strict=True):
-            x = torch.cat([drop(functional.relu(up(x))), skips.pop()], dim=1)
+            x = torch.cat([drop(functional.relu(up(x), inplace=True)), skips.pop()], dim=1)
         out: Tensor = self.ending(self.head(x))
         return out
 
