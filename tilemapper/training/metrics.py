@@ -7,7 +7,7 @@ models do. All figures are taken on uint8 images.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tilemapper.errors import OptionError
 from tilemapper.training.legend import MAPS_LEGEND, Legend
 from tilemapper.training.similarity import gcgan_protocol, psnr, ssim
 
@@ -128,6 +129,19 @@ def measure_maps(
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         rows = list(pool.map(measure, zip(predicted, truth, strict=True)))
     return MapMetrics(_stack([row[0] for row in rows]), _stack([row[1] for row in rows]))
+
+
+def check_figures(names: Iterable[str], legend: Legend | None) -> None:
+    """Refuses names that `measure_maps` has no figure of, before anything long is begun.
+
+    Raises:
+        OptionError: naming the figures that there are.
+    """
+    blank = np.zeros((1, 16, 16, 3), np.uint8)
+    there = measure_maps(blank, blank, legend=legend).mean()
+    for name in names:
+        if name not in there:
+            raise OptionError(f"metric {name}: unknown, there are: {', '.join(there)}; choose one")
 
 
 def _measure_one(predicted: Tensor, truth: Tensor, legend: Legend | None) -> tuple[Row, Row]:
