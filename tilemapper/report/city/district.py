@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from tilemapper.report.city.blocks import Block, paint_block, scatter
+from tilemapper.report.city import tones
+from tilemapper.report.city.blocks import paint_block, scatter
 from tilemapper.report.city.canvas import Canvas, Sheet
 from tilemapper.report.city.dice import Dice
 from tilemapper.report.city.motorway import HALF, INTERCHANGE
 from tilemapper.report.city.park import paint_park
 from tilemapper.report.city.plan import RIVERSIDE, UNIT, District, Plan
-from tilemapper.report.city.room import ROOM_STEP, Room
+from tilemapper.report.city.room import ROOM_STEP, Block, Room
 
 MARGIN = 16  # pixels around the cell, so that no window reads beside the sheet
 
@@ -34,6 +35,7 @@ def paint_district(plan: Plan, district: District) -> Sheet:
     width, height = int(max(u)) + MARGIN + 2 - u0, int(max(v)) + MARGIN + 2 - v0
     canvas = Canvas(height, width, (c, s))
     dice = Dice(plan.seed, 7, *district.cell)
+    canvas.tone[:] = tones.ASPHALT + dice.whole(1, 5)
     room = _free_room(plan, district, u0, v0, height, width)
     if district.kind in ("park", "forest"):
         paint_park(canvas, room, dice, wild=district.kind == "forest")
@@ -90,7 +92,7 @@ def _blocks(kind: str, height: int, width: int, dice: Dice) -> list[Block]:
         for _, bottom in rows:
             if bottom - top < 2.2 * down[1] and dice.chance(missing):
                 continue
-            use = scatter(kind, dice)
+            use = scatter(kind, dice, merged=bottom - top > 1.4 * down[1])
             blocks.append(
                 Block(left + wide, top + half, right - wide, bottom - (street - half), kind, use)
             )

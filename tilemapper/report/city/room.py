@@ -1,4 +1,4 @@
-"""Where a district has room for buildings: the distance from whatever limits it."""
+"""Blocks, and where in them there is room: the distance from whatever limits a district."""
 
 from __future__ import annotations
 
@@ -9,6 +9,18 @@ from numpy.typing import NDArray
 
 ROOM_STEP = 8  # the free room is known on every 8th pixel
 _CORNER_U, _CORNER_V = np.array([0, 2, 0, 2]), np.array([1, 1, 3, 3])  # of u0, v0, u1, v1
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block between streets, [u0, u1) x [v0, v1); ``use`` is what stands on it."""
+
+    u0: int
+    v0: int
+    u1: int
+    v1: int
+    kind: str
+    use: str
 
 
 @dataclass(frozen=True)

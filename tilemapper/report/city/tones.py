@@ -64,8 +64,8 @@ def _base_colours() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         (TREE, TREE_LEVELS, (10, 14, 8), (58, 68, 43), 8.0),
         (GRASS, GRASS_LEVELS, (30, 37, 25), (72, 78, 53), 6.0),
         (SOIL, SOIL_LEVELS, (44, 44, 37), (104, 98, 83), 9.0),
-        (ASPHALT, ASPHALT_LEVELS, (50, 50, 47), (86, 85, 80), 5.0),
-        (CONCRETE, CONCRETE_LEVELS, (84, 83, 76), (142, 140, 132), 7.0),
+        (ASPHALT, ASPHALT_LEVELS, (48, 48, 45), (86, 85, 80), 8.0),
+        (CONCRETE, CONCRETE_LEVELS, (86, 85, 78), (150, 148, 140), 9.0),
         (DEEP, DEEP_LEVELS, (23, 32, 28), (40, 52, 45), 2.2),
     ):
         colour[start : start + levels] = _ramp(first, last, levels)
@@ -87,8 +87,8 @@ def colour_table() -> NDArray[np.uint64]:
     In lanes, one 64-bit addition filters three channels at once.
     """
     colour, strength = _base_colours()
-    # Light that reaches a shadow comes from the sky: a third of it, and a little blue.
-    dark = colour * 0.36 + np.array((2.0, 3.0, 5.0))
+    # The light in a shadow comes from the sky: a third of it, and a little blue.
+    dark = colour * 0.30 + np.array((2.0, 3.0, 5.0))
     colour = np.concatenate([colour, dark])
     strength = np.concatenate([strength, strength * 0.45])
     grain = (np.arange(32) - 15.5) / 8.0
