@@ -73,6 +73,8 @@ def _collect(value: dict[str, Any], polygons: list[Any]) -> None:
     elif kind in ("Polygon", "MultiPolygon"):
         coordinates = value["coordinates"]
         for rings in [coordinates] if kind == "Polygon" else coordinates:
+            if rings and min(map(len, rings)) < 4:
+                raise ValueError("a ring has fewer than 4 points")
             polygons.append([[(float(p[0]), float(p[1])) for p in ring] for ring in rings])
 
 

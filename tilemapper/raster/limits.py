@@ -40,6 +40,8 @@ def check_header(src: DatasetReader, path: str) -> None:
     sizes = [_item_bytes(name) for name in src.dtypes]
     together = sum(sizes) if src.interleaving == Interleaving.pixel else max(sizes)
     block_bytes = max(rows * cols for rows, cols in src.block_shapes) * together
+    if src.driver == "PNG" and _is_interlaced(path):
+        block_bytes = src.height * src.width * sum(sizes)
     if block_bytes > MAX_FILE_BLOCK_BYTES:
         raise RasterError(
             f"{path}: one file block holds {block_bytes / 2**20:.0f} MiB, at most "
@@ -59,6 +61,14 @@ def _check_ratio(unpacked_bytes: int, path: str) -> None:
             f"{path}: {packed_bytes} bytes would unpack to {unpacked_bytes / 2**30:.0f} GiB, "
             "which looks like a bomb; cut out the part you need with gdal_translate -projwin"
         )
+
+
+def _is_interlaced(path: str) -> bool:
+    """Whether a PNG's rows come in passes, so that all of it has to be held."""
+    if not Path(path).is_file():
+        return True  # remote: unknown
+    with Path(path).open("rb") as file:
+        return file.read(29)[28:29] == b"\x01"
 
 
 def _item_bytes(dtype: str) -> int:

@@ -43,7 +43,7 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"EHFA_HEADER_TAG", "HFA"),
     (b"SQLite format 3", "GPKG"),
 )
-READ_OPTIONS = {
+_READ_OPTIONS = {
     "GDAL_VRT_ENABLE_PYTHON": "NO",
     # A damaged JPEG otherwise reads as grey blocks, with a warning that nobody sees,
     "GDAL_ERROR_ON_LIBJPEG_WARNING": "YES",
@@ -65,6 +65,11 @@ _warnings_lock = threading.Lock()
 def is_remote(path: str) -> bool:
     """Whether the path, as typed, names something on a server."""
     return path.startswith(REMOTE_SCHEMES)
+
+
+def read_options(path: str) -> dict[str, str]:
+    """GDAL's settings for opening and reading it; for ``rasterio.Env``."""
+    return _READ_OPTIONS | (_REMOTE_OPTIONS if is_remote(path) else {})
 
 
 def driver_of(path: str) -> str | None:
@@ -109,27 +114,26 @@ def open_raster(path: str, *, allow_drivers: Sequence[str] = ()) -> DatasetReade
         RasterError: the file is missing, of another kind, damaged, or a bomb.
     """
     if is_remote(path):
-        return _open(path, [*DEFAULT_DRIVERS, *allow_drivers], _REMOTE_OPTIONS)
-    allowed = (*DEFAULT_DRIVERS, *allow_drivers)
+        return _open(path, [*DEFAULT_DRIVERS, *allow_drivers])
     driver = driver_of(path)
-    if driver is None and allow_drivers:
-        candidates = [name for name in allow_drivers if name not in DEFAULT_DRIVERS]
-    elif driver in allowed:
-        candidates = [str(driver)]
-    else:
+    allowed = (*DEFAULT_DRIVERS, *allow_drivers)
+    # Of the kinds that we do not know by their first bytes, those that the user names may try.
+    unknown = [name for name in allow_drivers if name not in DEFAULT_DRIVERS]
+    candidates = ([driver] if driver in allowed else []) if driver else unknown
+    if not candidates:
         kind = f"a {driver} file" if driver else "no raster of a known kind"
         way_out = f"--allow-driver {driver} if you trust it" if driver else "check the file"
         raise RasterError(f"{path}: is {kind}, needed is one of {', '.join(allowed)}; {way_out}")
     check_sidecars(path)
-    return _open(path, candidates, {})
+    return _open(path, candidates)
 
 
-def _open(path: str, drivers: list[str], options: dict[str, str]) -> DatasetReader:
+def _open(path: str, drivers: list[str]) -> DatasetReader:
     """Opens with the first driver that takes the file, and checks the header."""
     failures: list[Exception] = []
     for driver in drivers:
         try:
-            src = _open_with(path, driver, options)
+            src = _open_with(path, driver)
         except GDAL_ERRORS as error:  # AttributeError: a header that rasterio cannot report
             failures.append(error)
             continue
@@ -146,9 +150,9 @@ def _open(path: str, drivers: list[str], options: dict[str, str]) -> DatasetRead
     ) from failures[0]
 
 
-def _open_with(path: str, driver: str, options: dict[str, str]) -> DatasetReader:
+def _open_with(path: str, driver: str) -> DatasetReader:
     with _warnings_lock, warnings.catch_warnings():
         # That there is no georeferencing is said by the source view, in our words.
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.Env(**READ_OPTIONS, **options):
+        with rasterio.Env(**read_options(path)):
             return rasterio.open(path, driver=driver)

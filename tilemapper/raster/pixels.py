@@ -10,7 +10,7 @@ from rasterio.windows import Window
 
 from tilemapper.errors import RasterError
 from tilemapper.raster.bands import palette_of
-from tilemapper.raster.opening import GDAL_ERRORS, READ_OPTIONS
+from tilemapper.raster.opening import GDAL_ERRORS, read_options
 from tilemapper.raster.scaling import to_bytes
 
 Values = NDArray[np.generic]
@@ -33,7 +33,7 @@ class Pixels:
     ) -> None:
         self.src = src
         self.height, self.width = src.height, src.width
-        self._path = path
+        self._path, self._options = path, read_options(path)
         self._bidx, self._nodata, self._mask, self._alpha = bidx, nodata, mask, alpha
         self._scale = scale
         self._palette = palette_of(src) if palette else None
@@ -53,7 +53,7 @@ class Pixels:
         """
         window = Window(col_off=col, row_off=row, width=width, height=height)
         try:
-            with rasterio.Env(**READ_OPTIONS):
+            with rasterio.Env(**self._options):
                 stored = self.src.read(self._read, window=window, out_dtype=self._dtype)
                 mask = self.src.read_masks(self._bidx[0], window=window) if self._mask else None
         except (*GDAL_ERRORS, MemoryError) as error:

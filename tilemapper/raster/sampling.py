@@ -10,10 +10,11 @@ from tilemapper.raster.pixels import Pixels
 WHOLE_BELOW_PIXELS = 1024 * 1024
 PATCHES_AN_AXIS = 6
 PATCH = 192
+_DECODED_PIXELS = 200_000_000
 
 
 def sample_values(pixels: Pixels) -> NDArray[np.generic]:
-    """Valid values, (1 or 3, n) as stored, of the raster or of 36 patches spread over it.
+    """Valid values, (1 or 3, n) as stored, of the raster or of up to 36 patches spread over it.
 
     Patches, not every k-th row and column: of a raster without overviews, those would decode
     every file block. Only if all patches are invalid is the whole raster looked through.
@@ -25,8 +26,12 @@ def sample_values(pixels: Pixels) -> NDArray[np.generic]:
     if height * width <= WHOLE_BELOW_PIXELS:
         return _valid(pixels, 0, 0, height, width)
     block_height, block_width = pixels.src.block_shapes[0]
-    rows = _starts(height, block_height)
-    cols = _starts(width, block_width)
+    # Very large file blocks are decoded for a patch each: so take fewer of them.
+    patches = max(
+        2, min(PATCHES_AN_AXIS, int((_DECODED_PIXELS / block_height / block_width) ** 0.5))
+    )
+    rows = _starts(height, block_height, patches)
+    cols = _starts(width, block_width, patches)
     parts = [
         _valid(pixels, row, col, min(PATCH, height), min(PATCH, width))
         for row in rows
@@ -36,12 +41,12 @@ def sample_values(pixels: Pixels) -> NDArray[np.generic]:
     return found if found.size else _first_valid(pixels)
 
 
-def _starts(size: int, block: int) -> list[int]:
+def _starts(size: int, block: int, patches: int) -> list[int]:
     """Starts of patches along an axis, in file blocks' corners where those are larger."""
     patch = min(PATCH, size)
-    if size <= PATCHES_AN_AXIS * patch:
+    if size <= patches * patch:
         return list(range(0, size - patch + 1, patch))
-    centres = [(2 * k + 1) * size // (2 * PATCHES_AN_AXIS) for k in range(PATCHES_AN_AXIS)]
+    centres = [(2 * k + 1) * size // (2 * patches) for k in range(patches)]
     starts = [centre - patch // 2 for centre in centres]
     if patch <= block < size:
         starts = [start // block * block for start in starts]

@@ -23,7 +23,8 @@ def percentile_limits(values: NDArray[np.generic]) -> tuple[float, float]:
     """
     if values.size == 0:
         return (0.0, 1.0)
-    low, high = np.percentile(values.astype(np.float64).ravel(), (LOW_PERCENT, HIGH_PERCENT))
+    with np.errstate(over="ignore", invalid="ignore"):
+        low, high = np.percentile(values.astype(np.float64).ravel(), (LOW_PERCENT, HIGH_PERCENT))
     if not high > low:
         low, high = np.float64(values.min()), np.float64(values.max())
     if not high > low:
@@ -42,8 +43,9 @@ def to_bytes(band: NDArray[np.generic], limits: tuple[float, float]) -> NDArray[
     narrow = band.dtype.kind == "f" and band.dtype.itemsize <= 4
     out: NDArray[Any] = band.astype(np.float32 if narrow else np.float64)
     low, high = limits
-    out -= out.dtype.type(low)
-    out *= out.dtype.type(255.0 / (high - low))
+    with np.errstate(over="ignore", invalid="ignore"):  # infinities are cut below
+        out -= out.dtype.type(low)
+        out *= out.dtype.type(255.0 / (high - low))
     np.nan_to_num(out, copy=False, nan=0.0, posinf=255.0, neginf=0.0)
     np.clip(out, 0.0, 255.0, out=out)
     np.rint(out, out=out)
