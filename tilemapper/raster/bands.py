@@ -109,7 +109,12 @@ def _colour_bands(
             f"{path}: {src.count} band(s) ({', '.join(names)}) found, red, green and blue are "
             "needed; to render grey as it is, give --bidx 1,1,1"
         )
-    told = f"{path}: bands are {', '.join(names)}; {colours[:3]} taken as red, green, blue (--bidx)"
+    if len(colours) == 3:
+        return tuple(colours), ()
+    told = (
+        f"{path}: bands are {', '.join(names)}; {colours[:3]} are taken as red, green, blue; "
+        "choose with --bidx"
+    )
     return tuple(colours[:3]), (told,)
 
 
