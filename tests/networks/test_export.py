@@ -16,10 +16,15 @@ PALETTE = tuple(PaletteClass(name=f"c{k}", colour=(k, k, k)) for k in range(4))
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    arguments = {"width": 2, "upsample": "resize", "padding": "reflect"}
+    arguments = {"width": 2, "depth": 5, "upsample": "resize", "padding": "reflect"}
     network = randomise(build_generator("unet", arguments, 4))
     card = ModelCard(
-        name="m", architecture="unet", arguments=arguments, head="palette", palette=PALETTE
+        name="m",
+        architecture="unet",
+        arguments=arguments,
+        head="palette",
+        palette=PALETTE,
+        tile=64,
     )
     return save_model(tmp_path_factory.mktemp("models") / "m", card, network, "")
 
@@ -32,12 +37,12 @@ def test_the_onnx_file_computes_the_generator_for_any_batch(model):
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     generator = model.generator()
     for batch in (1, 2, 5):
-        image = np.random.default_rng(batch).uniform(-1, 1, (batch, 3, 256, 256))
+        image = np.random.default_rng(batch).uniform(-1, 1, (batch, 3, 64, 64))
         image = image.astype(np.float32)
         (found,) = session.run(["map"], {"image": image})
         with torch.inference_mode():
             wanted = generator(torch.from_numpy(image)).numpy()
-        assert found.shape == (batch, 4, 256, 256)
+        assert found.shape == (batch, 4, 64, 64)
         assert np.abs(found - wanted).max() <= 1e-4
     properties = {p.key: p.value for p in onnx.load_from_string(data).metadata_props}
     assert 'name = "c3"' in properties["tilemapper_card"]
@@ -53,7 +58,7 @@ def _identity_onnx():
     from onnx import TensorProto, helper
 
     ends = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", channels, 256, 256])
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", channels, 64, 64])
         for name, channels in (("image", 3), ("map", 4))
     ]
     channel = helper.make_tensor("places", TensorProto.INT64, [4], [0, 1, 2, 0])

@@ -25,8 +25,17 @@ from tilemapper.networks.card import (
 )
 from tilemapper.networks.weights import generator_from, pack_weights, read_weights
 
-__all__ = ["DEFAULT_MODEL", "Model", "ModelCard", "PaletteClass", "Tone"]
-__all__ += ["find_models", "list_models", "open_model", "save_model"]
+__all__ = [
+    "DEFAULT_MODEL",
+    "Model",
+    "ModelCard",
+    "PaletteClass",
+    "Tone",
+    "find_models",
+    "list_models",
+    "open_model",
+    "save_model",
+]
 
 DEFAULT_MODEL = "maps"
 FOLDERS_VARIABLE = "TILEMAPPER_MODELS"
