@@ -20,7 +20,9 @@ def noise(height: int, width: int, seed: int = 0, bands: int = 3) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (bands, height, width), dtype=np.uint8)
 
 
-def write_raster(path: Path, pixels: np.ndarray, *, mask: np.ndarray | None = None, **kw: Any) -> Path:
+def write_raster(
+    path: Path, pixels: np.ndarray, *, mask: np.ndarray | None = None, **kw: Any
+) -> Path:
     """A GeoTIFF of (bands, height, width); ``mask`` (height, width) bool becomes internal."""
     profile = {
         "driver": "GTiff",
@@ -31,7 +33,10 @@ def write_raster(path: Path, pixels: np.ndarray, *, mask: np.ndarray | None = No
         "height": pixels.shape[1],
         "width": pixels.shape[2],
     }
-    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "w", **profile | kw) as dst:
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+        rasterio.open(path, "w", **profile | kw) as dst,
+    ):
         dst.write(pixels)
         if mask is not None:
             dst.write_mask(mask)

@@ -30,7 +30,7 @@ class ArrayView:
         self.area = wanted
 
     def _cut(self, array, row, col, height, width):
-        assert 0 <= row and 0 <= col  # noqa: PT018
+        assert row >= 0 and col >= 0
         assert row + height <= array.shape[0]
         assert col + width <= array.shape[1]
         return array[row : row + height, col : col + width]
@@ -176,7 +176,9 @@ def test_disagreement_is_zero_for_identity_and_the_same_however_blocks_are_cut()
     def seam(predictor, size):
         total = Seam()
         for block in lattice.blocks(size):
-            rows = predict_rows(read_tile_rows(ArrayView(rgb), lattice, block, (0, 0, 0)), predictor)
+            rows = predict_rows(
+                read_tile_rows(ArrayView(rgb), lattice, block, (0, 0, 0)), predictor
+            )
             list(blend_rows(rows, lattice, block, total))
         return total.squares, total.count
 

@@ -87,7 +87,7 @@ def finish_layer(staging: Staging, layer: Layer, tags: Mapping[str, str]) -> Non
 
 def join(staging: Staging, layer: Layer, tags: Mapping[str, str], path: Path) -> None:
     """Writes header, directories and the encoded file blocks of a layer to ``path``."""
-    source = staging.plan.source
+    plan, source = staging.plan, staging.plan.source
     levels = _collect(staging, layer)
     masked = any(receipt.any_invalid for receipt in staging.done.values())
     template = template_tags(
@@ -95,7 +95,7 @@ def join(staging: Staging, layer: Layer, tags: Mapping[str, str], path: Path) ->
         bands=layer.bands,
         crs=CRS.from_wkt(source.crs_wkt) if source.crs_wkt else None,
         transform=source.transform if source.crs_wkt or _placed(source.transform) else None,
-        tags=tags,
+        tags=layer_tags(plan, layer, tags),
     )
     images: list[Image] = []
     for level, (height, width) in enumerate(levels.sizes):
@@ -116,6 +116,13 @@ def join(staging: Staging, layer: Layer, tags: Mapping[str, str], path: Path) ->
         write_header(dst, images, order)
         for level in reversed(range(len(levels.sizes))):
             _copy_level(levels, level, dst, masked=masked)
+
+
+def layer_tags(plan: Plan, layer: Layer, tags: Mapping[str, str]) -> dict[str, str]:
+    """The output's tags; a layer of classes also says their names, in the order of their values."""
+    if layer.name != "classes":
+        return dict(tags)
+    return {**tags, "TILEMAPPER_CLASSES": json.dumps([name for name, _ in plan.palette])}
 
 
 def _grid(levels: _Levels, level: int) -> Iterator[tuple[int, int]]:

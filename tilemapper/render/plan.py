@@ -200,6 +200,7 @@ def make_plan(
         layers.append(
             Layer("classes", str(classes), 1, Encoding(colour_map=colours), average=False)
         )
+    Lattice(source.height, source.width, overlap, model.card.tile)  # refuses a wrong overlap now
     return Plan(
         source=source,
         model_folder=str(model.folder),

@@ -1,0 +1,217 @@
+"""``tilemapper render``, ``verify`` and ``rio tilemap`` as a user types them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+
+from tests.conftest import noise, read_raster, write_raster
+from tilemapper.cli.main import cli, run
+
+
+@pytest.fixture
+def tilemapper(capfd, monkeypatch, models):
+    """Runs the command in this process: exit code, stdout, stderr."""
+    monkeypatch.setenv("TILEMAPPER_MODELS", str(models))
+
+    def call(*args: object) -> tuple[int, str, str]:
+        code = run(cli, [str(arg) for arg in args])
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return call
+
+
+def test_one_summary_line_on_stdout_and_silence_on_stderr(tilemapper, make_raster, tmp_path):
+    city, target = make_raster(300, 500), tmp_path / "map.tif"
+    code, out, err = tilemapper("render", city, target, "--model", "identity")
+    assert (code, err) == (0, "")
+    assert out.startswith(f"{target}: 500 x 300 px, 6 tiles in ")
+    assert out.endswith("tiles/s)\n")
+    assert np.array_equal(read_raster(target), read_raster(city))
+
+
+def test_json_is_one_object(tilemapper, make_raster, tmp_path):
+    code, out, _ = tilemapper(
+        "render", make_raster(64, 64), tmp_path / "map.tif", "--model", "identity", "--json"
+    )
+    result = json.loads(out)
+    assert code == 0
+    assert (result["width"], result["tiles"], result["model"]) == (64, 1, "identity")
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(tilemapper, make_raster, tmp_path):
+    city, target = make_raster(700, 900), tmp_path / "map.tif"
+    code, out, err = tilemapper(
+        "render", city, target, "--model", "identity", "--dry-run", "--json", "--block", "512"
+    )
+    cost = json.loads(out)
+    assert (code, err) == (0, "")
+    assert (cost["blocks"], cost["tiles"]) == (4, 36)
+    assert cost["redundant_share"] == pytest.approx(36 / 20 - 1)
+    assert cost["memory_bytes"] > 0
+    assert cost["tiles_s"] > 0
+    code, out, _ = tilemapper("render", city, target, "--model", "identity", "--dry-run")
+    assert "20 in 1 block(s)" in out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["city.tif"]
+
+
+def test_bands_scale_and_nodata_from_the_command_line(tilemapper, tmp_path):
+    pixels = (noise(300, 300, bands=4).astype(np.uint16) + 100) * 4
+    pixels[:, :50] = 7
+    city = write_raster(tmp_path / "city.tif", pixels)
+    code, _, err = tilemapper(
+        "render", city, tmp_path / "map.tif", "--model", "identity", "--bidx", "4,2",
+        "--bidx", "1", "--scale", "400,1420", "--nodata", "7",
+    )  # fmt: skip
+    assert code == 0, err
+    with rasterio.open(tmp_path / "map.tif") as dst:
+        kept = dst.dataset_mask() > 0
+        assert not kept[:50].any()
+        assert kept[50:].all()
+        expected = np.rint((pixels[[3, 1, 0], 50:] - 400.0) / 1020 * 255)
+        assert np.abs(dst.read()[:, 50:] - expected).max() <= 1
+
+
+def test_bounds_and_mask_limit_the_work(tilemapper, make_raster, tmp_path):
+    city = make_raster(600, 600)
+    with rasterio.open(city) as src:
+        left, top = src.transform @ (100, 200)
+        right, bottom = src.transform @ (400, 500)
+    code, _, err = tilemapper(
+        "render", city, tmp_path / "map.tif", "--model", "identity",
+        "--bounds", f"{left},{bottom},{right},{top}",
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    assert np.array_equal(read_raster(tmp_path / "map.tif"), read_raster(city)[:, 200:500, 100:400])
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "line"),
+    [
+        (["--overlap", "50"], 2, "error: overlap 50: must be one of 0, 32, 64, 96, 128"),
+        (["--model", "nope"], 1, "error: nope: no model of this name or path"),
+        (["--bidx", "1,2,9"], 1, "city.tif"),
+        (["--classes", "c.tif"], 2, "--classes: model identity paints RGB"),
+        (["--device", "cuda:7"], 1, "error: device cuda:7: 0 CUDA device(s) found"),
+        (["--co", "COMPRESS"], 2, "is not of the form KEY=VALUE"),
+        (["--bounds", "1,2,3"], 2, "4 numbers are needed"),
+        (["--gsd", "big"], 2, "is neither a number nor auto or native"),
+    ],
+)
+def test_bad_options_end_with_one_line_and_their_code(
+    tilemapper, make_raster, tmp_path, args, code, line
+):
+    target = tmp_path / "map.tif"
+    got, out, err = tilemapper("render", make_raster(64, 64), target, "--model", "identity", *args)
+    assert (got, out) == (code, "")
+    assert line in err
+    assert err.count("rror: ") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["city.tif"]
+
+
+def bad_sources(folder: Path) -> dict[str, Path]:
+    """Files that are no usable raster, by what is wrong with them."""
+    good = write_raster(folder / "good.tif", noise(600, 600), tiled=True, blockysize=256)
+    data = good.read_bytes()
+    made = {
+        "missing": folder / "missing.tif",
+        "a folder": folder,
+        "empty": folder / "empty.tif",
+        "text": folder / "text.tif",
+        "truncated": folder / "truncated.tif",
+        "a VRT in disguise": folder / "vrt.tif",
+        "two bands": write_raster(folder / "two.tif", noise(64, 64, bands=2)),
+        "complex": write_raster(folder / "complex.tif", noise(64, 64).astype(np.complex64)),
+    }
+    made["empty"].write_bytes(b"")
+    made["text"].write_text("satellite, honest\n" * 50)
+    made["truncated"].write_bytes(data[: len(data) // 2])
+    made["a VRT in disguise"].write_text(
+        '<VRTDataset rasterXSize="64" rasterYSize="64"><VRTRasterBand dataType="Byte" band="1">'
+        f"<SimpleSource><SourceFilename>{good}</SourceFilename></SimpleSource></VRTRasterBand>"
+        "</VRTDataset>"
+    )
+    return made
+
+
+def test_bad_sources_end_with_one_line_and_nothing_under_the_final_name(tilemapper, tmp_path):
+    folder = tmp_path / "sources"
+    folder.mkdir()
+    target = tmp_path / "map.tif"
+    for what, path in bad_sources(folder).items():
+        code, out, err = tilemapper("render", path, target, "--model", "identity")
+        assert (code, out) == (1, ""), what
+        assert err.startswith("error: "), what
+        assert len(err.splitlines()) == 1, (what, err)
+        assert not target.exists(), what
+
+
+def test_damaged_weights_are_refused(tilemapper, make_raster, models, tmp_path):
+    import shutil
+
+    model = tmp_path / "broken"
+    shutil.copytree(models / "unet", model)
+    weights = model / "generator.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-100] ^= 1
+    weights.write_bytes(data)
+    code, _, err = tilemapper("render", make_raster(64, 64), tmp_path / "m.tif", "--model", model)
+    assert code == 1
+    assert "sha256" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_options_come_from_the_environment_too(tilemapper, make_raster, tmp_path, monkeypatch):
+    monkeypatch.setenv("TILEMAPPER_RENDER_MODEL", "constant")
+    code, _, _ = tilemapper("render", make_raster(64, 64), tmp_path / "map.tif")
+    assert code == 0
+    assert (read_raster(tmp_path / "map.tif") == 200).all()
+
+
+def test_verify_finds_the_map_good_then_a_changed_pixel_then_a_changed_source(
+    tilemapper, make_raster, tmp_path
+):
+    city, target = make_raster(700, 600), tmp_path / "map.tif"
+    assert tilemapper("render", city, target, "--model", "identity")[0] == 0
+    code, out, err = tilemapper("verify", target)
+    assert (code, err) == (0, "")
+    assert out.startswith(f"{target}: good (")
+    with rasterio.open(target, "r+", IGNORE_COG_LAYOUT_BREAK="YES") as dst:
+        pixels = dst.read()
+        pixels[0, 690, 590] ^= 1
+        dst.write(pixels)
+    code, out, err = tilemapper("verify", target, "--json")
+    assert code == 1
+    assert not json.loads(out)["ok"]
+    assert "error: " in err
+    with rasterio.open(city, "r+") as src:
+        src.write(255 - src.read())
+    code, _, err = tilemapper("verify", target)
+    assert code == 1
+    assert "is not the raster that was rendered" in err
+
+
+def test_verify_refuses_what_tilemapper_did_not_write(tilemapper, make_raster):
+    code, _, err = tilemapper("verify", make_raster(64, 64))
+    assert code == 1
+    assert "has no TILEMAPPER_PLAN tag" in err
+
+
+def test_rio_tilemap_is_the_same_command(make_raster, models, tmp_path):
+    city, target = make_raster(64, 64), tmp_path / "map.tif"
+    rio = Path(sys.executable).with_name("rio")
+    command = [str(rio), "tilemap", str(city), str(target), "--model", str(models / "constant")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (read_raster(target) == 200).all()
+    again = subprocess.run(command, capture_output=True, text=True)
+    assert again.returncode == 1
+    assert again.stderr.startswith("error: ")
+    assert len(again.stderr.splitlines()) == 1

@@ -1,0 +1,145 @@
+"""kill -9, SIGTERM and SIGINT at random moments: nothing wrong, nothing lost, same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import rasterio
+
+from tests.conftest import noise, read_raster, write_raster
+from tilemapper.render.staging import read_journal, staging_folder
+
+KILLS = 50
+
+
+@pytest.fixture(scope="module")
+def city(tmp_path_factory):
+    return write_raster(tmp_path_factory.mktemp("crash") / "city.tif", noise(1400, 1500))
+
+
+def start(city, target, model, *more):
+    command = [sys.executable, "-m", "tilemapper", "render", str(city), str(target)]
+    command += ["--model", str(model), "--block", "512", "--overwrite", *more]
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def kill_at_random(city, target, model, old, kills, seed):
+    """Starts renders and kills them; returns how many died, and how many blocks survived."""
+    chance = random.Random(seed)
+    begun = time.monotonic()
+    run = start(city, target, model)
+    assert run.communicate()[1] == ""
+    whole = time.monotonic() - begun
+    expected = hashlib.sha256(target.read_bytes()).hexdigest()
+    target.write_bytes(old)
+    died = survived = 0
+    while died < kills:
+        run = start(city, target, model)
+        time.sleep(chance.uniform(0.1, 1.0) * whole)
+        run.kill()
+        run.communicate()
+        if run.returncode == 0:
+            assert hashlib.sha256(target.read_bytes()).hexdigest() == expected
+            target.write_bytes(old)
+            continue
+        died += 1
+        survived += len(list(staging_folder(target).glob("blocks/r*")))
+        # Killed between the rename and the removal of the staging folder, the new map stands.
+        assert hashlib.sha256(target.read_bytes()).hexdigest() in (
+            expected,
+            hashlib.sha256(old).hexdigest(),
+        )
+    run = start(city, target, model)
+    assert run.communicate()[1] == ""
+    assert run.returncode == 0
+    assert hashlib.sha256(target.read_bytes()).hexdigest() == expected
+    assert sorted(path.name for path in target.parent.iterdir()) == [target.name]
+    return died, survived
+
+
+@pytest.mark.timeout(600)
+def test_a_few_kills_at_random_moments_cost_nothing_but_time(city, models, tmp_path):
+    died, _ = kill_at_random(city, tmp_path / "map.tif", models / "slow", b"old", 3, seed=1)
+    assert died == 3
+
+
+@pytest.mark.fault
+@pytest.mark.timeout(3600)
+def test_fifty_kills_at_random_moments_cost_nothing_but_time(city, models, tmp_path):
+    died, survived = kill_at_random(
+        city, tmp_path / "map.tif", models / "slow", b"old", KILLS, seed=2
+    )
+    assert died == KILLS
+    assert survived > 0
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "SIGINT"]
+)
+def test_a_signal_ends_it_soon_with_its_code_and_the_next_run_goes_on(
+    city, models, tmp_path, number, code
+):
+    target = tmp_path / "map.tif"
+    run = start(city, target, models / "slow", "-v")
+    deadline = time.monotonic() + 60
+    while not read_journal(staging_folder(target) / "journal"):
+        assert time.monotonic() < deadline
+        assert run.poll() is None
+        time.sleep(0.02)
+    run.send_signal(number)
+    asked = time.monotonic()
+    _, said = run.communicate(timeout=20)
+    assert time.monotonic() - asked < 10
+    assert run.returncode == code
+    assert said.splitlines()[-1].startswith("interrupted by signal")
+    assert "Traceback" not in said
+    assert not target.exists()
+    run = start(city, target, models / "slow")
+    out, said = run.communicate()
+    assert run.returncode == 0, said
+    assert "blocks stood already" in out
+    assert np.array_equal(read_raster(target), read_raster(city))
+
+
+def test_a_signal_in_the_first_moments_is_no_traceback(city, models, tmp_path):
+    run = start(city, tmp_path / "map.tif", models / "slow")
+    time.sleep(0.4)
+    run.send_signal(signal.SIGTERM)
+    _, said = run.communicate(timeout=20)
+    assert run.returncode in (143, -signal.SIGTERM)
+    assert "Traceback" not in said
+
+
+def test_a_truncated_source_leaves_nothing_under_the_final_name(models, tmp_path):
+    city = write_raster(tmp_path / "city.tif", noise(1400, 1500), tiled=True, blockysize=256)
+    data = city.read_bytes()
+    city.write_bytes(data[: len(data) * 2 // 3])
+    run = start(city, tmp_path / "map.tif", models / "identity")
+    _, said = run.communicate()
+    assert run.returncode == 1
+    assert said.startswith("error: ")
+    assert len(said.splitlines()) == 1
+    assert not (tmp_path / "map.tif").exists()
+
+
+def test_a_whole_source_renders_the_same_beside_it(city, models, tmp_path):
+    run = start(city, tmp_path / "map.tif", models / "identity", "--json")
+    out, said = run.communicate()
+    assert (run.returncode, said) == (0, "")
+    assert '"tiles":' in out
+    with rasterio.open(tmp_path / "map.tif") as dst:
+        assert dst.shape == (1400, 1500)

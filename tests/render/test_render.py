@@ -1,0 +1,323 @@
+"""`tilemapper.render` on rasters on disk: pixels, georeferencing, masks, COG, resume, refusals."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import zlib
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from rio_cogeo import cog_validate
+
+import tilemapper
+from tests.conftest import noise, read_raster, write_raster
+from tilemapper.errors import (
+    DiskFullError,
+    LockedError,
+    OptionError,
+    StagingError,
+    TargetError,
+)
+from tilemapper.render import staging as staging_module
+from tilemapper.render.render import render
+from tilemapper.render.staging import Receipt, locked, read_journal, staging_folder
+
+
+def digest(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (100, 300), (257, 1000), (1100, 700)])
+def test_an_identity_model_gives_the_source_back_as_a_valid_cog(
+    make_raster, models, tmp_path, height, width
+):
+    city, target = make_raster(height, width), tmp_path / "map.tif"
+    result = render(city, target, models / "identity")
+    assert np.array_equal(read_raster(target), read_raster(city))
+    assert cog_validate(target) == (True, [], [])
+    with rasterio.open(target) as dst, rasterio.open(city) as src:
+        assert dst.crs == src.crs
+        assert dst.transform == src.transform
+        assert [band.name for band in dst.colorinterp] == ["red", "green", "blue"]
+        assert dst.tags()["TILEMAPPER_MODEL"] == "identity"
+        assert dst.tags()["TIFFTAG_SOFTWARE"].startswith("tilemapper ")
+        assert "not surveyed" in dst.tags()["TILEMAPPER_NOTE"]
+        assert dst.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        assert dst.tags(ns="IMAGE_STRUCTURE")["COMPRESSION"] == "DEFLATE"
+    assert (result.height, result.width) == (height, width)
+    assert not staging_folder(target).exists()
+
+
+def test_the_package_itself_can_be_called(make_raster, models, tmp_path):
+    result = tilemapper.render(make_raster(64, 64), tmp_path / "map.tif", models / "constant")
+    assert (read_raster(tmp_path / "map.tif") == 200).all()
+    assert result.tiles == 1
+
+
+@pytest.mark.parametrize("overlap", [0, 64, 128])
+def test_the_same_bytes_for_any_block_and_batch(make_raster, models, tmp_path, overlap):
+    city = make_raster(600, 1100)
+    digests = set()
+    for block, batch in ((None, 8), (512, 8), (1024, 3)):
+        target = tmp_path / f"map-{block}-{batch}.tif"
+        render(city, target, models / "unet", block=block, batch_size=batch, overlap=overlap)
+        digests.add(digest(target))
+    assert len(digests) == 1
+
+
+def test_overviews_are_the_same_however_blocks_are_cut_and_leave_masked_pixels_out(
+    models, tmp_path
+):
+    pixels = np.full((3, 1500, 2100), 90, np.uint8)
+    mask = np.ones(pixels.shape[1:], bool)
+    mask[333:777, 101:999] = False
+    pixels[:, ~mask] = 255
+    city = write_raster(tmp_path / "city.tif", pixels, mask=mask)
+    render(city, tmp_path / "whole.tif", models / "identity")
+    render(city, tmp_path / "blocks.tif", models / "identity", block=512)
+    assert digest(tmp_path / "whole.tif") == digest(tmp_path / "blocks.tif")
+    with rasterio.open(tmp_path / "whole.tif") as dst:
+        assert dst.overviews(1) == [2, 4, 8]
+        assert np.array_equal(dst.dataset_mask() > 0, mask)
+        assert np.array_equal(dst.read(), pixels * mask)
+    with rasterio.open(tmp_path / "whole.tif", overview_level=2) as small:
+        kept = small.dataset_mask() > 0
+        assert (small.read()[:, kept] == 90).all()
+        assert not kept.all()
+    assert cog_validate(tmp_path / "whole.tif")[0]
+
+
+def test_wholly_masked_blocks_take_no_room_and_no_tile(models, tmp_path):
+    mask = np.zeros((1024, 3072), bool)
+    mask[:, :400] = True
+    city = write_raster(tmp_path / "city.tif", noise(1024, 3072), mask=mask)
+    result = render(city, tmp_path / "map.tif", models / "identity", block=512)
+    with rasterio.open(tmp_path / "map.tif") as dst:
+        assert np.array_equal(dst.dataset_mask() > 0, mask)
+    assert result.tiles < 60
+    assert (tmp_path / "map.tif").stat().st_size < 1.1 * 3 * 1024 * 400 * 4 / 3 + 20_000
+
+
+def test_rotated_and_south_up_grids_are_kept(models, tmp_path):
+    for name, transform in (
+        ("rotated", Affine(0.78, 0.45, 583000, 0.45, -0.78, 4507000)),
+        ("south-up", Affine(0.9, 0, 583000, 0, 0.9, 4507000)),
+    ):  # fmt: skip
+        city = write_raster(tmp_path / f"{name}.tif", noise(300, 280), transform=transform)
+        target = tmp_path / f"{name}-map.tif"
+        render(city, target, models / "identity")
+        assert np.array_equal(read_raster(target), read_raster(city))
+        with rasterio.open(target) as dst:
+            assert np.allclose(dst.transform[:6], transform[:6], rtol=1e-12)
+
+
+def test_a_palette_model_writes_its_colours_and_its_classes(make_raster, models, tmp_path):
+    city = make_raster(600, 700)
+    render(city, tmp_path / "map.tif", models / "classes", classes=tmp_path / "classes.tif")
+    expected = read_raster(city).argmax(axis=0)
+    colours = np.array([(232, 228, 224), (177, 209, 255), (255, 255, 255)], np.uint8)
+    assert np.array_equal(read_raster(tmp_path / "map.tif").transpose(1, 2, 0), colours[expected])
+    with rasterio.open(tmp_path / "classes.tif") as dst:
+        assert np.array_equal(dst.read(1), expected)
+        assert dst.colormap(1)[1] == (177, 209, 255, 255)
+        assert json.loads(dst.tags()["TILEMAPPER_CLASSES"]) == ["land", "water", "road"]
+    assert cog_validate(tmp_path / "classes.tif")[0]
+
+
+def test_classes_of_an_rgb_model_are_refused(make_raster, models, tmp_path):
+    with pytest.raises(OptionError, match="paints RGB and has no classes"):
+        render(
+            make_raster(64, 64), tmp_path / "m.tif", models / "identity", classes=tmp_path / "c.tif"
+        )
+
+
+@pytest.mark.parametrize(
+    ("driver", "options", "lossless"),
+    [
+        ("COG", {"COMPRESS": "ZSTD", "LEVEL": "3"}, True),
+        ("COG", {"COMPRESS": "LZW"}, True),
+        ("COG", {"COMPRESS": "JPEG", "QUALITY": "90"}, False),
+        ("COG", {"BLOCKSIZE": "256"}, True),
+        ("GTiff", {}, True),
+        ("GTiff", {"COMPRESS": "LZW", "TILED": "NO"}, True),
+    ],
+)
+def test_drivers_and_creation_options(make_raster, models, tmp_path, driver, options, lossless):
+    city, target = make_raster(700, 600), tmp_path / "map.tif"
+    render(city, target, models / "identity", driver=driver, creation_options=options)
+    if lossless:
+        assert np.array_equal(read_raster(target), read_raster(city))
+    with rasterio.open(target) as dst:
+        assert dst.tags()["TILEMAPPER_MODEL"] == "identity"
+        if "COMPRESS" in options:
+            assert dst.profile["compress"].upper().startswith(options["COMPRESS"][:4])
+    assert driver == "GTiff" or cog_validate(target)[0]
+
+
+def interrupted_render(city, target, models, monkeypatch, after=2):
+    """Ends a render by an error once ``after`` blocks are in the journal."""
+    real = staging_module.Staging.append
+
+    def append(self, receipt):
+        if len(self.done) >= after:
+            raise KeyboardInterrupt
+        real(self, receipt)
+
+    monkeypatch.setattr(staging_module.Staging, "append", append)
+    with pytest.raises(KeyboardInterrupt):
+        render(city, target, models / "unet", block=512)
+    monkeypatch.setattr(staging_module.Staging, "append", real)
+
+
+def test_the_same_command_resumes_and_ends_with_the_same_bytes(
+    make_raster, models, tmp_path, monkeypatch
+):
+    city, target = make_raster(1300, 1100), tmp_path / "map.tif"
+    render(city, tmp_path / "straight.tif", models / "unet", block=512)
+    interrupted_render(city, target, models, monkeypatch)
+    assert not target.exists()
+    result = render(city, target, models / "unet")
+    assert result.blocks_resumed == 2
+    assert result.blocks == 9
+    assert digest(target) == digest(tmp_path / "straight.tif")
+
+
+def test_a_torn_journal_line_and_a_damaged_block_are_rendered_again(
+    make_raster, models, tmp_path, monkeypatch
+):
+    city, target = make_raster(1300, 1100), tmp_path / "map.tif"
+    render(city, tmp_path / "straight.tif", models / "unet", block=512)
+    interrupted_render(city, target, models, monkeypatch, after=4)
+    folder = staging_folder(target)
+    journal = folder / "journal"
+    journal.write_bytes(journal.read_bytes()[:-9])
+    assert len(read_journal(journal)) == 3
+    tiles = next((folder / "blocks").glob("*/map.tiles"))
+    data = bytearray(tiles.read_bytes())
+    data[len(data) // 2] ^= 1
+    tiles.write_bytes(data)
+    result = render(city, target, models / "unet")
+    assert result.blocks_resumed in (2, 3)  # the torn block may be the damaged one
+    assert digest(target) == digest(tmp_path / "straight.tif")
+
+
+def test_other_options_are_refused_until_restart(make_raster, models, tmp_path, monkeypatch):
+    city, target = make_raster(1300, 1100), tmp_path / "map.tif"
+    interrupted_render(city, target, models, monkeypatch)
+    with pytest.raises(StagingError, match=r"with other overlap; .*--restart"):
+        render(city, target, models / "unet", overlap=96)
+    with pytest.raises(StagingError, match=r"with other model"):
+        render(city, target, models / "identity")
+    result = render(city, target, models / "unet", overlap=96, restart=True)
+    assert result.blocks_resumed == 0
+
+
+def test_an_existing_output_stays_until_the_end(make_raster, models, tmp_path, monkeypatch):
+    city, target = make_raster(1300, 1100), tmp_path / "map.tif"
+    target.write_bytes(b"old")
+    with pytest.raises(TargetError, match="exists already; give --overwrite"):
+        render(city, target, models / "identity")
+
+    def fail(*_args, **_kw):
+        assert target.read_bytes() == b"old"
+        raise StagingError("stop")
+
+    monkeypatch.setattr("tilemapper.render.finish._check", fail)
+    with pytest.raises(StagingError):
+        render(city, target, models / "identity", overwrite=True)
+    assert target.read_bytes() == b"old"
+    monkeypatch.undo()
+    render(city, target, models / "identity", overwrite=True)
+    assert np.array_equal(read_raster(target), read_raster(city))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["city.tif", "map.tif"]
+
+
+def test_a_second_run_on_the_same_output_is_told_to_wait(make_raster, models, tmp_path):
+    city, target = make_raster(64, 64), tmp_path / "map.tif"
+    with locked(target), pytest.raises(LockedError, match="another run is rendering it"):
+        render(city, target, models / "identity")
+    render(city, target, models / "identity")
+
+
+def test_the_source_is_never_the_output(make_raster, models, tmp_path):
+    city = make_raster(64, 64)
+    before = city.read_bytes()
+    link = tmp_path / "link.tif"
+    link.symlink_to(city)
+    hard = tmp_path / "hard.tif"
+    os.link(city, hard)
+    for target in (city, link, hard, tmp_path / "." / "city.tif"):
+        with pytest.raises(TargetError, match="is the source itself"):
+            render(city, target, models / "identity", overwrite=True)
+    assert city.read_bytes() == before
+
+
+def test_a_missing_folder_and_a_folder_as_output_are_refused(make_raster, models, tmp_path):
+    city = make_raster(64, 64)
+    with pytest.raises(TargetError, match="no such folder"):
+        render(city, tmp_path / "no" / "map.tif", models / "identity")
+    with pytest.raises(TargetError, match="is a folder"):
+        render(city, tmp_path, models / "identity", overwrite=True)
+
+
+def test_a_full_disk_keeps_finished_blocks(make_raster, models, tmp_path, monkeypatch):
+    city, target = make_raster(1300, 1100), tmp_path / "map.tif"
+    real, calls = os.fsync, []
+
+    def full(descriptor):
+        calls.append(descriptor)
+        if len(calls) > 25:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DiskFullError, match="No space left"):
+        render(city, target, models / "identity", block=512)
+    monkeypatch.undo()
+    assert not target.exists()
+    result = render(city, target, models / "identity", block=512)
+    assert result.blocks_resumed > 0
+    assert np.array_equal(read_raster(target), read_raster(city))
+
+
+def test_a_block_that_reads_back_otherwise_is_never_journalled(
+    make_raster, models, tmp_path, monkeypatch
+):
+    city, target = make_raster(300, 300), tmp_path / "map.tif"
+    monkeypatch.setattr(staging_module, "file_sha256", lambda _path: "0" * 64)
+    with pytest.raises(StagingError, match="reads back other than it was written"):
+        render(city, target, models / "identity")
+    assert not read_journal(staging_folder(target) / "journal")
+    assert not target.exists()
+
+
+def test_a_journal_line_needs_its_checksum(tmp_path):
+    body = json.dumps(asdict(Receipt("x", {}, {}, True, False, tiles=1))).encode()
+    good = b"%08x %s\n" % (zlib.crc32(body), body)
+    (tmp_path / "journal").write_bytes(
+        good + good.replace(b'"tiles": 1', b'"tiles": 2') + good[:40]
+    )
+    assert [receipt.tiles for receipt in read_journal(tmp_path / "journal")] == [1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"overlap": 50}, "overlap 50"),
+        ({"block": 500}, "--block 500: must be a multiple of 512"),
+        ({"batch_size": 0}, "--batch-size 0"),
+        ({"driver": "PNG"}, "--driver 'PNG'"),
+        ({"device": "tpu"}, "device 'tpu'"),
+        ({"precision": "fp8"}, "precision 'fp8'"),
+    ],
+)
+def test_options_that_cannot_be_used_are_refused(make_raster, models, tmp_path, options, message):
+    with pytest.raises(OptionError, match=message):
+        render(make_raster(64, 64), tmp_path / "map.tif", models / "identity", **options)
+    assert not staging_folder(tmp_path / "map.tif").exists()

@@ -1,0 +1,88 @@
+"""Imports point downwards only, and heavy modules stay where they belong."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "tilemapper"
+# what each package may import from; design: raster and networks at the bottom, cli on top
+MAY_IMPORT = {
+    "cli": {"archive", "report", "render", "training", "raster", "networks"},
+    "archive": {"render", "report", "raster", "networks"},
+    "report": {"raster", "networks"},
+    "render": {"raster", "networks"},
+    "training": {"raster", "networks"},
+    "networks": set(),
+    "raster": set(),
+}
+ONLY_IN = {
+    "click": {"cli"},
+    "tqdm": {"cli"},
+    "dask": {"render/cluster.py"},
+    "distributed": {"render/cluster.py"},
+}
+PURE = ("raster/lattice.py", "raster/blend.py", "raster/fill.py")
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    """Full names of all modules that a file imports, wherever in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
+
+
+@pytest.mark.parametrize("path", FILES, ids=relative)
+def test_imports_point_downwards_only(path):
+    room = relative(path).split("/")[0]
+    if room not in MAY_IMPORT:
+        return
+    reached = {name.split(".")[1] for name in imported(path) if name.startswith("tilemapper.")}
+    assert reached - {room, "errors", "__version__"} <= MAY_IMPORT[room]
+
+
+@pytest.mark.parametrize("path", FILES, ids=relative)
+def test_heavy_modules_stay_in_their_place(path):
+    tops = {name.split(".")[0] for name in imported(path)}
+    for module, places in ONLY_IN.items():
+        if module in tops:
+            assert {relative(path), relative(path).split("/")[0]} & places, module
+    if relative(path) in PURE:
+        assert not tops & {"torch", "rasterio"}
+
+
+def test_rasters_are_opened_in_two_rooms_only():
+    places = {
+        relative(path)
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "rasterio.open"
+    }
+    assert places
+    assert all(name.startswith("raster/") or name == "render/staging.py" for name in places)
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["import tilemapper", "import tilemapper.cli.main", "import tilemapper.cli.rio"],
+)
+def test_what_only_lists_commands_loads_nothing_heavy(code):
+    check = (
+        f"{code}; import sys; print([m for m in ('torch','dask','rasterio') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

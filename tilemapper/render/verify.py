@@ -1,0 +1,201 @@
+"""Whether a rendered map is what its tags say: layout, tags, mask, and blocks rendered again."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from rasterio.errors import RasterioError
+from rasterio.windows import Window
+from rio_cogeo.cogeo import cog_validate
+
+from tilemapper.errors import RasterError, TilemapperError
+from tilemapper.networks.model import Model, open_model
+from tilemapper.raster.encode import FILE_BLOCK
+from tilemapper.raster.identity import identity_of
+from tilemapper.raster.lattice import Block, Lattice
+from tilemapper.raster.opening import open_raster
+from tilemapper.raster.source import SourceView
+from tilemapper.raster.spec import SourceSpec
+from tilemapper.render.block import blend_rows, class_rows, grey_rows, predict_rows, read_tile_rows
+from tilemapper.render.engine import Engine, choose_device, default_batch, palette_of
+from tilemapper.render.render import CACHE_MB
+
+TAGS = ("TILEMAPPER_MODEL", "TILEMAPPER_MODEL_SHA256", "TILEMAPPER_PLAN", "TILEMAPPER_NOTE")
+
+
+@dataclass
+class Verdict:
+    """What was checked and what was found; ``ok`` when nothing was wrong."""
+
+    target: str
+    checked: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    blocks_rendered: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing was wrong."""
+        return not self.faults
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for ``--json``."""
+        return asdict(self) | {"ok": self.ok}
+
+    def note(self, what: str, *, good: bool, fault: str) -> None:
+        """Adds a check by its outcome."""
+        self.checked.append(what)
+        if not good:
+            self.faults.append(fault)
+
+
+def verify(
+    target: str | Path,
+    *,
+    model: str | Path | Model | None = None,
+    source: str | Path | None = None,
+    blocks: int = 4,
+    seed: int = 0,
+    device: str = "auto",
+    tick: Callable[[int], None] | None = None,
+) -> Verdict:
+    """Checks a rendered map; see the fields of the result.
+
+    Args:
+        target: the map.
+        model: the model it was rendered with, when it is not found by the name in its tags.
+        source: its source, when it lies elsewhere now.
+        blocks: file blocks of 512 px to render again and compare, chosen by ``seed``; 0 for none.
+        seed: of the choice.
+        device: to render on; the map's own kind of device gives the same bytes.
+        tick: called with the number of file blocks done since the last call.
+
+    Raises:
+        RasterError: the map cannot be opened, or was not written by tilemapper.
+        ModelError, RasterError: model or source are missing, or are not those of the map.
+    """
+    verdict = Verdict(str(target))
+    with open_raster(str(target)) as dst:
+        tags = dst.tags()
+        missing = [name for name in TAGS if name not in tags]
+        if "TILEMAPPER_PLAN" in missing:
+            raise RasterError(
+                f"{target}: has no TILEMAPPER_PLAN tag, so tilemapper did not render it; verify "
+                "works on its outputs only"
+            )
+        plan = json.loads(tags["TILEMAPPER_PLAN"])
+        verdict.note("tags", good=not missing, fault=f"tags are missing: {', '.join(missing)}")
+        spec = _source(plan, source)
+        verdict.note(
+            "size",
+            good=(dst.height, dst.width) == (spec.height, spec.width),
+            fault=f"{dst.width} x {dst.height} px found, {spec.width} x {spec.height} planned",
+        )
+        verdict.note(
+            "georeferencing",
+            good=np.allclose(dst.transform[:6], spec.transform[:6], rtol=1e-9)
+            and (dst.crs is None) == (spec.crs_wkt is None),
+            fault="CRS or transform are not those of the plan",
+        )
+        _check_cog(verdict, target)
+        _check_pixels(verdict, dst)
+        if blocks and verdict.ok:
+            opened = _model(tags, model)
+            with rasterio.Env(GDAL_CACHEMAX=CACHE_MB), SourceView(spec) as view:
+                engine = _engine(opened, plan, device)
+                for block in _choose(spec, blocks, seed):
+                    same = _same(dst, view, spec, engine, plan, block)
+                    verdict.note(
+                        block.name, good=same, fault=f"block {block.name} renders otherwise"
+                    )
+                    verdict.blocks_rendered += 1
+                    if tick is not None:
+                        tick(1)
+    return verdict
+
+
+def _check_cog(verdict: Verdict, target: str | Path) -> None:
+    valid, errors, _ = cog_validate(str(target), quiet=True)
+    verdict.note("cloud optimized", good=valid, fault=f"no valid COG: {'; '.join(errors)}")
+
+
+def _check_pixels(verdict: Verdict, dst: Any) -> None:
+    """Decodes every file block, mask included: DEFLATE finds most damage by its own checksum."""
+    fault = ""
+    for row in range(0, dst.height, FILE_BLOCK):
+        window = Window(0, row, dst.width, min(FILE_BLOCK, dst.height - row))
+        try:
+            dst.read(window=window)
+            dst.dataset_mask(window=window)
+        except RasterioError as error:
+            fault = f"pixels of rows {row} to {row + FILE_BLOCK - 1} cannot be read ({error})"
+            break
+    verdict.note("pixels", good=not fault, fault=fault)
+
+
+def _source(plan: dict[str, Any], moved: str | Path | None) -> SourceSpec:
+    """The source as the map's plan has it, checked to be the same file still."""
+    values = dict(plan["source"], notices=())
+    if moved is not None:
+        values["path"] = str(moved)
+    spec = SourceSpec.from_json(values)
+    with open_raster(spec.path, allow_drivers=(spec.driver,)) as src:
+        found = identity_of(spec.path, src)
+    # A copy has another date: what counts is its size and its bytes.
+    changed = [
+        key for key in spec.identity if key != "mtime_ns" and found.get(key) != spec.identity[key]
+    ]
+    if changed:
+        raise RasterError(
+            f"{spec.path}: is not the raster that was rendered ({', '.join(changed)} differ); "
+            "name the right one with --source"
+        )
+    return spec
+
+
+def _model(tags: dict[str, str], named: str | Path | Model | None) -> Model:
+    model = named if isinstance(named, Model) else open_model(named or tags["TILEMAPPER_MODEL"])
+    if model.card.digest != tags["TILEMAPPER_MODEL_SHA256"]:
+        raise TilemapperError(
+            f"{model.folder}: is not the model that the map was rendered with (sha256 "
+            f"{model.card.digest[:12]} found, {tags['TILEMAPPER_MODEL_SHA256'][:12]} needed); name "
+            "the right one with --model"
+        )
+    return model
+
+
+def _engine(model: Model, plan: dict[str, Any], device: str) -> Engine:
+    device = choose_device(plan["device"] if device == "auto" else device)
+    return Engine(
+        model, device=device, precision=plan["precision"], batch_size=default_batch(device)
+    )
+
+
+def _choose(spec: SourceSpec, count: int, seed: int) -> list[Block]:
+    """File blocks at random, the last one always among them: edges are where errors live."""
+    blocks = Lattice(spec.height, spec.width).blocks(FILE_BLOCK)
+    chosen = random.Random(seed).sample(blocks[:-1], min(count - 1, len(blocks) - 1))
+    return [*chosen, blocks[-1]]
+
+
+def _same(
+    dst: Any, view: SourceView, spec: SourceSpec, engine: Engine, plan: dict[str, Any], block: Block
+) -> bool:
+    lattice = Lattice(spec.height, spec.width, plan["overlap"], plan["tile"])
+    tiles = read_tile_rows(view, lattice, block, spec.fill)
+    rows = list(blend_rows(predict_rows(tiles, engine), lattice, block))
+    keep = np.concatenate([part.keep for part in rows])
+    if engine.is_palette:
+        classes = np.concatenate([class_rows(part) for part in rows])
+        pixels = palette_of(engine.model)[classes].transpose(2, 0, 1) * keep
+    else:
+        pixels = np.concatenate([grey_rows(part) for part in rows], axis=1)
+    window = Window(col_off=block.col, row_off=block.row, width=block.width, height=block.height)
+    kept = dst.dataset_mask(window=window) > 0
+    return np.array_equal(kept, keep) and np.array_equal(dst.read(window=window) * kept, pixels)
