@@ -42,7 +42,7 @@ class Painter:
             min(height, 2048) * dice.number(0.27, 0.4),
         )
         self.plan = Plan(seed, anchor)
-        self._textures = Textures(seed)
+        self._textures = _textures(seed)
         self._colours = tones.colour_table()
         self._map = tones.map_table()
         self._sheets: _Kept[Sheet] = _Kept(_SHEETS)
@@ -127,6 +127,11 @@ def _pieces(start: int, length: int) -> list[tuple[int, int]]:
     """Parts of [start, start + length) that no multiple of PIECE divides."""
     borders = list(range(start - start % PIECE + PIECE, start + length, PIECE))
     return list(zip([start, *borders], [*borders, start + length], strict=True))
+
+
+@functools.lru_cache(maxsize=2)
+def _textures(seed: int) -> Textures:
+    return Textures(seed)
 
 
 @functools.lru_cache(maxsize=4)

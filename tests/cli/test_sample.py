@@ -1,0 +1,59 @@
+"""``tilemapper sample``: what it writes, prints and refuses."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import rasterio
+
+from tilemapper.cli.main import cli, run
+
+
+def sample(*args: object) -> int:
+    return run(cli, ["sample", *map(str, args)])
+
+
+def test_it_writes_city_and_map_and_says_so_in_one_line(tmp_path, capsys):
+    city, truth = tmp_path / "city.tif", tmp_path / "map.tif"
+    assert sample(city, "--truth", truth, "--size", "60x40", "--seed", 3) == 0
+    out = capsys.readouterr().out
+    assert out.count("\n") == 1
+    assert str(city) in out and str(truth) in out and "60 x 40 px" in out and out.endswith(" s\n")
+    for path in (city, truth):
+        with rasterio.open(path) as src:
+            assert (src.width, src.height) == (60, 40)
+
+
+def test_json_is_one_object(tmp_path, capsys):
+    city = tmp_path / "city.tif"
+    assert sample(city, "--size", 33, "--json") == 0
+    captured = capsys.readouterr()
+    summary = json.loads(captured.out)
+    assert summary["city"] == str(city) and summary["truth"] is None
+    assert (summary["height"], summary["width"], summary["seed"]) == (33, 33, 0)
+    assert summary["seconds"] > 0 and captured.err == ""
+
+
+def test_the_size_may_come_from_the_environment(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("TILEMAPPER_SAMPLE_SIZE", "21x12")
+    assert run(cli, ["sample", str(tmp_path / "c.tif")], auto_envvar_prefix="TILEMAPPER") == 0
+    assert "21 x 12 px" in capsys.readouterr().out
+
+
+def test_an_existing_output_is_refused_in_one_line(tmp_path, capsys):
+    city = tmp_path / "city.tif"
+    city.write_bytes(b"mine")
+    assert sample(city, "--size", 9) == 1
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: {city}: exists already") and err.count("\n") == 1
+    assert city.read_bytes() == b"mine"
+    assert sample(city, "--size", 9, "--overwrite") == 0
+    assert city.read_bytes() != b"mine"
+
+
+@pytest.mark.parametrize("size", ["0", "axb", "1x2x3", "-5", "", "10x", "99999999"])
+def test_impossible_sizes_are_usage_errors(tmp_path, capsys, size):
+    assert sample(tmp_path / "c.tif", "--size", size) == 2
+    assert capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
