@@ -6,8 +6,9 @@
 FOLDER is $TILEMAPPER_TEST_DATA/rasters if it is not given. Without --command each raster is
 inspected and read in strips (the source view alone); with it, `tilemapper COMMAND RASTER OUT` runs.
 Each runs in a process of its own, 60 s at most. It may end well, or with one line on stderr;
-anything else (a traceback, a signal, the time limit, more than 1 GB beyond the interpreter's own,
-or an output left behind by a failure) is a defect, and the program then ends with 1.
+anything else (a traceback, a signal, the time limit, more than 1 GB beyond this program's own, an
+output that is no valid COG, or one left behind by a failure) is a defect, and the program then ends
+with 1.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -80,7 +82,9 @@ def run_one(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         log.seek(0)
         lines = log.read().decode(errors="replace").strip().splitlines()
         said = output.read_text(errors="replace").strip().splitlines()
-        left = (Path(folder) / "out.tif").exists()
+        out = Path(folder) / "out.tif"
+        left = code != 0 and out.exists()
+        complaint = _complaint(out) if code == 0 and arguments.command else ""
     notices = [line for line in lines if line.startswith(("notice: ", "warning: "))]
     errors = [line for line in lines if line not in notices]
     row = {
@@ -92,7 +96,27 @@ def run_one(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         "said": errors[-1] if code and errors else (said[-1] if said else ""),
         "notices": notices,
     }
+    if complaint:
+        return row | {"outcome": "DEFECT: output", "said": complaint}
     return row | {"outcome": _outcome(code, errors, timed_out, left, peak_bytes)}
+
+
+def _complaint(out: Path) -> str:
+    """What is wrong with an output; nothing if it is a valid COG that reads to the end."""
+    import rasterio
+    from rasterio.errors import NotGeoreferencedWarning, RasterioError
+    from rio_cogeo.cogeo import cog_validate
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            valid, faults, _ = cog_validate(out, quiet=True)
+            with rasterio.open(out) as src:
+                for _, window in src.block_windows(1):
+                    src.read(window=window)
+    except (RasterioError, OSError) as error:
+        return f"output cannot be read: {error}"
+    return "" if valid else f"output is no valid COG: {'; '.join(faults)}"
 
 
 def _wait(child: subprocess.Popen[bytes]) -> tuple[int, int, bool]:

@@ -145,6 +145,11 @@ def test_nodata_that_no_pixel_can_have_is_ignored(tmp_path: Path):
     assert valid.all() and spec.nodata is None and "-9999" in spec.notices[0]
 
 
+def test_a_nodata_value_beyond_the_type_is_ignored_in_floats(tmp_path: Path):
+    _, _, valid = read(write_raster(tmp_path / "a.tif", city(dtype="float32")), nodata=-1.7e308)
+    assert valid.all()
+
+
 @pytest.mark.parametrize("declared", [None, np.nan, -9999.0])
 def test_nan_infinity_and_a_missing_band_are_invalid_in_floats(tmp_path: Path, declared):
     pixels = city(dtype="float32")

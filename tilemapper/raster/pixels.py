@@ -123,6 +123,8 @@ class Pixels:
         here = np.zeros(bands.shape, bool)
         for band, value, out in zip(bands, nodata, here, strict=True):
             if value is not None:
-                np.equal(band, bands.dtype.type(value), out=out)
+                with np.errstate(over="ignore"):  # beyond the type: infinity, which is invalid too
+                    stored = bands.dtype.type(value)
+                np.equal(band, stored, out=out)
         together = np.logical_or if bands.dtype.kind == "f" else np.logical_and
         return together.reduce(here, axis=0)  # type: ignore[no-any-return]
