@@ -144,7 +144,8 @@ def save_model(folder: Path, card: ModelCard, generator: nn.Module, readme: str)
     except OSError as error:
         kind = DiskFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else TargetError
         raise kind(
-            f"{folder}: cannot be written ({error.strerror}); nothing was changed"
+            f"{folder}: cannot be written ({error.strerror}), a model that was there is whole; "
+            "make room or save it elsewhere"
         ) from error
     if replacing:
         for old in folder.glob("generator*.safetensors"):
