@@ -5,7 +5,7 @@
 
 FOLDER is $TILEMAPPER_TEST_DATA/rasters if it is not given. Without --command each raster is
 inspected and read in strips (the source view alone); with it, `tilemapper COMMAND RASTER OUT` runs.
-Each runs in a process of its own, 60 s at most. It may end well, or with one line on stderr;
+Each runs in a process of its own, 60 s at most (--timeout). It may end well, or with one line on stderr;
 anything else (a traceback, a signal, the time limit, more than 1 GB beyond this program's own, an
 output that is no valid COG, or one left behind by a failure) is a defect, and the program then ends
 with 1.
@@ -26,7 +26,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-TIMEOUT_S = 60
 MAX_BYTES = 10**9
 SIDECARS = (".ovr", ".msk", ".csv", ".json", ".xml", ".md", ".txt", ".wld", ".tfw")
 STRIP_ROWS = 192
@@ -78,7 +77,7 @@ def run_one(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
             child = subprocess.Popen(
                 action(path, arguments, folder), stdout=stdout, stderr=log, cwd=folder
             )
-        code, peak_bytes, timed_out = _wait(child)
+        code, peak_bytes, timed_out = _wait(child, arguments.timeout)
         log.seek(0)
         lines = log.read().decode(errors="replace").strip().splitlines()
         said = output.read_text(errors="replace").strip().splitlines()
@@ -119,9 +118,9 @@ def _complaint(out: Path) -> str:
     return "" if valid else f"output is no valid COG: {'; '.join(faults)}"
 
 
-def _wait(child: subprocess.Popen[bytes]) -> tuple[int, int, bool]:
+def _wait(child: subprocess.Popen[bytes], timeout_s: float) -> tuple[int, int, bool]:
     """Exit code, peak memory in bytes, and whether the time ran out."""
-    deadline = time.monotonic() + TIMEOUT_S
+    deadline = time.monotonic() + timeout_s
     timed_out = False
     while True:
         pid, status, usage = os.wait4(child.pid, os.WNOHANG)
@@ -171,6 +170,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--bidx", help="bands, such as 1,1,1")
     parser.add_argument("--gsd", help="auto, native or metres")
     parser.add_argument("--allow-driver", action="append", default=[])
+    parser.add_argument("--timeout", type=float, default=60, help="seconds a raster may take")
     parser.add_argument("--read", help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     if arguments.read:

@@ -16,7 +16,8 @@ class SourceOptions:
 
     gsd: "auto", "native" or metres. bidx: red, green, blue band, counted from 1. nodata replaces
     the declared one. scale: the values that become 0 and 255. bounds: left, bottom, right, top in
-    the units of the output grid, which are pixels (col, row) without georeferencing. mask: path of a GeoJSON file whose polygons limit the work.
+    the units of the output grid; without georeferencing these are pixels, (col, row). mask: path
+    of a GeoJSON file whose polygons limit the work.
 
     Raises:
         OptionError: a value makes no sense for any raster.
