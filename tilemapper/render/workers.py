@@ -1,8 +1,4 @@
-"""What a worker of a cluster does: look around, take a model, render a block.
-
-Nothing here knows how orders arrive: `tilemapper.render.cluster` brings them. A process renders
-one block at a time and keeps its engine and its source open from one block to the next.
-"""
+"""What client and workers of a cluster agree on: the order, whether all fits, what travels."""
 
 from __future__ import annotations
 
@@ -11,33 +7,25 @@ import os
 import secrets
 import shutil
 import tempfile
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
 
 from tilemapper.errors import DeviceError, ModelError, RasterError, StagingError, TilemapperError
 from tilemapper.networks.card import CARD_NAME
 from tilemapper.networks.model import Model, open_model
 from tilemapper.raster.atomic import fsync_folder, writing_failed
-from tilemapper.raster.lattice import Block
 from tilemapper.raster.source import SourceView
-from tilemapper.render.engine import Engine, choose_device
+from tilemapper.render.engine import choose_device
 from tilemapper.render.plan import Plan
-from tilemapper.render.render import CACHE_MB, engine_of, render_block
+from tilemapper.render.render import CACHE_MB
 from tilemapper.render.staging import Receipt, file_sha256, publish
 
 # What must be the same on all machines for the same bytes.
 PACKAGES = ("tilemapper", "torch", "numpy", "rasterio", "distributed")
 
-Beat = Callable[[int], None]
 Files = dict[str, bytes]
 
 
@@ -96,7 +84,7 @@ def examine(order: Order) -> Look:
         faults.append(f"cannot take part: {error}")
     model = None
     with contextlib.suppress(TilemapperError):
-        model = _model_of(order)
+        model = model_of(order)
     return Look(tuple(faults), _shares_folder(order), model is not None)
 
 
@@ -140,7 +128,12 @@ def take_model(digest: str, files: Files, scratch: Path) -> None:
     _SENT[digest] = model
 
 
-def _model_of(order: Order) -> Model:
+def model_of(order: Order) -> Model:
+    """The order's model, as it was sent here or from its folder.
+
+    Raises:
+        ModelError: neither is here, or the folder holds another model.
+    """
     digest = order.plan.model_digest
     if digest in _SENT:
         return _SENT[digest]
@@ -150,111 +143,6 @@ def _model_of(order: Order) -> Model:
     if model.card.weights and not (model.folder / model.card.weights).is_file():
         raise ModelError(f"{model.folder}: the weights are missing; send the model")
     return model
-
-
-class _Desk:
-    """What a worker keeps between blocks: the last engine and the last source. One for a process.
-
-    Tasks may come in several threads, but a device and a file handle serve one at a time.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._engine: tuple[Any, Engine] | None = None
-        self._view: tuple[Any, SourceView] | None = None
-
-    @contextlib.contextmanager
-    def open(self, order: Order, beat: Beat) -> Iterator[tuple[Engine, SourceView]]:
-        """Engine and source of an order; ``beat`` is called at each step of opening them."""
-        with self._lock:
-            beat(0)
-            try:
-                yield self._engine_of(order, beat), self._view_of(order, beat)
-            except BaseException:
-                self.clear()
-                raise
-
-    def _engine_of(self, order: Order, beat: Beat) -> Engine:
-        plan = order.plan
-        key = (plan.model_digest, plan.device, plan.precision, plan.batch_size)
-        if self._engine is None or self._engine[0] != key:
-            self._engine = None
-            if order.threads:
-                torch.set_num_threads(order.threads)
-            self._engine = key, engine_of(plan, _model_of(order))
-            beat(0)
-        return self._engine[1]
-
-    def _view_of(self, order: Order, beat: Beat) -> SourceView:
-        if self._view is None or self._view[0] != order.key:
-            self._close_view()
-            os.environ.setdefault("GDAL_CACHEMAX", str(CACHE_MB))
-            self._view = order.key, SourceView(order.plan.source)
-            beat(0)
-        return self._view[1]
-
-    def _close_view(self) -> None:
-        if self._view is not None:
-            self._view[1].close()
-            self._view = None
-
-    def clear(self) -> None:
-        """Drops both: after an error neither is trusted."""
-        self._close_view()
-        self._engine = None
-
-
-_DESK = _Desk()
-
-
-class _BeatingView:
-    """A source that says with every read that it is alive: masked regions have no tiles to count."""
-
-    def __init__(self, view: SourceView, beat: Beat) -> None:
-        self._view, self._beat = view, beat
-
-    def read(
-        self, *, row: int, col: int, height: int, width: int
-    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        self._beat(0)
-        return self._view.read(row=row, col=col, height=height, width=width)
-
-    def wanted(self, *, row: int, col: int, height: int, width: int) -> NDArray[np.bool_] | None:
-        return self._view.wanted(row=row, col=col, height=height, width=width)
-
-
-def render_here(
-    order: Order, block: Block, beat: Beat, *, carry: bool, scratch: Path | None = None
-) -> tuple[Receipt, Files]:
-    """Renders a block in this process.
-
-    Args:
-        order: of which render.
-        block: which part of it.
-        beat: called with the number of tiles done since the last call, 0 as a sign of life.
-        carry: the client's folder is not here: the block's files are returned.
-        scratch: where they are written on the way; the system's temporary folder if None.
-
-    Returns:
-        The receipt, and the files of the block's folder if ``carry``, else none.
-    """
-    try:
-        with _DESK.open(order, beat) as (engine, view):
-            beating = _BeatingView(view, beat)
-            if not carry:
-                receipt = render_block(order.plan, block, beating, engine, order.folder, beat)
-                return receipt, {}
-            if scratch is not None:
-                scratch.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=scratch) as folder:
-                receipt = render_block(order.plan, block, beating, engine, Path(folder), beat)
-                parts = (Path(folder) / block.name).iterdir()
-                return receipt, {path.name: path.read_bytes() for path in parts}
-    except RuntimeError as error:
-        if "CUDA error" in str(error):
-            # A broken CUDA context never heals: this process ends once its error has been sent.
-            threading.Timer(1.0, os._exit, (1,)).start()
-        raise
 
 
 def stage_files(folder: Path, receipt: Receipt, files: Files) -> None:

@@ -1,0 +1,129 @@
+"""Where a worker renders: engine and source stay open from one block to the next."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tilemapper.raster.lattice import Block
+from tilemapper.raster.source import SourceView
+from tilemapper.render.engine import Engine
+from tilemapper.render.render import CACHE_MB, engine_of, render_block
+from tilemapper.render.staging import Receipt
+from tilemapper.render.workers import Files, Order, model_of
+
+Beat = Callable[[int], None]
+
+
+class _Desk:
+    """What a worker keeps between blocks: the last engine and the last source. One for a process.
+
+    Tasks may come in several threads, but a device and a file handle serve one at a time.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._engine: tuple[Any, Engine] | None = None
+        self._view: tuple[Any, SourceView] | None = None
+
+    @contextlib.contextmanager
+    def open(self, order: Order, beat: Beat) -> Iterator[tuple[Engine, SourceView]]:
+        """Engine and source of an order; ``beat`` is called at each step of opening them."""
+        with self._lock:
+            beat(0)
+            try:
+                yield self._engine_of(order, beat), self._view_of(order, beat)
+            except BaseException:
+                self.clear()
+                raise
+
+    def _engine_of(self, order: Order, beat: Beat) -> Engine:
+        plan = order.plan
+        key = (plan.model_digest, plan.device, plan.precision, plan.batch_size)
+        if self._engine is None or self._engine[0] != key:
+            self._engine = None
+            if order.threads:
+                torch.set_num_threads(order.threads)
+            self._engine = key, engine_of(plan, model_of(order))
+            beat(0)
+        return self._engine[1]
+
+    def _view_of(self, order: Order, beat: Beat) -> SourceView:
+        if self._view is None or self._view[0] != order.key:
+            self._close_view()
+            os.environ.setdefault("GDAL_CACHEMAX", str(CACHE_MB))
+            self._view = order.key, SourceView(order.plan.source)
+            beat(0)
+        return self._view[1]
+
+    def _close_view(self) -> None:
+        if self._view is not None:
+            self._view[1].close()
+            self._view = None
+
+    def clear(self) -> None:
+        """Drops both: after an error neither is trusted."""
+        self._close_view()
+        self._engine = None
+
+
+_DESK = _Desk()
+
+
+class _BeatingView:
+    """A source that says with every read that it is alive: masked parts have no tiles to count."""
+
+    def __init__(self, view: SourceView, beat: Beat) -> None:
+        self._view, self._beat = view, beat
+
+    def read(
+        self, *, row: int, col: int, height: int, width: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        self._beat(0)
+        return self._view.read(row=row, col=col, height=height, width=width)
+
+    def wanted(self, *, row: int, col: int, height: int, width: int) -> NDArray[np.bool_] | None:
+        return self._view.wanted(row=row, col=col, height=height, width=width)
+
+
+def render_here(
+    order: Order, block: Block, beat: Beat, *, carry: bool, scratch: Path | None = None
+) -> tuple[Receipt, Files]:
+    """Renders a block in this process.
+
+    Args:
+        order: of which render.
+        block: which part of it.
+        beat: called with the number of tiles done since the last call, 0 as a sign of life.
+        carry: the client's folder is not here: the block's files are returned.
+        scratch: where they are written on the way; the system's temporary folder if None.
+
+    Returns:
+        The receipt, and the files of the block's folder if ``carry``, else none.
+    """
+    try:
+        with _DESK.open(order, beat) as (engine, view):
+            beating = _BeatingView(view, beat)
+            if not carry:
+                receipt = render_block(order.plan, block, beating, engine, order.folder, beat)
+                return receipt, {}
+            if scratch is not None:
+                scratch.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=scratch) as folder:
+                receipt = render_block(order.plan, block, beating, engine, Path(folder), beat)
+                parts = (Path(folder) / block.name).iterdir()
+                return receipt, {path.name: path.read_bytes() for path in parts}
+    except RuntimeError as error:
+        if "CUDA error" in str(error):
+            # A broken CUDA context never heals: this process ends once its error has been sent.
+            threading.Timer(1.0, os._exit, (1,)).start()
+        raise

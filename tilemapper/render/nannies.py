@@ -1,0 +1,77 @@
+"""Worker processes of our own: kept alive, killed at the end, and quiet.
+
+dask's classes are handed in: this knows how they behave, `tilemapper.render.cluster` imports them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+
+class OwnWorkers:
+    """Worker processes of this one, each watched by a nanny that starts it again if it dies.
+
+    Attributes:
+        cluster: dask's cluster of them, once it stands.
+    """
+
+    def __init__(self, nanny: Callable[..., Any]) -> None:
+        self.cluster: Any = None
+        self._class, self._nannies = nanny, list[Any]()
+        self._dead_s: dict[int, float] = {}
+
+    def nanny(self, *arguments: Any, **options: Any) -> Any:
+        """Makes a nanny; given to dask as the class of its workers."""
+        self._nannies.append(self._class(*arguments, **options))
+        return self._nannies[-1]
+
+    def revive(self) -> None:
+        """Starts workers that died while they were started: dask leaves them dead."""
+        for index, nanny in enumerate(self._nannies):
+            if nanny.status.name != "running" or nanny.is_alive():
+                self._dead_s.pop(index, None)
+            elif time.monotonic() - self._dead_s.setdefault(index, time.monotonic()) > 5:
+                del self._dead_s[index]
+                self.cluster.loop.add_callback(nanny.instantiate)
+
+    def kill(self, address: str) -> None:
+        """Kills one worker; its nanny starts another."""
+        for nanny in self._nannies:
+            if nanny.worker_address == address and nanny.pid:
+                os.kill(nanny.pid, signal.SIGKILL)
+
+    def end(self) -> None:
+        """Kills all workers and closes the cluster. Blocks are whole or not there: none is lost."""
+        for nanny in self._nannies:
+            nanny.close_gracefully()
+            if nanny.pid:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(nanny.pid, signal.SIGKILL)
+        if self.cluster is not None:
+            with contextlib.suppress(TimeoutError):
+                self.cluster.close(timeout=5)
+
+
+@contextlib.contextmanager
+def quiet_dask() -> Iterator[None]:
+    """Keeps dask's own talk off stderr: what a user must know is said in one line of ours."""
+    families = ("distributed", "tornado", "bokeh", "asyncio")
+    names = [name for name in logging.root.manager.loggerDict if name.startswith(families)]
+    levels = {name: logging.getLogger(name).level for name in names}
+    with warnings.catch_warnings():
+        for family in families:
+            warnings.filterwarnings("ignore", module=family)
+        for name in names:
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+        try:
+            yield
+        finally:
+            for name, level in levels.items():
+                logging.getLogger(name).setLevel(level)
