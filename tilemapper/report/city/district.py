@@ -8,9 +8,10 @@ from tilemapper.report.city import tones
 from tilemapper.report.city.blocks import paint_block, scatter
 from tilemapper.report.city.canvas import Canvas, Sheet
 from tilemapper.report.city.dice import Dice
+from tilemapper.report.city.lines import UNIT
 from tilemapper.report.city.motorway import HALF, INTERCHANGE
 from tilemapper.report.city.park import paint_park
-from tilemapper.report.city.plan import RIVERSIDE, UNIT, District, Plan
+from tilemapper.report.city.plan import RIVERSIDE, District, Plan
 from tilemapper.report.city.room import ROOM_STEP, Block, Room
 
 MARGIN = 16  # pixels around the cell, so that no window reads beside the sheet

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tilemapper.report.city.plan import UNIT, Family, Plan
+from tilemapper.report.city.lines import UNIT, Family
+from tilemapper.report.city.plan import Plan
 
 
 class Beside(NamedTuple):

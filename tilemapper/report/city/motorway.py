@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from tilemapper.report.city import tones
 from tilemapper.report.city.canvas import Canvas
 from tilemapper.report.city.dice import Dice
-from tilemapper.report.city.plan import UNIT, Family, Plan
+from tilemapper.report.city.lines import UNIT, Family
+from tilemapper.report.city.plan import Plan
 
 STRETCH = 2048  # pixels along the motorway in one sheet
 HALF = 57  # pixels from the middle to the outer edge of the side roads
