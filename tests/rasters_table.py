@@ -5,10 +5,10 @@
 
 FOLDER is $TILEMAPPER_TEST_DATA/rasters if it is not given. Without --command each raster is
 inspected and read in strips (the source view alone); with it, `tilemapper COMMAND RASTER OUT` runs.
-Each runs in a process of its own, 60 s at most (--timeout). It may end well, or with one line on stderr;
-anything else (a traceback, a signal, the time limit, more than 1 GB beyond this program's own, an
-output that is no valid COG, or one left behind by a failure) is a defect, and the program then ends
-with 1.
+Each runs in a process of its own, 60 s at most (--timeout). It may end well, or with one line on
+stderr. Anything else is a defect, and the program then ends with 1: a traceback, a signal, the time
+limit, more than 1 GB beyond this program's own, an output that is no valid COG, an output left
+behind by a failure.
 """
 
 from __future__ import annotations

@@ -60,6 +60,12 @@ def test_a_gradient_keeps_its_place(step: float):
     assert np.abs(rgb[1, middle, inner] - 2 * centres[inner]).max() <= 1
 
 
+def test_a_pixel_is_valid_from_half_of_its_area_on():
+    valid = np.array([[1, 0, 1, 1, 1, 1, 0, 0], [0, 0, 0, 0, 1, 0, 0, 0]], bool)
+    _, there = resample(np.full((3, 2, 8), 9, np.uint8), 2.0, valid=valid)
+    assert_array_equal(there, [[False, True, True, False]])
+
+
 def test_fine_stripes_vanish_when_they_shrink_instead_of_turning_into_coarse_ones():
     pixels = np.zeros((3, 120, 120), np.uint8)
     pixels[:, :, ::2] = 200

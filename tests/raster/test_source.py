@@ -128,6 +128,16 @@ def test_internal_and_external_masks_say_what_is_valid(tmp_path: Path, internal:
     assert spec.mask
 
 
+def test_a_mask_overrules_the_declared_nodata_and_joins_the_asked(tmp_path: Path):
+    pixels, mask = city(), np.ones((90, 130), bool)
+    pixels[:, 10:20], mask[:5] = 0, False
+    path = write_raster(tmp_path / "a.tif", pixels, mask=mask, nodata=0)
+    assert_array_equal(read(path)[2], mask)
+    asked = mask.copy()
+    asked[10:20] = False
+    assert_array_equal(read(path, nodata=0)[2], asked)
+
+
 def test_nodata_in_all_three_bands_is_invalid_and_in_one_is_a_dark_colour(tmp_path: Path):
     pixels = city()
     pixels[:, 3:9] = 0
@@ -227,10 +237,11 @@ def test_resampling_keeps_corner_and_rotation(tmp_path: Path):
     assert any("m to 0.9 m a pixel, 90 x 130 to 30 x 43 px" in notice for notice in spec.notices)
 
 
-def test_masked_black_leaves_no_dark_fringe(tmp_path: Path):
+@pytest.mark.parametrize("hidden", [0, 255])
+def test_masked_pixels_leave_no_fringe(tmp_path: Path, hidden: int):
     pixels = np.full((3, 90, 90), 200, np.uint8)
     mask = np.ones((90, 90), bool)
-    mask[:, :40], pixels[:, :, :40] = False, 0
+    mask[:, :40], pixels[:, :, :40] = False, hidden
     for gsd in (0.45, 1.1, 2.5):
         path = write_raster(tmp_path / f"{gsd}.tif", pixels, mask=mask)
         _, rgb, valid = read(path, gsd=gsd)
@@ -264,6 +275,14 @@ def test_bounds_of_the_raster_itself_are_the_whole_raster(tmp_path: Path):
         bounds = tuple(src.bounds)
     spec = read(path, bounds=bounds)[0]
     assert (spec.height, spec.width, spec.crop) == (90, 130, (0, 0))
+
+
+def test_bounds_on_the_edges_of_pixels_take_no_pixel_more(tmp_path: Path):
+    path = write_raster(tmp_path / "a.tif", city(), transform=placed(0.1))
+    for col in range(1, 100, 7):
+        left, top = 500_000 + 0.1 * col, 4_500_000 - 0.1 * 3
+        spec = read(path, bounds=(left, top - 0.1 * 4, left + 0.1 * 5, top))[0]
+        assert (spec.crop, spec.height, spec.width) == ((3, col), 4, 5)
 
 
 def test_bounds_beside_the_raster_are_refused(tmp_path: Path):
