@@ -94,6 +94,23 @@ if TYPE_CHECKING:
     metavar="PATH.tif",
     help="Also write the classes of a palette model, one paletted band.",
 )
+@click.option(
+    "--workers",
+    type=OrWord(int, "auto"),
+    default="auto",
+    show_default=True,
+    help="Processes on this machine; auto is one for each GPU if there are several.",
+)
+@click.option(
+    "--scheduler",
+    metavar="ADDR|FILE",
+    help="A running dask cluster: tcp://..., tls://..., a scheduler file, or the word dask for "
+    "the address in dask's configuration.",
+)
+@click.option(
+    "--dashboard", is_flag=True, help="Show dask's dashboard of --workers, loopback only."
+)
+@click.option("--insecure", is_flag=True, help="Take a --scheduler elsewhere without TLS.")
 @click.option("--overwrite", is_flag=True, help="Replace DST, at the end and in one step.")
 @click.option("--restart", is_flag=True, help="Throw away an unfinished render of DST.")
 @click.option(

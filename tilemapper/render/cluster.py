@@ -15,7 +15,7 @@ import pickle
 import secrets
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ def spread_blocks(
     insecure: bool = False,
     stall_s: float = STALL_S,
     lonely_s: float = LONELY_S,
-) -> Iterator[Receipt]:
+) -> Generator[Receipt, None, None]:
     """Renders the pending blocks on the workers of a cluster; receipts as they are finished.
 
     The first five arguments are those of `tilemapper.render.render.render_blocks`. ``workers``
@@ -92,7 +92,7 @@ def spread_blocks(
         stack.callback(probe.unlink, missing_ok=True)
         probe.write_text(text)
         if scheduler is None:
-            count = worker_count(workers) or 1
+            count = min(len(pending), worker_count(workers) or 1)
             own = stack.enter_context(_own_workers(count, plan.device, dashboard=dashboard))
             if plan.device.startswith("cuda"):
                 order = replace(order, plan=replace(plan, device="cuda:0"))

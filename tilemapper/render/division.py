@@ -12,6 +12,9 @@ from tilemapper.raster.encode import FILE_BLOCK
 from tilemapper.raster.lattice import Lattice
 from tilemapper.render.plan import DEFAULT_BLOCK
 
+# A GPU runs so many tiles in the time that it takes to start a process and to load its libraries.
+MANY = 20_000
+
 
 def visible_gpus() -> list[str]:
     """The CUDA devices that this process may use, as CUDA_VISIBLE_DEVICES names them."""
@@ -22,19 +25,20 @@ def visible_gpus() -> list[str]:
     return names or [str(index) for index in range(torch.cuda.device_count())]
 
 
-def worker_count(workers: str | int | None, device: str = "auto") -> int:
+def worker_count(workers: str | int | None, device: str = "auto", tiles: int = MANY) -> int:
     """Worker processes on this machine; 0 when this process renders alone.
 
     Args:
         workers: ``auto`` (or None) is one for each visible GPU if there are several; a number is
             that many, where 1 is this process itself.
         device: as the user gave it.
+        tiles: of the raster; with ``auto``, few of them are not worth starting processes for.
 
     Raises:
         OptionError: no number of workers, or several for one numbered device.
     """
     if workers is None or workers == "auto":
-        if device not in ("auto", "cuda"):
+        if device not in ("auto", "cuda") or tiles < MANY:
             return 0
         count = len(visible_gpus())
     elif str(workers).isdigit() and int(workers) > 0:
@@ -71,6 +75,8 @@ def block_for(height: int, width: int, overlap: int, workers: int) -> int | None
     Smaller blocks share the work better, but run more tiles twice. All sizes are file blocks
     times a power of two, so that workers can make overview levels alone.
     """
+    if workers < 2:
+        return None
     lattice = Lattice(height, width, overlap)
     best, best_tiles, size = DEFAULT_BLOCK, _slowest(lattice, DEFAULT_BLOCK, workers), DEFAULT_BLOCK
     while size > FILE_BLOCK:

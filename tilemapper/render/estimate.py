@@ -66,11 +66,13 @@ def estimate(
     *,
     overwrite: bool = False,
     restart: bool = False,
+    dashboard: bool = False,
     **options: Any,
 ) -> Estimate:
     """The plan of `tilemapper.render` with the same arguments, and a short probe of its speed.
 
-    ``restart`` changes nothing here. Raises what `tilemapper.render` raises before the first tile.
+    ``restart`` and ``dashboard`` change nothing here. Raises what `tilemapper.render` raises before
+    the first tile.
     """
     target = Path(target)
     check_target(str(source), target, overwrite=overwrite)

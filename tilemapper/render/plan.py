@@ -55,6 +55,7 @@ class Plan:
     driver: str = "COG"
     creation_options: Mapping[str, str] = field(default_factory=dict)
     version: str = __version__
+    workers: int = 0  # processes over which the blocks are spread; 0 is this one alone
 
     @cached_property
     def lattice(self) -> Lattice:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import rasterio
 from tilemapper import __version__
 from tilemapper.errors import DiskFullError, TargetError
 from tilemapper.networks.model import DEFAULT_MODEL, Model, open_model
-from tilemapper.raster.lattice import Block
+from tilemapper.raster.lattice import Block, Lattice
 from tilemapper.raster.source import SourceOptions, SourceView, inspect_source
 from tilemapper.render.block import (
     Seam,
@@ -27,6 +28,7 @@ from tilemapper.render.block import (
     predict_rows,
     read_tile_rows,
 )
+from tilemapper.render.division import block_for, worker_count
 from tilemapper.render.engine import Engine, choose_device, choose_precision, default_batch
 from tilemapper.render.finish import finish
 from tilemapper.render.pipe import staged
@@ -80,6 +82,9 @@ def render(
     on_plan: Callable[[Plan, int], None] | None = None,
     tick: Tick | None = None,
     engine: Engine | None = None,
+    scheduler: str | None = None,
+    dashboard: bool = False,
+    insecure: bool = False,
     **options: Any,
 ) -> RenderResult:
     """Renders a raster of any size as a map raster; called again after a kill, it goes on.
@@ -93,6 +98,9 @@ def render(
         on_plan: called with the plan and the number of tiles still to run, before the first.
         tick: called with the number of tiles done since the last call.
         engine: the model on its device already, for many small rasters; opened if None.
+        scheduler: a running dask cluster; see `tilemapper.render.address.scheduler_address`.
+        dashboard: show dask's dashboard, on the loopback interface, if workers are started here.
+        insecure: take a scheduler on another machine without TLS.
         **options: see `plan_render`.
 
     Raises:
@@ -103,7 +111,9 @@ def render(
     check_target(str(source), target, overwrite=overwrite)
     opened = model if isinstance(model, Model) else open_model(model)
     with rasterio.Env(GDAL_CACHEMAX=CACHE_MB):
-        plan = plan_render(source, target, opened, **options)
+        plan = plan_render(
+            source, target, opened, scheduler=scheduler, insecure=insecure, **options
+        )
         for layer in plan.layers[1:]:
             check_target(str(source), Path(layer.target), overwrite=overwrite)
         with locked(target) as folder:
@@ -114,9 +124,23 @@ def render(
             if on_plan is not None:
                 on_plan(plan, sum(plan.lattice.tiles_of(block) for block in pending))
             tiles = 0
-            for receipt in render_blocks(plan, opened, pending, staging.blocks, tick, engine):
-                staging.append(receipt)
-                tiles += receipt.tiles
+            work = (plan, opened, pending, staging.blocks, tick)
+            if scheduler or (plan.workers and len(pending) > 1):
+                from tilemapper.render.cluster import spread_blocks  # loads dask
+
+                done = spread_blocks(
+                    *work,
+                    workers=plan.workers,
+                    scheduler=scheduler,
+                    dashboard=dashboard,
+                    insecure=insecure,
+                )
+            else:
+                done = render_blocks(*work, engine)
+            with contextlib.closing(done) as receipts:
+                for receipt in receipts:
+                    staging.append(receipt)
+                    tiles += receipt.tiles
             finish(staging, output_tags(plan, staging))
             _remove_stale_sidecars(target)
             staging.remove()
@@ -156,13 +180,17 @@ def plan_render(
     creation_options: Mapping[str, str] | None = None,
     allow_drivers: Sequence[str] = (),
     classes: str | Path | None = None,
+    workers: str | int = "auto",
+    scheduler: str | None = None,
+    insecure: bool = False,
 ) -> Plan:
     """The plan of a render; options are those of the command, None standing for ``auto``.
 
+    A scheduler is asked for its workers' devices.
+
     Raises:
-        OptionError, RasterError, DeviceError: as they are named.
+        OptionError, RasterError, DeviceError, NoWorkerError: as they are named.
     """
-    device = choose_device(device)
     stored = stored_plan(target) or {}
     options = SourceOptions(
         gsd=gsd,
@@ -173,13 +201,24 @@ def plan_render(
         mask=str(mask) if mask else None,
         allow_drivers=tuple(allow_drivers),
     )
-    return make_plan(
-        inspect_source(str(source), options, model.card.gsd_m),
+    spec = inspect_source(str(source), options, model.card.gsd_m)
+    if scheduler is not None:
+        from tilemapper.render.cluster import survey  # loads dask
+
+        found = survey(scheduler, model, device=device, insecure=insecure)
+        count, device = found.workers, found.device
+        precision = found.precision if precision == "auto" else precision
+    else:
+        tiles = Lattice(spec.height, spec.width, overlap).tile_count
+        count = worker_count(workers, device, tiles)
+        device = choose_device(device)
+    plan = make_plan(
+        spec,
         model,
         target,
         overlap=overlap,
         # Blocks decide nothing but what can be resumed: an unfinished render keeps its own.
-        block=block or stored.get("block"),
+        block=block or stored.get("block") or block_for(spec.height, spec.width, overlap, count),
         device=device,
         precision=choose_precision(precision, device, model),
         batch_size=batch_size or default_batch(device),
@@ -187,6 +226,7 @@ def plan_render(
         creation_options=creation_options or {},
         classes=Path(classes) if classes else None,
     )
+    return replace(plan, workers=count)
 
 
 def render_blocks(
@@ -196,7 +236,7 @@ def render_blocks(
     folder: Path,
     tick: Tick | None,
     engine: Engine | None = None,
-) -> Iterator[Receipt]:
+) -> Generator[Receipt, None, None]:
     """Renders the pending blocks in this process, one after another, on one device."""
     if not pending:
         return
