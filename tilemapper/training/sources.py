@@ -93,17 +93,20 @@ class SideBySide(PairSource):
 class Folders(PairSource):
     """Folders A and B with images matched by name, GeoTIFFs among them.
 
-    With ``unpaired`` the names need not match: the shorter folder is gone through again.
+    With ``unpaired`` the names need not match: the shorter folder is gone through again. With
+    ``partial`` names of one side only are left out (see `unmatched`).
     """
 
-    def __init__(self, root: Path, direction: Direction, *, unpaired: bool = False) -> None:
+    def __init__(
+        self, root: Path, direction: Direction, *, unpaired: bool = False, partial: bool = False
+    ) -> None:
         sides = _sides(root, "A"), _sides(root, "B")
         for side, files in zip("AB", sides, strict=True):
-            if not files:
+            if not files and not partial:
                 raise PairError(
                     f"{root}: no image found in {side}, both sides are needed; add them"
                 )
-        matched = _by_turns(*sides) if unpaired else _by_name(root, *sides)
+        matched = _by_turns(*sides) if unpaired else _by_name(root, *sides, partial=partial)
         super().__init__(list(matched), direction)
         self._files = list(matched.values())
 
@@ -166,17 +169,24 @@ def _sides(root: Path, side: str) -> dict[str, Path]:
     return dict(sorted(found.items(), key=lambda item: natural_key(item[0])))
 
 
+def unmatched(root: Path) -> list[tuple[str, str]]:
+    """Names that a sided folder holds on one side only, and the side ("A", "B") they lack."""
+    first, second = _sides(root, "A"), _sides(root, "B")
+    alone = sorted(first.keys() ^ second.keys(), key=natural_key)
+    return [(name, "B" if name in first else "A") for name in alone]
+
+
 def _by_name(
-    root: Path, first: dict[str, Path], second: dict[str, Path]
+    root: Path, first: dict[str, Path], second: dict[str, Path], *, partial: bool
 ) -> dict[str, tuple[Path, Path]]:
     alone = sorted(first.keys() ^ second.keys(), key=natural_key)
-    if alone:
+    if alone and not partial:
         side = "B" if alone[0] in first else "A"
         raise PairError(
             f"{root}: {alone[0]} has no image in {side} ({len(alone)} unpaired in all), both "
             "sides are needed; run tilemapper pairs check"
         )
-    return {name: (first[name], second[name]) for name in first}
+    return {name: (first[name], second[name]) for name in first if name in second}
 
 
 def _by_turns(first: dict[str, Path], second: dict[str, Path]) -> dict[str, tuple[Path, Path]]:
