@@ -91,7 +91,8 @@ def _blocks(kind: str, height: int, width: int, dice: Dice) -> list[Block]:
         top = rows[0][0]
         wide = half + (4 if dice.chance(0.2) else 0)  # some avenues
         for _, bottom in rows:
-            if bottom - top < 2.2 * down[1] and dice.chance(missing):
+            last = bottom >= height
+            if not last and bottom - top < 2.2 * down[1] and dice.chance(missing):
                 continue
             use = scatter(kind, dice, merged=bottom - top > 1.4 * down[1])
             blocks.append(
