@@ -6,7 +6,7 @@ import contextlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,6 @@ from tilemapper.render.block import (
     Seam,
     View,
     blend_rows,
-    class_rows,
-    grey_rows,
     predict_rows,
     read_tile_rows,
 )
@@ -35,7 +33,6 @@ from tilemapper.render.pipe import staged
 from tilemapper.render.plan import Plan, make_plan
 from tilemapper.render.staging import (
     Receipt,
-    Rows,
     Staging,
     locked,
     open_staging,
@@ -180,6 +177,9 @@ def plan_render(
     creation_options: Mapping[str, str] | None = None,
     allow_drivers: Sequence[str] = (),
     classes: str | Path | None = None,
+    uncertainty: str | Path | None = None,
+    tta: bool = False,
+    compiled: bool = False,
     workers: str | int = "auto",
     scheduler: str | None = None,
     insecure: bool = False,
@@ -221,10 +221,13 @@ def plan_render(
         block=block or stored.get("block") or block_for(spec.height, spec.width, overlap, count),
         device=device,
         precision=choose_precision(precision, device, model),
-        batch_size=batch_size or default_batch(device),
+        batch_size=default_batch(device) if batch_size is None else batch_size,
         driver=driver,
         creation_options=creation_options or {},
         classes=Path(classes) if classes else None,
+        uncertainty=Path(uncertainty) if uncertainty else None,
+        tta=tta,
+        compiled=compiled,
     )
     return replace(plan, workers=count)
 
@@ -248,7 +251,14 @@ def render_blocks(
 
 def engine_of(plan: Plan, model: Model) -> Engine:
     """The engine that a plan asks for."""
-    return Engine(model, device=plan.device, precision=plan.precision, batch_size=plan.batch_size)
+    return Engine(
+        model,
+        device=plan.device,
+        precision=plan.precision,
+        batch_size=plan.batch_size,
+        tta=plan.tta,
+        compiled=plan.compiled,
+    )
 
 
 def render_block(
@@ -278,7 +288,8 @@ def render_block(
     ):
         colours = np.array([c for _, c in plan.palette], np.int32) if plan.palette else None
         seam = Seam(colours)
-        rows = blend_rows(predicted, plan.lattice, block, seam)
+        spread = any(layer.name == "uncertainty" for layer in plan.layers) and not plan.palette
+        rows = blend_rows(predicted, plan.lattice, block, seam, squares=spread)
         receipt = stage_block(folder, plan, block, to_layers(rows, plan))
     return Receipt(
         **asdict(receipt)
@@ -288,18 +299,6 @@ def render_block(
             "seconds": round(time.monotonic() - begun, 3),
         }
     )
-
-
-def to_layers(rows: Iterator[Any], plan: Plan) -> Iterator[Rows]:
-    """Finished sums to the pixels of each layer, (bands, n, width) uint8, 0 where masked."""
-    colours = np.array([colour for _, colour in plan.palette], np.uint8).reshape(-1, 3)
-    for part in rows:
-        if not plan.palette:
-            yield {"map": grey_rows(part)}, part.keep
-            continue
-        classes = class_rows(part)
-        image = colours[classes].transpose(2, 0, 1) * part.keep
-        yield {"map": image, "classes": (classes * part.keep)[None]}, part.keep
 
 
 def check_target(source: str, target: Path, *, overwrite: bool) -> None:
