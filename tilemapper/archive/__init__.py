@@ -1,0 +1,1 @@
+"""Archives: job files, scene discovery, the ledger, and the run over thousands of scenes."""

@@ -1,0 +1,123 @@
+"""What a run would do and cost: from the headers of a sample, and the pace of scenes done before.
+
+Nothing is written, and no pixel is read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tilemapper.archive.job import ArchiveJob
+from tilemapper.archive.ledger import Ledger
+from tilemapper.archive.planning import ArchivePlan, Decision, plan_archive
+from tilemapper.archive.scenes import Scene
+from tilemapper.errors import TilemapperError
+from tilemapper.networks.model import Model
+from tilemapper.raster.gsd import output_size, pixel_size_m, wanted_steps
+from tilemapper.raster.lattice import Lattice
+from tilemapper.raster.opening import open_raster
+
+SAMPLE = 200
+_BYTES_A_PIXEL = 3 * 4 / 3  # three bands and their overviews, uncompressed
+
+
+@dataclass(frozen=True)
+class ArchiveEstimate:
+    """A plan's cost. hours and disk are None while there is nothing to take them from.
+
+    disk_bytes: outputs at the ratio of those done before, or uncompressed at the worst.
+    """
+
+    job: str
+    scenes: int
+    todo: int
+    reasons: dict[str, int]
+    held: int
+    failed_before: int
+    tiles: int
+    pixels: int
+    sampled: int
+    hours: float | None
+    disk_bytes: int
+    examples: list[dict[str, str]]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for ``--json``."""
+        return asdict(self)
+
+
+def estimate(
+    job: ArchiveJob,
+    model: Model,
+    scenes: list[Scene],
+    *,
+    shard: tuple[int, int] = (1, 1),
+    retry_failed: bool = False,
+) -> ArchiveEstimate:
+    """What `run_archive` with the same arguments would do.
+
+    Raises:
+        JobError: two scenes would be written to one output.
+    """
+    path = job.work / "ledger.sqlite"
+    digest = model.card.digest
+    with contextlib.ExitStack() as stack:
+        ledger = stack.enter_context(Ledger(path, read_only=True)) if path.exists() else None
+        plan = plan_archive(
+            job, scenes, ledger, model_digest=digest, shard=shard, retry_failed=retry_failed
+        )
+        pace = list(ledger.select("state='done' AND pixels > 0 LIMIT 2000")) if ledger else []
+    tiles, pixels, sampled = _measure(job, model, plan.todo)
+    seconds = sum(row["seconds"] for row in pace)
+    known = sum(row["pixels"] for row in pace)
+    bytes_a_pixel = (
+        sum(row["output_bytes"] or 0 for row in pace) / known if known else _BYTES_A_PIXEL
+    )
+    return ArchiveEstimate(
+        job=job.name,
+        scenes=len(plan.decisions),
+        todo=len(plan.todo),
+        reasons=plan.reasons(),
+        held=len(plan.held),
+        failed_before=_failed_before(plan),
+        tiles=tiles,
+        pixels=pixels,
+        sampled=sampled,
+        hours=round(pixels * seconds / known / 3600, 4) if known else None,
+        disk_bytes=int(pixels * bytes_a_pixel),
+        examples=[
+            {"scene": d.scene.name, "reason": d.reason, "output": d.output} for d in plan.todo[:20]
+        ],
+    )
+
+
+def _failed_before(plan: ArchivePlan) -> int:
+    known = ("failed before", "cannot be rendered", "kills the run")
+    return sum(d.reason in known for d in plan.decisions)
+
+
+def _measure(job: ArchiveJob, model: Model, todo: Sequence[Decision]) -> tuple[int, int, int]:
+    """Tiles and pixels of what is to be done, from an even sample of headers, and its size."""
+    step = max(1, -(-len(todo) // SAMPLE))
+    tiles = pixels = sampled = 0
+    for decision in todo[::step]:
+        with contextlib.suppress(TilemapperError):
+            height, width = _size(job, model, decision.scene.path)
+            tiles += Lattice(height, width, job.render.overlap, model.card.tile).tile_count
+            pixels += height * width
+            sampled += 1
+    share = len(todo) / sampled if sampled else 0.0
+    return round(tiles * share), round(pixels * share), sampled
+
+
+def _size(job: ArchiveJob, model: Model, path: str) -> tuple[int, int]:
+    """Height and width that a scene's output will have, ``render.bounds`` left out."""
+    with open_raster(path, allow_drivers=job.render.allow_driver) as src:
+        size_m = pixel_size_m(src.transform, src.crs, src.height, src.width)
+        steps = wanted_steps(path, size_m, job.render.gsd, model.card.gsd_m)
+        if steps is None:
+            return src.height, src.width
+        return output_size(path, src.height, src.width, steps)

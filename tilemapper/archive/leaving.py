@@ -1,0 +1,102 @@
+"""What a run leaves beside the outputs: STAC, footprints, a report, figures for monitoring."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tilemapper.archive import stac
+from tilemapper.archive.job import ArchiveJob
+from tilemapper.archive.ledger import Ledger
+from tilemapper.archive.metrics import openmetrics
+from tilemapper.archive.run import RunSummary
+from tilemapper.raster.atomic import write_text_atomic
+from tilemapper.report.archive_page import ArchivePage, Thumbnail, archive_page
+from tilemapper.report.thumbnail import thumbnail_png
+
+COLOURS = {
+    "done": "#1a9850", "failed": "#d73027", "pending": "#fdae61", "running": "#4575b4",
+    "skipped": "#999999",
+}  # fmt: skip
+THUMBNAILS = 24
+SLOWEST = 20
+
+
+def leave(job: ArchiveJob, summary: RunSummary, *, metrics: Path | None = None) -> bool:
+    """Writes what a run leaves; False if nothing changed since it was last written.
+
+    Raises:
+        TargetError, DiskFullError: something cannot be written.
+    """
+    with Ledger(job.work / "ledger.sqlite") as ledger:
+        counts = ledger.counts()
+        if metrics is not None:
+            write_text_atomic(metrics, openmetrics(job.name, counts, summary.to_json()))
+        revision, since_s = ledger.revision(), ledger.left_at()
+        if ledger.left_revision() == revision:
+            return False
+        job.root.mkdir(parents=True, exist_ok=True)
+        if job.output.stac:
+            stac.write_items(job, ledger.select("state='done' AND ended_s>=?", (since_s,)))
+            stac.write_collection(job, ledger.select("state='done' AND NOT gone ORDER BY output"))
+        if job.output.report:
+            write_footprints(job, ledger.select("NOT gone"))
+            page = archive_page(_page(job, ledger, counts, summary))
+            write_text_atomic(job.root / "report.html", page)
+        ledger.note_left(revision)
+        return True
+
+
+def write_footprints(job: ArchiveJob, rows: Iterator[dict[str, Any]]) -> None:
+    """Writes ``footprints.geojson``: every scene, coloured by state; null where unknown."""
+    features = []
+    for row in rows:
+        facts = json.loads(row["facts"]) if row["facts"] else {}
+        ring = facts.get("ring")
+        colour = COLOURS[row["state"]]
+        features.append({
+            "type": "Feature",
+            "geometry": {"type": "Polygon", "coordinates": [ring]} if ring else None,
+            "properties": {
+                "scene": row["source"], "output": row["output"], "state": row["state"],
+                "error": row["error"], "seconds": row["seconds"], "stroke": colour,
+                "fill": colour, "fill-opacity": 0.3,
+            },
+        })  # fmt: skip
+    text = json.dumps({"type": "FeatureCollection", "name": job.name, "features": features})
+    write_text_atomic(job.root / "footprints.geojson", text)
+
+
+def _page(
+    job: ArchiveJob, ledger: Ledger, counts: dict[str, int], summary: RunSummary
+) -> ArchivePage:
+    slowest = ledger.select("state='done' AND NOT gone ORDER BY seconds DESC LIMIT ?", (SLOWEST,))
+    recent = ledger.select(
+        "state='done' AND NOT gone ORDER BY ended_s DESC, id LIMIT ?", (THUMBNAILS,)
+    )
+    failures = ledger.select("state='failed' AND NOT gone ORDER BY source")
+    return ArchivePage(
+        name=job.name,
+        counts=counts,
+        colours=COLOURS,
+        figures=summary.to_json(),
+        failures=[(row["source"], row["error"] or "") for row in failures],
+        slowest=[(row["source"], row["seconds"], row["pixels"]) for row in slowest],
+        thumbnails=list(_thumbnails(list(recent))),
+        footprints=list(_footprints(ledger)),
+    )
+
+
+def _thumbnails(rows: list[dict[str, Any]]) -> Iterator[Thumbnail]:
+    for row in rows:
+        if "://" not in row["output"] and (png := thumbnail_png(row["output"])) is not None:
+            yield Thumbnail(Path(row["output"]).name, png)
+
+
+def _footprints(ledger: Ledger) -> Iterator[tuple[str, list[tuple[float, float]]]]:
+    for row in ledger.select("NOT gone AND facts IS NOT NULL ORDER BY state"):
+        ring = json.loads(row["facts"]).get("ring")
+        if ring:
+            yield row["state"], ring

@@ -1,0 +1,351 @@
+"""The ledger: what is done of an archive, in SQLite beside the outputs, safe for several runs.
+
+A scene belongs to the run that claimed it for as long as that run's heart beats. Every change of
+owner and every publication is one transaction, so no scene is rendered or published by two.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tilemapper.errors import LockedError, TargetError
+from tilemapper.raster.atomic import writing_failed
+
+STATES = ("pending", "running", "done", "failed", "skipped")
+# Killed this often while one scene was being rendered, a run takes the scene for the cause.
+MAX_DEATHS = 5
+_BUSY_S = 60.0
+_NETWORK_FILE_SYSTEMS = ("nfs", "cifs", "smb", "lustre", "gpfs", "fuse", "9p", "beegfs", "ceph")
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS scenes (
+  id TEXT PRIMARY KEY, source TEXT NOT NULL, output TEXT NOT NULL, state TEXT NOT NULL,
+  reason TEXT, run TEXT, attempts INTEGER NOT NULL DEFAULT 0, deaths INTEGER NOT NULL DEFAULT 0,
+  size_bytes INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, etag TEXT, head_sha256 TEXT,
+  recipe TEXT, error TEXT, started_s REAL, ended_s REAL, seconds REAL, pixels INTEGER,
+  tiles INTEGER, output_sha256 TEXT, output_bytes INTEGER, output_stamp TEXT, facts TEXT,
+  made INTEGER NOT NULL DEFAULT 0,
+  gone INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS scenes_state ON scenes (state);
+CREATE TABLE IF NOT EXISTS runs (
+  id TEXT PRIMARY KEY, host TEXT, pid INTEGER, birth TEXT, started_s REAL, beat_s REAL,
+  lease_s REAL, ended_s REAL, outcome TEXT
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS facts (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What planning needs to know of a scene; the ledger's columns by their names."""
+
+    id: str
+    output: str
+    state: str
+    run: str | None
+    attempts: int
+    deaths: int
+    size_bytes: int | None
+    mtime_ns: int | None
+    ctime_ns: int | None
+    etag: str | None
+    head_sha256: str | None
+    recipe: str | None
+    error: str | None
+    output_sha256: str | None
+    output_stamp: str | None
+    made: int
+
+
+_ROW_COLUMNS = ", ".join(Row.__slots__)
+
+
+class Ledger:
+    """An open ledger. One object for each thread; close it, or use ``with``.
+
+    Raises:
+        TargetError, DiskFullError: it cannot be made or written.
+        LockedError: another run kept it locked for a minute.
+    """
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        self.path = path
+        if not read_only:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise writing_failed(path.parent, error) from error
+        with self._said():
+            mode = "?mode=ro" if read_only else ""
+            self._db = sqlite3.connect(
+                f"{path.absolute().as_uri()}{mode}", uri=True, timeout=_BUSY_S, isolation_level=None
+            )
+            self._db.row_factory = sqlite3.Row
+            if not read_only:
+                # WAL shares memory between processes, which those of two machines do not have.
+                journal = "DELETE" if _is_on_network(path.parent) else "WAL"
+                self._db.execute(f"PRAGMA journal_mode={journal}")
+                self._db.execute("PRAGMA synchronous=FULL")
+                self._db.executescript(_SCHEMA)
+
+    @contextlib.contextmanager
+    def _said(self) -> Iterator[None]:
+        """SQLite's errors in our words."""
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            if "locked" in str(error) or "busy" in str(error):
+                raise LockedError(
+                    f"{self.path}: kept locked by another run for {_BUSY_S:.0f} s; try again later"
+                ) from error
+            full = "full" in str(error)
+            raise writing_failed(self.path, OSError(28 if full else 5, str(error))) from error
+        except sqlite3.DatabaseError as error:
+            raise TargetError(
+                f"{self.path}: is damaged or no ledger ({error}); move it away and set "
+                "output.overwrite = true to render anew"
+            ) from error
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All or nothing, and nobody else writes meanwhile."""
+        with self._said():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    self._db.execute("ROLLBACK")
+                raise
+
+    def rows(self) -> dict[str, Row]:
+        """All scenes by id."""
+        with self._said():
+            found = self._db.execute(f"SELECT {_ROW_COLUMNS} FROM scenes")
+            return {row[0]: Row(*row) for row in found}
+
+    def select(self, where: str = "1", values: tuple[Any, ...] = ()) -> Iterator[dict[str, Any]]:
+        """Whole rows as dicts, for reports; ``where`` is SQL of our own."""
+        with self._said():
+            for row in self._db.execute(f"SELECT * FROM scenes WHERE {where}", values):
+                yield dict(row)
+
+    def counts(self) -> dict[str, int]:
+        """Scenes by state, those that are gone from the archive left out."""
+        with self._said():
+            found = self._db.execute(
+                "SELECT state, COUNT(*) FROM scenes WHERE NOT gone GROUP BY state"
+            )
+            return {state: 0 for state in STATES} | {row[0]: row[1] for row in found}
+
+    def begin_run(self, run: str, *, lease_s: float) -> None:
+        """Registers a run, as alive from now on."""
+        now = time.time()
+        values = (run, socket.gethostname(), os.getpid(), birth_of(os.getpid()), now, now, lease_s)
+        with self.transaction() as db:
+            db.execute(
+                "INSERT INTO runs (id, host, pid, birth, started_s, beat_s, lease_s) "
+                "VALUES (?,?,?,?,?,?,?)", values,
+            )  # fmt: skip
+
+    def beat(self, run: str) -> None:
+        """Says that a run is alive."""
+        with self.transaction() as db:
+            db.execute("UPDATE runs SET beat_s=? WHERE id=?", (time.time(), run))
+
+    def end_run(self, run: str, outcome: str) -> None:
+        """Ends a run and hands back the scenes that it still holds."""
+        with self.transaction() as db:
+            db.execute("UPDATE runs SET ended_s=?, outcome=? WHERE id=?",
+                       (time.time(), outcome, run))  # fmt: skip
+            db.execute(
+                "UPDATE scenes SET state='pending', run=NULL, reason='interrupted', "
+                "attempts=MAX(attempts-1, 0) WHERE run=? AND state='running'", (run,),
+            )  # fmt: skip
+
+    def living_runs(self) -> dict[str, str]:
+        """Runs whose scenes must not be touched: id -> ``host, pid``."""
+        with self._said():
+            found = self._db.execute("SELECT * FROM runs WHERE ended_s IS NULL").fetchall()
+        return {
+            row["id"]: f"{row['host']}, process {row['pid']}" for row in found if _is_alive(row)
+        }
+
+    def last_run(self) -> dict[str, Any] | None:
+        """The run that began last."""
+        with self._said():
+            row = self._db.execute("SELECT * FROM runs ORDER BY started_s DESC LIMIT 1").fetchone()
+        return None if row is None else dict(row)
+
+    def revision(self) -> str:
+        """Changes with every change of any scene."""
+        with self._said():
+            states = self._db.execute(
+                "SELECT state, gone, COUNT(*), TOTAL(attempts), MAX(ended_s) FROM scenes "
+                "GROUP BY state, gone ORDER BY state, gone"
+            ).fetchall()
+        return repr([tuple(row) for row in states])
+
+    def left_revision(self) -> str | None:
+        """The revision of which reports were written last."""
+        return self._fact("left revision")
+
+    def left_at(self) -> float:
+        """When reports were written last; 0 if never."""
+        return float(self._fact("left at") or 0)
+
+    def note_left(self, revision: str) -> None:
+        """Notes that the reports of a revision stand, and that later scenes are still to come."""
+        with self.transaction() as db:
+            last = db.execute("SELECT COALESCE(MAX(ended_s), 0) FROM scenes").fetchone()[0]
+            db.executemany(
+                "INSERT INTO facts (key, value) VALUES (?,?) "
+                "ON CONFLICT (key) DO UPDATE SET value=excluded.value",
+                [("left revision", revision), ("left at", repr(last))],
+            )
+
+    def _fact(self, key: str) -> str | None:
+        with self._said():
+            row = self._db.execute("SELECT value FROM facts WHERE key=?", (key,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def upsert(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Writes planned scenes; those that a living run holds are left as they are."""
+        living = ",".join(f"'{run}'" for run in self.living_runs())
+        with self.transaction() as db:
+            db.executemany(
+                "INSERT INTO scenes (id, source, output, state, reason, error, size_bytes, "
+                "mtime_ns, ctime_ns, etag, attempts, deaths) VALUES (:id, :source, :output, "
+                ":state, :reason, :error, :size_bytes, :mtime_ns, :ctime_ns, :etag, 0, 0) "
+                "ON CONFLICT (id) DO UPDATE SET source=excluded.source, output=excluded.output, "
+                "state=excluded.state, reason=excluded.reason, error=excluded.error, "
+                "size_bytes=excluded.size_bytes, mtime_ns=excluded.mtime_ns, "
+                "ctime_ns=excluded.ctime_ns, etag=excluded.etag, run=NULL, gone=0, "
+                "attempts=CASE WHEN :keep THEN attempts ELSE 0 END, "
+                "deaths=CASE WHEN :keep THEN deaths + :died ELSE 0 END, "
+                "output_sha256=CASE WHEN :keep THEN output_sha256 END, "
+                "made=CASE WHEN output=excluded.output THEN made ELSE 0 END "
+                f"WHERE state != 'running' OR run NOT IN ({living})",
+                rows,
+            )
+
+    def update(self, rows: Iterable[tuple[Any, ...]], columns: str) -> None:
+        """Sets ``columns`` ("a=?, b=?") of many scenes; the id comes last in each tuple."""
+        with self.transaction() as db:
+            db.executemany(f"UPDATE scenes SET {columns} WHERE id=?", rows)
+
+    def mark_gone(self, ids: Iterable[str]) -> None:
+        """Scenes that the archive no longer lists stay in the ledger, but count no more."""
+        with self.transaction() as db:
+            db.executemany("UPDATE scenes SET gone=1 WHERE id=? AND state != 'running'",
+                           [(i,) for i in ids])  # fmt: skip
+
+    def claim(self, scene: str, run: str) -> bool:
+        """Makes a pending scene the run's own; False if another run was first."""
+        with self.transaction() as db:
+            changed = db.execute(
+                "UPDATE scenes SET state='running', run=?, attempts=attempts+1, started_s=?, "
+                "error=NULL, output_sha256=NULL WHERE id=? AND state='pending'",
+                (run, time.time(), scene),
+            )
+            return changed.rowcount == 1
+
+    def announce(self, scene: str, run: str, *, sha256: str, facts: dict[str, Any]) -> bool:
+        """Notes what is about to be published, so that a kill in between loses no work."""
+        columns = ", ".join(f"{name}=:{name}" for name in facts)
+        values = facts | {"id": scene, "run": run, "sha256": sha256}
+        with self.transaction() as db:
+            changed = db.execute(
+                f"UPDATE scenes SET output_sha256=:sha256, made=1, {columns} "
+                "WHERE id=:id AND run=:run AND state='running'", values,
+            )  # fmt: skip
+            return changed.rowcount == 1
+
+    def publish(self, scene: str, run: str, put: Callable[[], str]) -> bool:
+        """Puts the output in place and marks the scene done, if it is still the run's own.
+
+        put: renames, and returns the output's stamp; called while no other run can take over.
+        """
+        with self.transaction() as db:
+            own = db.execute(
+                "SELECT 1 FROM scenes WHERE id=? AND run=? AND state='running'", (scene, run)
+            ).fetchone()
+            if own is None:
+                return False
+            stamp = put()
+            db.execute(
+                "UPDATE scenes SET state='done', run=NULL, reason=NULL, error=NULL, deaths=0, "
+                "ended_s=?, output_stamp=? WHERE id=?", (time.time(), stamp, scene),
+            )  # fmt: skip
+            return True
+
+    def give_up(
+        self, scene: str, run: str, state: str, line: str | None, *, recipe: str | None = None
+    ) -> None:
+        """Ends a run's attempt at a scene without an output, with one line that says why."""
+        refund = 1 if state == "pending" and line is None else 0
+        with self.transaction() as db:
+            db.execute(
+                "UPDATE scenes SET state=?, run=NULL, error=?, ended_s=?, recipe=?, "
+                "attempts=attempts-? WHERE id=? AND run=? AND state='running'",
+                (state, line, time.time(), recipe, refund, scene, run),
+            )
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._db.close()
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+
+def birth_of(pid: int) -> str | None:
+    """Which process a number means: machine's boot, its process space, tick at which it began.
+
+    None if there is no such process, or no way to tell.
+    """
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        space = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return None
+    after_name = text.rpartition(")")[2].split()
+    # A zombie has died, though its number is still taken.
+    return None if after_name[0] == "Z" else f"{boot}/{space}/{after_name[19]}"
+
+
+def _is_alive(run: sqlite3.Row) -> bool:
+    here = birth_of(os.getpid())
+    if here and run["birth"] and here.rpartition("/")[0] == run["birth"].rpartition("/")[0]:
+        return birth_of(run["pid"]) == str(run["birth"])
+    # Another machine or container: its heart decides.
+    return bool(time.time() - run["beat_s"] < run["lease_s"])
+
+
+def _is_on_network(folder: Path) -> bool:
+    """Whether a folder lies on a file system that several machines share."""
+    try:
+        mounts = Path("/proc/mounts").read_text().splitlines()
+    except OSError:
+        return False
+    best, kind = "", ""
+    place = str(folder.resolve())
+    for line in mounts:
+        _, point, name, *_ = line.split()
+        inside = place == point or place.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):
+            best, kind = point, name
+    return kind.startswith(_NETWORK_FILE_SYSTEMS)

@@ -1,0 +1,179 @@
+"""Object stores and web servers: what is there, and its version. boto3 for s3, urllib for https.
+
+Credentials come from the environment alone, the way GDAL and boto3 read it; both are pointed at
+the same endpoint. No message names a user, a password or a query.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from html.parser import HTMLParser
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+from tilemapper.archive.secrets import public
+from tilemapper.errors import JobError
+
+SCHEMES = ("s3://", "https://", "http://")
+TIMEOUT_S = 30
+MAX_DOCUMENT_BYTES = 512 * 2**20
+MAX_FOLDERS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An object on a server. ``etag`` or, where a server has none, its time of change."""
+
+    url: str
+    size_bytes: int | None
+    etag: str | None
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path names something on a server."""
+    return path.startswith(SCHEMES)
+
+
+@cache
+def s3_client() -> Any:
+    """A boto3 client for the endpoint that GDAL uses too.
+
+    Raises:
+        JobError: boto3 is not installed.
+    """
+    try:
+        boto3 = importlib.import_module("boto3")
+        botocore = importlib.import_module("botocore")
+        config_of = importlib.import_module("botocore.config").Config
+    except ImportError as error:
+        raise JobError(
+            "s3://: boto3 is needed and not installed; run pip install 'tilemapper[archive]'"
+        ) from error
+    endpoint = os.environ.get("AWS_S3_ENDPOINT")
+    if endpoint and "://" not in endpoint:
+        secure = os.environ.get("AWS_HTTPS", "YES").upper() != "NO"
+        endpoint = f"{'https' if secure else 'http'}://{endpoint}"
+    unsigned = os.environ.get("AWS_NO_SIGN_REQUEST", "").upper() == "YES"
+    style = "path" if os.environ.get("AWS_VIRTUAL_HOSTING", "").upper() == "FALSE" else "auto"
+    options: dict[str, Any] = {"retries": {"max_attempts": 5, "mode": "standard"}}
+    if unsigned:
+        options["signature_version"] = botocore.UNSIGNED
+    config = config_of(
+        connect_timeout=10, read_timeout=60, s3={"addressing_style": style}, **options
+    )
+    return boto3.client("s3", endpoint_url=endpoint or None, config=config)
+
+
+def bucket_and_key(url: str) -> tuple[str, str]:
+    """``s3://bucket/some/key`` as its two parts."""
+    bucket, _, key = url.removeprefix("s3://").partition("/")
+    return bucket, key
+
+
+def _failed(url: str, error: Exception, what: str) -> JobError:
+    code = getattr(error, "code", None)
+    if code is None:
+        code = getattr(error, "response", {}).get("Error", {}).get("Code", type(error).__name__)
+    return JobError(f"{public(url)}: {what} ({code}); check the address, rights and credentials")
+
+
+def entry(url: str) -> Entry:
+    """Size and version of one object, from its head.
+
+    Raises:
+        JobError: the server does not answer, or refuses.
+    """
+    try:
+        if url.startswith("s3://"):
+            bucket, key = bucket_and_key(url)
+            head = s3_client().head_object(Bucket=bucket, Key=key)
+            return Entry(url, head["ContentLength"], head["ETag"].strip('"'))
+        request = urllib.request.Request(url, method="HEAD")
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
+            size = answer.headers.get("Content-Length")
+            version = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
+            return Entry(url, None if size is None else int(size), version and version.strip('"'))
+    except JobError:
+        raise
+    except Exception as error:
+        raise _failed(url, error, "cannot be looked at") from None
+
+
+def fetch(url: str) -> bytes:
+    """A small document (a list or a catalog), whole.
+
+    Raises:
+        JobError: it cannot be had, or is larger than 512 MiB.
+    """
+    try:
+        if url.startswith("s3://"):
+            bucket, key = bucket_and_key(url)
+            body = s3_client().get_object(Bucket=bucket, Key=key)["Body"]
+            data: bytes = body.read(MAX_DOCUMENT_BYTES + 1)
+        else:
+            with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:
+                data = answer.read(MAX_DOCUMENT_BYTES + 1)
+    except JobError:
+        raise
+    except Exception as error:
+        raise _failed(url, error, "cannot be fetched") from None
+    if len(data) > MAX_DOCUMENT_BYTES:
+        raise JobError(f"{public(url)}: is larger than 512 MiB; split the list")
+    return data
+
+
+def listed(prefix: str) -> Iterator[Entry]:
+    """All objects under an ``s3://`` prefix, or linked from an ``https://`` index page.
+
+    Raises:
+        JobError: it cannot be listed.
+    """
+    try:
+        yield from _s3_objects(prefix) if prefix.startswith("s3://") else _linked(prefix)
+    except JobError:
+        raise
+    except Exception as error:
+        raise _failed(prefix, error, "cannot be listed") from None
+
+
+def _s3_objects(prefix: str) -> Iterator[Entry]:
+    bucket, key = bucket_and_key(prefix)
+    pages = s3_client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key)
+    for page in pages:
+        for item in page.get("Contents", ()):
+            yield Entry(f"s3://{bucket}/{item['Key']}", item["Size"], item["ETag"].strip('"'))
+
+
+class _Links(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "a":
+            self.found += [value for key, value in attrs if key == "href" and value]
+
+
+def _linked(prefix: str) -> Iterator[Entry]:
+    """Files linked from an index page and the pages below it, never above or elsewhere."""
+    waiting, seen = [prefix], {prefix}
+    while waiting:
+        page = waiting.pop()
+        parser = _Links()
+        parser.feed(fetch(page).decode(errors="replace"))
+        for href in parser.found:
+            url = urljoin(page, href)
+            parts = urlsplit(url)
+            if parts.query or parts.fragment or url in seen or not url.startswith(prefix):
+                continue
+            seen.add(url)
+            if not url.endswith("/"):
+                yield entry(url)
+            elif len(seen) < MAX_FOLDERS:
+                waiting.append(url)

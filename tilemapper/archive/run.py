@@ -1,0 +1,306 @@
+"""The run of an archive: claims scenes, has them rendered, publishes each exactly once."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import secrets as random
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tilemapper.archive import publishing, remote
+from tilemapper.archive.job import ArchiveJob
+from tilemapper.archive.ledger import Ledger
+from tilemapper.archive.planning import ArchivePlan, Decision, ordered, plan_archive
+from tilemapper.archive.scenes import Scene, discover
+from tilemapper.archive.secrets import redacted
+from tilemapper.archive.worker import SceneOutcome, SceneTask, render_scene
+from tilemapper.errors import TilemapperError, TryAgainError
+from tilemapper.networks.model import Model
+from tilemapper.render.engine import Engine, open_engine
+
+Work = Callable[[SceneTask], SceneOutcome]
+# How scenes are spread over workers: the builtin map, or a cluster's.
+Spread = Callable[[Work, Iterator[SceneTask]], Iterable[SceneOutcome]]
+Tell = Callable[[dict[str, Any]], None]
+
+
+@dataclass
+class RunSummary:
+    """What a run did and what it left; counts are of the scenes of its shard."""
+
+    listed: int
+    already_done: int
+    done: int = 0
+    failed: int = 0
+    skipped: int = 0
+    left: int = 0
+    pixels: int = 0
+    tiles: int = 0
+    seconds: float = 0.0
+    stopped: str | None = None
+    failed_before: int = 0
+    failures: list[dict[str, str]] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """0 all done, 3 some failed, 75 some are left for a later run."""
+        return 75 if self.left else (3 if self.failed else 0)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for ``--json`` and the report."""
+        return asdict(self) | {"exit_code": self.exit_code}
+
+
+class _Run:
+    """One run: its name in the ledger, its deadline, and what it has counted so far."""
+
+    def __init__(
+        self, job: ArchiveJob, model: Model, ledger: Ledger, plan: ArchivePlan, tell: Tell
+    ) -> None:
+        self.job, self.model, self.ledger, self.plan, self.tell = job, model, ledger, plan, tell
+        self.id = random.token_hex(8)
+        minutes = job.run.time_budget_minutes
+        self.deadline = None if minutes is None else time.monotonic() + 60 * minutes
+        self.staging = job.work / "staging"
+        rows = ledger.rows()
+        self.made = {i for i, row in rows.items() if row.made}
+        self.waiting = {decision.scene.id: decision for decision in ordered(plan.todo, rows)}
+        self.tries: dict[str, int] = {}
+        self.elsewhere: list[str] = []
+        known = [row for d in plan.decisions if not d.todo and (row := rows.get(d.scene.id))]
+        failed = [(row, d) for d in plan.decisions if (row := rows.get(d.scene.id))
+                  and not d.todo and row.state == "failed"]  # fmt: skip
+        self.summary = RunSummary(
+            listed=len(plan.decisions),
+            already_done=sum(row.state == "done" for row in known),
+            failed=len(failed),
+            failed_before=len(failed),
+            skipped=sum(row.state == "skipped" for row in known),
+            failures=[{"scene": d.scene.name, "error": row.error or ""} for row, d in failed],
+        )
+
+    def tasks(self, batch: Iterable[Decision]) -> Iterator[SceneTask]:
+        """Claims one scene after the other, for as long as time and disk last."""
+        for decision in batch:
+            if self.summary.stopped or self._is_over():
+                return
+            scene = decision.scene
+            if not self.ledger.claim(scene.id, self.id):
+                del self.waiting[scene.id]  # another run was first
+                self.elsewhere.append(scene.id)
+                continue
+            try:
+                known = scene.id in self.made
+                publishing.check_free(
+                    decision.output, known=known, overwrite=self.job.output.overwrite
+                )
+                yield self._task(scene)
+            except TryAgainError as error:
+                self._stop(scene.id, str(error))
+                return
+            except TilemapperError as error:
+                self.close(SceneOutcome(scene.id, "failed", " ".join(str(error).split())))
+
+    def _is_over(self) -> bool:
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            self.summary.stopped = "the time budget is used up"
+        free_gb = shutil.disk_usage(self.staging).free / 1e9
+        if free_gb < self.job.run.min_free_gb:
+            self.summary.stopped = (
+                f"{free_gb:.1f} GB of disk are free, run.min_free_gb is {self.job.run.min_free_gb}"
+            )
+        return self.summary.stopped is not None
+
+    def _task(self, scene: Scene) -> SceneTask:
+        version = [self.plan.recipe, scene.size_bytes, scene.mtime_ns, scene.etag, scene.members]
+        key = hashlib.sha256(json.dumps(version).encode()).hexdigest()[:12]
+        staged = self.staging / f"{scene.id}-{key}.tif"
+        for stale in self.staging.glob(f"{scene.id}-*"):
+            if not stale.name.startswith(staged.name):
+                shutil.rmtree(stale) if stale.is_dir() else stale.unlink(missing_ok=True)
+        return SceneTask(
+            id=scene.id, path=scene.path, staged=str(staged), model=str(self.model.folder),
+            options=self.job.render.options(), bounds=self.job.source.bounds,
+            min_px=self.job.source.min_px,
+        )  # fmt: skip
+
+    def tick(self, tiles: int) -> None:
+        """Ends the scene under way when time is up; its finished blocks are kept."""
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            raise TryAgainError("the time budget is used up")
+        self.tell({"tiles": tiles})
+
+    def close(self, outcome: SceneOutcome) -> None:
+        """Publishes a scene, or notes why not; a failed one stays waiting for its next try."""
+        decision = self.waiting[outcome.id]
+        if outcome.state == "done":
+            outcome = self._publish(decision, outcome)
+        if outcome.state == "later":
+            if outcome.stop:
+                self._stop(outcome.id, outcome.line or "")
+            return
+        tries = self.tries[outcome.id] = self.tries.get(outcome.id, 0) + 1
+        if outcome.state == "failed" and tries <= self.job.run.retries:
+            self.ledger.give_up(outcome.id, self.id, "pending", outcome.line)
+            return
+        if outcome.state in ("failed", "skipped"):
+            self.ledger.give_up(
+                outcome.id, self.id, outcome.state, outcome.line, recipe=self.plan.recipe
+            )
+        del self.waiting[outcome.id]
+        self._count(decision, outcome)
+
+    def _count(self, decision: Decision, outcome: SceneOutcome) -> None:
+        summary, name = self.summary, decision.scene.name
+        setattr(summary, outcome.state, getattr(summary, outcome.state) + 1)
+        if outcome.state == "done":
+            summary.pixels += outcome.pixels
+            summary.tiles += outcome.tiles
+        if outcome.state == "failed":
+            summary.failures.append({"scene": name, "error": outcome.line or ""})
+        self.tell({
+            "scene": name, "state": outcome.state, "reason": decision.reason,
+            "output": decision.output if outcome.state == "done" else None,
+            "error": outcome.line, "seconds": outcome.seconds, "pixels": outcome.pixels,
+            "sha256": outcome.sha256,
+        })  # fmt: skip
+
+    def _publish(self, decision: Decision, outcome: SceneOutcome) -> SceneOutcome:
+        """The outcome, done once the output stands; otherwise what kept it from that."""
+        scene, output = decision.scene, decision.output
+        staged, sha256 = Path(self._task(scene).staged), str(outcome.sha256)
+        facts = {
+            "head_sha256": outcome.head_sha256, "recipe": self.plan.recipe,
+            "seconds": outcome.seconds, "pixels": outcome.pixels, "tiles": outcome.tiles,
+            "output_bytes": outcome.size_bytes,
+            "facts": json.dumps(outcome.facts | {"date": scene.date}),
+        }  # fmt: skip
+        try:
+            publishing.prepare(output)
+            if remote.is_remote(output):
+                publishing.upload(staged, output, sha256)
+            own = self.ledger.announce(scene.id, self.id, sha256=sha256, facts=facts)
+            own = own and self.ledger.publish(
+                scene.id, self.id, lambda: publishing.put(staged, output, sha256)
+            )
+        except TryAgainError as error:
+            return SceneOutcome(scene.id, "later", str(error), stop=True)
+        except TilemapperError as error:
+            return SceneOutcome(scene.id, "failed", redacted(" ".join(str(error).split())))
+        staged.unlink(missing_ok=True)  # of a remote output
+        if not own:
+            return SceneOutcome(scene.id, "later", f"{scene.name}: another run took it over")
+        return outcome
+
+    def _stop(self, scene: str, why: str) -> None:
+        self.ledger.give_up(scene, self.id, "pending", None)
+        self.summary.stopped = redacted(why)
+
+
+def run_archive(
+    job: ArchiveJob,
+    model: Model,
+    *,
+    scenes: list[Scene] | None = None,
+    shard: tuple[int, int] = (1, 1),
+    retry_failed: bool = False,
+    spread: Spread | None = None,
+    tell: Tell = lambda event: None,
+) -> RunSummary:
+    """Renders what is new or changed of an archive; an unchanged one reads no pixel.
+
+    Args:
+        job: a checked job.
+        model: the model that it names, opened.
+        scenes: what `discover` found, if it was called before.
+        shard: (I, N): only the I-th of N parts, counted from 1.
+        retry_failed: also what failed before and did not change since.
+        spread: scenes over workers; in this process, one after the other, if None.
+        tell: called with an event for each scene and for each batch of tiles.
+
+    Raises:
+        JobError: the archive cannot be listed, or two scenes would share an output.
+        TargetError, DiskFullError, LockedError: the ledger cannot be written.
+        ModelError, DeviceError: the model cannot be loaded.
+    """
+    begun = time.monotonic()
+    found = listed(job) if scenes is None else scenes
+    with Ledger(job.work / "ledger.sqlite") as ledger:
+        plan = plan_archive(
+            job, found, ledger, model_digest=model.card.digest, shard=shard,
+            retry_failed=retry_failed,
+        )  # fmt: skip
+        plan.write(ledger)
+        run = _Run(job, model, ledger, plan, tell)
+        tell({"planned": len(plan.decisions), "todo": len(plan.todo), "reasons": plan.reasons()})
+        if plan.todo:
+            with _registered(run, job.run.lease_s):
+                _rounds(run, spread)
+        rows = ledger.rows() if run.elsewhere else {}
+        states = [rows[scene].state for scene in run.elsewhere]
+        run.summary.already_done += states.count("done")
+        open_still = states.count("pending") + states.count("running")
+        run.summary.left = len(run.waiting) + len(plan.held) + open_still
+        run.summary.seconds = round(time.monotonic() - begun, 3)
+        return run.summary
+
+
+def listed(job: ArchiveJob) -> list[Scene]:
+    """All scenes of a job.
+
+    Raises:
+        JobError: the archive cannot be listed.
+    """
+    return discover(job.source)
+
+
+def _rounds(run: _Run, spread: Spread | None) -> None:
+    """All scenes once, then those that failed again, as often as the job says."""
+    run.staging.mkdir(parents=True, exist_ok=True)
+    if spread is None:
+        options = run.job.render.options()
+        engine: Engine | None = open_engine(
+            run.model, device=options["device"], precision=options["precision"],
+            batch_size=options["batch_size"],
+        )  # fmt: skip
+        work: Work = functools.partial(render_scene, engine=engine, tick=run.tick)
+    else:
+        work = render_scene
+    for _ in range(run.job.run.retries + 1):
+        batch = list(run.waiting.values())
+        if not batch or run.summary.stopped:
+            break
+        for outcome in (spread or map)(work, run.tasks(batch)):
+            run.close(outcome)
+
+
+@contextlib.contextmanager
+def _registered(run: _Run, lease_s: float) -> Iterator[None]:
+    """Registers a run, lets its heart beat, and hands back what it still holds at the end."""
+    run.ledger.begin_run(run.id, lease_s=lease_s)
+    ended = threading.Event()
+
+    def beat() -> None:
+        with contextlib.suppress(TilemapperError), Ledger(run.ledger.path) as own:
+            while not ended.wait(lease_s / 3):
+                with contextlib.suppress(TilemapperError):
+                    own.beat(run.id)
+
+    heart = threading.Thread(target=beat, name="heartbeat", daemon=True)
+    heart.start()
+    outcome = "interrupted"
+    try:
+        yield
+        outcome = run.summary.stopped or "ended"
+    finally:
+        ended.set()
+        heart.join()
+        run.ledger.end_run(run.id, outcome)

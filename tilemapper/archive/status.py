@@ -1,0 +1,54 @@
+"""What the ledger of a job says, and what its next run would do. Opens no raster and no model."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tilemapper.archive.job import ArchiveJob
+from tilemapper.archive.ledger import Ledger
+
+
+@dataclass(frozen=True)
+class Status:
+    """The ledger in figures. ``runs``: those that are alive, as ``host, process``."""
+
+    job: str
+    ledger: str
+    counts: dict[str, int]
+    gone: int
+    pixels: int
+    seconds: float
+    output_bytes: int
+    failures: list[dict[str, Any]]
+    runs: list[str]
+    last_run: dict[str, Any] | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for ``--json``."""
+        return asdict(self)
+
+
+def status(job: ArchiveJob) -> Status:
+    """The status of a job; of one that never ran, zeros."""
+    path = job.work / "ledger.sqlite"
+    if not path.exists():
+        return Status(job.name, str(path), {}, 0, 0, 0.0, 0, [], [], None)
+    with Ledger(path, read_only=True) as ledger:
+        done = list(ledger.select("state='done' AND NOT gone"))
+        failures = ledger.select("state='failed' AND NOT gone ORDER BY source")
+        return Status(
+            job=job.name,
+            ledger=str(path),
+            counts=ledger.counts(),
+            gone=sum(1 for _ in ledger.select("gone")),
+            pixels=sum(row["pixels"] or 0 for row in done),
+            seconds=round(sum(row["seconds"] or 0 for row in done), 3),
+            output_bytes=sum(row["output_bytes"] or 0 for row in done),
+            failures=[
+                {"scene": row["source"], "error": row["error"], "attempts": row["attempts"]}
+                for row in failures
+            ],
+            runs=list(ledger.living_runs().values()),
+            last_run=ledger.last_run(),
+        )

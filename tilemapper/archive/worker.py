@@ -1,0 +1,165 @@
+"""One scene from its source to a verified raster in staging: what a worker does, and tells."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tilemapper.archive.place import place_of, placed
+from tilemapper.archive.scenes import touches
+from tilemapper.archive.secrets import redacted
+from tilemapper.errors import LockedError, RasterError, TilemapperError, TryAgainError
+from tilemapper.raster.opening import open_raster
+from tilemapper.render.engine import Engine
+from tilemapper.render.render import render
+from tilemapper.render.staging import file_sha256
+
+HEAD_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True)
+class SceneTask:
+    """All that a worker needs. ``path`` may hold a signature: it is neither stored nor shown."""
+
+    id: str
+    path: str
+    staged: str
+    model: str
+    options: dict[str, Any]
+    bounds: tuple[float, float, float, float] | None = None
+    min_px: int | None = None
+    members: tuple[str, ...] = ()
+
+
+@dataclass
+class SceneOutcome:
+    """What became of a scene: done, failed, skipped (by a filter), or later (not its fault)."""
+
+    id: str
+    state: str
+    line: str | None = None
+    stop: bool = False
+    seconds: float = 0.0
+    head_sha256: str | None = None
+    sha256: str | None = None
+    size_bytes: int = 0
+    pixels: int = 0
+    tiles: int = 0
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+class _Skip(Exception):
+    """A filter of the job leaves the scene out."""
+
+
+def render_scene(
+    task: SceneTask, engine: Engine | None = None, tick: Callable[[int], None] | None = None
+) -> SceneOutcome:
+    """Renders a scene into staging; whatever is wrong with it comes back as an outcome.
+
+    Called again with the same task after a kill, it goes on with the blocks that stand.
+    """
+    begun = time.monotonic()
+    outcome = SceneOutcome(task.id, "done")
+    try:
+        _render(task, engine, tick, outcome)
+    except _Skip as reason:
+        outcome.state, outcome.line = "skipped", str(reason)
+    except TryAgainError as error:
+        outcome.state, outcome.line = "later", _line(error)
+        outcome.stop = not isinstance(error, LockedError)
+    except TilemapperError as error:
+        outcome.state, outcome.line = "failed", _line(error)
+    except Exception as error:  # a defect must not end the night's run either
+        outcome.state = "failed"
+        outcome.line = _line(f"{type(error).__name__}: {error}; report this as a defect")
+    outcome.seconds = round(time.monotonic() - begun, 3)
+    return outcome
+
+
+def _line(error: object) -> str:
+    return redacted(" ".join(str(error).split()))[:1000]
+
+
+def _render(
+    task: SceneTask,
+    engine: Engine | None,
+    tick: Callable[[int], None] | None,
+    outcome: SceneOutcome,
+) -> None:
+    before = _stamp(task.path)
+    outcome.head_sha256 = head_sha256(task.path)
+    if task.bounds is not None or task.min_px is not None:
+        _filter(task)
+    model = engine.model if engine is not None else task.model
+    result = render(
+        task.path, task.staged, model, overwrite=True, tick=tick, engine=engine, **task.options
+    )
+    if _stamp(task.path) != before:
+        Path(task.staged).unlink(missing_ok=True)
+        raise RasterError(f"{task.path}: changed while it was rendered; it is tried again")
+    outcome.sha256 = file_sha256(Path(task.staged))
+    outcome.size_bytes, outcome.tiles = result.output_bytes, result.tiles
+    outcome.pixels = result.height * result.width
+    outcome.facts = {
+        "height": result.height,
+        "width": result.width,
+        "gsd_m": result.gsd_m,
+        "overlap_disagreement": result.overlap_disagreement,
+        "model": result.model,
+        "notices": [redacted(notice) for notice in result.notices],
+        "blocks_resumed": result.blocks_resumed,
+        **asdict(place_of(Path(task.staged))),
+    }
+
+
+def _filter(task: SceneTask) -> None:
+    """Filters that need the header.
+
+    Raises:
+        _Skip: one of them leaves the scene out.
+    """
+    allow = tuple(task.options.get("allow_drivers", ()))
+    with open_raster(task.path, allow_drivers=allow) as src:
+        if task.min_px is not None and min(src.height, src.width) < task.min_px:
+            raise _Skip(f"{src.height} x {src.width} px, smaller than source.min_px {task.min_px}")
+        if task.bounds is None:
+            return
+        place = placed(src.height, src.width, src.transform, src.crs)
+    if place.bbox is None:
+        raise _Skip("no place on Earth can be told, so source.bounds cannot be tested")
+    if not touches(place.bbox, task.bounds):
+        raise _Skip("lies outside of source.bounds")
+
+
+def head_sha256(path: str) -> str | None:
+    """sha256 of a local file's first 64 KiB; None of a remote one, whose ETag says more.
+
+    Raises:
+        RasterError: it cannot be read.
+    """
+    if "://" in path:
+        return None
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.sha256(file.read(HEAD_BYTES)).hexdigest()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RasterError(
+            f"{path}: cannot be read ({reason}); check the file and rights"
+        ) from error
+
+
+def _stamp(path: str) -> tuple[int, int] | None:
+    if "://" in path:
+        return None
+    try:
+        status = os.stat(path)  # noqa: PTH116  paths here are strings all the way
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns

@@ -1,0 +1,214 @@
+"""``tilemapper batch JOB.toml``: renders what is new of an archive."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tilemapper.cli.options import OrWord, debug_option, json_option, talk_options
+
+if TYPE_CHECKING:
+    from tilemapper.archive.estimate import ArchiveEstimate
+    from tilemapper.archive.job import ArchiveJob
+    from tilemapper.archive.run import RunSummary
+
+_LOG_EVERY_S = 30.0
+
+
+def _shard(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[int, int]:
+    """``2/8`` as (2, 8)."""
+    index, _, count = value.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+        raise click.BadParameter(f"{value!r} is not of the form I/N with I from 1 to N.")
+    return int(index), int(count)
+
+
+@click.command()
+@click.argument("job", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and why; write nothing.")
+@click.option(
+    "--shard",
+    callback=_shard,
+    default="1/1",
+    show_default=True,
+    metavar="I/N",
+    help="Only the I-th of N parts, counted from 1; the same scene is always in the same part.",
+)
+@click.option("--retry-failed", is_flag=True, help="Also scenes that failed and did not change.")
+@click.option(
+    "--workers",
+    type=OrWord(int, "auto"),
+    help="Processes to spread scenes over; run.workers of the job if not given.",
+)
+@click.option("--scheduler", help="Address or file of a running dask scheduler.")
+@click.option(
+    "--metrics",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write OpenMetrics text for monitoring here.",
+)
+@json_option
+@talk_options
+@debug_option
+def batch(
+    job: Path,
+    dry_run: bool,
+    shard: tuple[int, int],
+    retry_failed: bool,
+    workers: int | str | None,
+    scheduler: str | None,
+    metrics: Path | None,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+) -> int:
+    """Render every scene of the archive JOB.toml that is new, changed or not done yet.
+
+    What is done is known by a ledger beside the outputs: run it every night. Killed or
+    interrupted, the same command goes on where it stopped. Exit codes: 0 all done, 3 some scenes
+    failed, 75 some are left for a later run.
+
+    \b
+    tilemapper batch nightly.toml --dry-run
+    tilemapper batch nightly.toml --json --metrics /var/lib/node_exporter/tilemapper.prom
+    tilemapper batch nightly.toml --shard 3/8
+    """  # noqa: D301 (\b is click's mark for lines to keep)
+    from tilemapper.archive.job import load_job
+    from tilemapper.archive.leaving import leave
+    from tilemapper.networks.model import open_model
+
+    checked = load_job(job)
+    model = open_model(checked.render.model)
+    if dry_run:
+        from tilemapper.archive.estimate import estimate
+        from tilemapper.archive.run import listed
+
+        cost = estimate(checked, model, listed(checked), shard=shard, retry_failed=retry_failed)
+        _print_estimate(cost, as_json)
+        return 0
+    from tilemapper.archive.run import run_archive
+
+    with _Progress(as_json=as_json, quiet=quiet, verbose=verbose) as progress:
+        summary = run_archive(
+            checked, model, shard=shard, retry_failed=retry_failed, tell=progress.tell,
+            **_spread(checked, workers, scheduler),
+        )  # fmt: skip
+    leave(checked, summary, metrics=metrics)
+    _print_summary(checked, summary, as_json, quiet)
+    return summary.exit_code
+
+
+def _spread(job: ArchiveJob, workers: int | str | None, scheduler: str | None) -> dict[str, Any]:
+    """How scenes are spread: nothing for this process alone."""
+    scheduler = scheduler or job.run.scheduler
+    count = workers or job.run.workers
+    if scheduler is None and count in (1, "auto"):
+        return {}
+    from tilemapper.archive.spreading import over_cluster
+
+    return {"spread": over_cluster(scheduler, None if count == "auto" else int(count))}
+
+
+class _Progress:
+    """Events as JSON lines on stdout, failures and progress on stderr."""
+
+    def __init__(self, *, as_json: bool, quiet: bool, verbose: bool) -> None:
+        self._json, self._quiet, self._verbose = as_json, quiet, verbose
+        self._todo = self._ended = self._failed = self._pixels = 0
+        self._begun = self._said = time.monotonic()
+        self._bar: Any = None
+
+    def tell(self, event: dict[str, Any]) -> None:
+        """One event of the run."""
+        if "tiles" in event:
+            return
+        if self._json:
+            click.echo(json.dumps(event))
+        if "todo" in event:
+            self._start(event)
+            return
+        self._ended += 1
+        self._failed += event["state"] == "failed"
+        self._pixels += event["pixels"]
+        if self._bar is not None:
+            self._bar.update(1)
+        if event["state"] == "failed":
+            self._say(f"failed: {event['error']}")
+        elif self._verbose:
+            self._say(f"{event['state']}: {event['output'] or event['error']}")
+        if self._bar is None and time.monotonic() - self._said > _LOG_EVERY_S:
+            self._said = time.monotonic()
+            self._say(self._line())
+
+    def _start(self, event: dict[str, Any]) -> None:
+        self._todo = event["todo"]
+        why = ", ".join(f"{count} {reason}" for reason, count in event["reasons"].items())
+        self._say(
+            f"{event['planned']} scenes, {self._todo} to render" + (f": {why}" if why else "")
+        )
+        if self._todo and not self._quiet and sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=self._todo, unit="scene", dynamic_ncols=True)
+
+    def _line(self) -> str:
+        seconds = time.monotonic() - self._begun
+        left_s = seconds / self._ended * (self._todo - self._ended)
+        return (
+            f"{self._ended} of {self._todo} scenes, {self._failed} failed, "
+            f"{self._pixels / 1e6 / seconds:.2f} Mpx/s, about {left_s / 60:.0f} min left"
+        )
+
+    def _say(self, line: str) -> None:
+        if self._quiet:
+            return
+        if self._bar is not None:
+            self._bar.clear()
+        click.echo(line, err=True)
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _print_summary(job: ArchiveJob, summary: RunSummary, as_json: bool, quiet: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"summary": summary.to_json()}))
+        return
+    if not quiet:
+        # Those of this run were named when they happened.
+        for failure in summary.failures[: summary.failed_before]:
+            click.echo(f"failed before: {failure['error'] or failure['scene']}", err=True)
+    if summary.stopped:
+        click.echo(f"stopped early: {summary.stopped}; run the same command again", err=True)
+    click.echo(
+        f"{job.name}: {summary.done} rendered, {summary.already_done} stood already, "
+        f"{summary.failed} failed, {summary.skipped} skipped, {summary.left} left; "
+        f"{summary.pixels / 1e6:.1f} Mpx in {summary.seconds:.1f} s"
+    )
+
+
+def _print_estimate(cost: ArchiveEstimate, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(cost.to_json()))
+        return
+    hours = "unknown, nothing was rendered before" if cost.hours is None else f"{cost.hours:.2f} h"
+    click.echo(f"scenes   {cost.scenes}, {cost.todo} to render")
+    for reason, count in cost.reasons.items():
+        click.echo(f"           {count} {reason}")
+    click.echo(f"failed   {cost.failed_before} before, left alone without --retry-failed")
+    if cost.held:
+        click.echo(f"held     {cost.held} by another run")
+    click.echo(f"tiles    {cost.tiles}, {cost.pixels / 1e6:.1f} Mpx, from {cost.sampled} headers")
+    click.echo(f"time     {hours}")
+    click.echo(f"disk     {cost.disk_bytes / 1e9:.2f} GB")
+    for example in cost.examples:
+        click.echo(f"  {example['scene']} -> {example['output']} ({example['reason']})")
