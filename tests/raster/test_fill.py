@@ -30,7 +30,9 @@ def test_what_lies_under_the_mask_has_no_influence():
     valid = np.ones(image.shape[:3], bool)
     valid[:, 10:40, 5:30] = False
     other = np.where(valid[..., None], image, 255 - image)
-    assert np.array_equal(fill_invalid(image, valid, (0, 0, 0)), fill_invalid(other, valid, (0, 0, 0)))
+    assert np.array_equal(
+        fill_invalid(image, valid, (0, 0, 0)), fill_invalid(other, valid, (0, 0, 0))
+    )
 
 
 def test_a_tile_without_a_valid_pixel_takes_the_mean():

@@ -44,7 +44,9 @@ def test_tiles_over_a_span_are_all_and_only_those_that_reach_it(length, overlap,
 
 @given(length=st.integers(1, 300), index=st.integers(-900, 900))
 def test_reflection_mirrors_without_repeating_the_edge(length, index):
-    expected = np.pad(np.arange(length), (900, 900), mode="reflect")[index + 900] if length > 1 else 0
+    expected = (
+        np.pad(np.arange(length), (900, 900), mode="reflect")[index + 900] if length > 1 else 0
+    )
     assert reflect(np.array([index]), length)[0] == expected
 
 

@@ -24,7 +24,10 @@ from tilemapper.errors import (
     StagingError,
     TargetError,
 )
+from tilemapper.networks.model import open_model
+from tilemapper.raster.lattice import Lattice
 from tilemapper.render import staging as staging_module
+from tilemapper.render.engine import Engine, open_engine
 from tilemapper.render.render import render
 from tilemapper.render.staging import Receipt, locked, read_journal, staging_folder
 
@@ -321,3 +324,66 @@ def test_options_that_cannot_be_used_are_refused(make_raster, models, tmp_path, 
     with pytest.raises(OptionError, match=message):
         render(make_raster(64, 64), tmp_path / "map.tif", models / "identity", **options)
     assert not staging_folder(tmp_path / "map.tif").exists()
+
+
+def test_the_mean_over_symmetries_changes_nothing_for_a_symmetric_generator(
+    make_raster, models, tmp_path
+):
+    city = make_raster(300, 400)
+    render(city, tmp_path / "map.tif", models / "identity", tta=True)
+    assert np.array_equal(read_raster(tmp_path / "map.tif"), read_raster(city))
+
+
+def test_the_mean_over_symmetries_does_not_know_up_from_down(models, tmp_path):
+    pixels = noise(256, 256)
+    for name, image in (("up", pixels), ("down", pixels[:, ::-1, ::-1])):
+        city = write_raster(tmp_path / f"{name}.tif", image)
+        # Bounds of the lattice are not symmetric, a single tile's own pixels are.
+        engine = open_engine(open_model(models / "unet"), device="cpu", precision="fp32")
+        turned = Engine(engine.model, precision="fp32", batch_size=1, tta=True)
+        tile = read_raster(city).transpose(1, 2, 0)[None]
+        prediction = turned.predict(np.ascontiguousarray(tile))[0]
+        if name == "up":
+            first = prediction
+    assert np.abs(first[:, ::-1, ::-1] - prediction).max() <= 1
+
+
+def test_uncertainty_is_zero_where_tiles_agree_and_shows_where_they_do_not(
+    make_raster, models, tmp_path
+):
+    city = make_raster(500, 600)
+    for model in ("identity", "unet"):
+        render(
+            city, tmp_path / f"{model}.tif", models / model, uncertainty=tmp_path / f"{model}-u.tif"
+        )
+    assert not read_raster(tmp_path / "identity-u.tif").any()
+    doubt = read_raster(tmp_path / "unet-u.tif")[0]
+    assert doubt.any()
+    lattice = Lattice(500, 600)
+    once = np.zeros((500, 600), int)
+    for row in lattice.rows.starts:
+        for col in lattice.cols.starts:
+            once[max(row, 0) : row + 256, max(col, 0) : col + 256] += 1
+    assert not doubt[once == 1].any()
+
+
+def test_the_entropy_of_a_palette_model_is_high_where_classes_are_alike(models, tmp_path):
+    pixels = np.zeros((3, 300, 600), np.uint8)
+    pixels[0, :, :300] = 255
+    pixels[:, :, 300:] = 128
+    city = write_raster(tmp_path / "city.tif", pixels)
+    render(city, tmp_path / "map.tif", models / "classes", uncertainty=tmp_path / "u.tif")
+    doubt = read_raster(tmp_path / "u.tif")[0]
+    assert (doubt[:, 300:] == 255).all()
+    # softmax of (1, -1, -1): probabilities .787, .107, .107
+    assert np.abs(doubt[:, :200].astype(int) - round(255 * 0.6088)).max() <= 1
+
+
+def test_two_layers_on_one_file_are_refused(make_raster, models, tmp_path):
+    with pytest.raises(OptionError, match="would be one file"):
+        render(
+            make_raster(64, 64),
+            tmp_path / "m.tif",
+            models / "identity",
+            uncertainty=tmp_path / "m.tif",
+        )

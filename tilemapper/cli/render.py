@@ -111,6 +111,20 @@ if TYPE_CHECKING:
     "--dashboard", is_flag=True, help="Show dask's dashboard of --workers, loopback only."
 )
 @click.option("--insecure", is_flag=True, help="Take a --scheduler elsewhere without TLS.")
+@click.option(
+    "--uncertainty",
+    type=click.Path(),
+    metavar="PATH.tif",
+    help="Also write how sure the map is: entropy of the classes (0 to 255) for palette models, "
+    "disagreement of overlapping tiles in grey levels for others.",
+)
+@click.option("--tta", is_flag=True, help="Mean over each tile's 8 symmetries; 8 x slower.")
+@click.option(
+    "--compile",
+    "compiled",
+    is_flag=True,
+    help="Compile the generator first (needs g++; half a minute, pays on large rasters).",
+)
 @click.option("--overwrite", is_flag=True, help="Replace DST, at the end and in one step.")
 @click.option("--restart", is_flag=True, help="Throw away an unfinished render of DST.")
 @click.option(

@@ -73,6 +73,7 @@ class PixelRows:
 
     totals: NDArray[np.int32]  # (channels, rows, width): sums of weighted predictions
     keep: NDArray[np.bool_]  # (rows, width)
+    squares: NDArray[np.int64] | None = None  # (rows, width): sums of weighted squares, all bands
 
 
 def read_tile_rows(
@@ -195,40 +196,83 @@ def predict_rows(
 
 
 def blend_rows(
-    rows: Iterable[PredictedRow], lattice: Lattice, block: Block, seam: Seam | None = None
+    rows: Iterable[PredictedRow],
+    lattice: Lattice,
+    block: Block,
+    seam: Seam | None = None,
+    *,
+    squares: bool = False,
 ) -> Iterator[PixelRows]:
     """Blends rows of predictions and yields the block's pixels as soon as no tile can add to them.
 
     Every pixel of the block is yielded once, in order. ``seam`` collects how far overlapping
-    tiles disagree.
+    tiles disagree; ``squares`` asks for the sums of weighted squares too.
     """
     columns = lattice.cols.tiles_over(block.col, block.col + block.width)
     starts = lattice.cols.starts[columns.start : columns.stop]
     weights = lattice.cols.weights[columns.start : columns.stop]
-    tile, width = lattice.tile, int(starts[-1] - starts[0]) + lattice.tile
     inside = slice(block.col - int(starts[0]), block.col - int(starts[0]) + block.width)
     last = lattice.rows.tiles_over(block.row, block.row + block.height)[-1]
-    band: NDArray[np.int32] | None = None
+    sums: _Band | None = None
+    powers = _Band(1, np.int64, starts, weights, lattice.tile, inside) if squares else None
     for row in rows:
-        channels = row.predictions.shape[1]
-        if band is None:
-            band = np.zeros((channels, tile, block.width), np.int32)
-            line = np.empty((channels, tile, width + tile), np.int32)
-        line[:] = 0
-        blend_along(line, row.predictions, weights, starts - starts[0])
+        if sums is None:
+            channels = row.predictions.shape[1]
+            sums = _Band(channels, np.int32, starts, weights, lattice.tile, inside)
+        down = lattice.rows.weights[row.index]
+        sums.add(row.predictions, down)
+        if powers is not None:
+            tiles = row.predictions.astype(np.int64)
+            powers.add(np.einsum("nchw,nchw->nhw", tiles, tiles)[:, None], down)
         if seam is not None:
             seam.add(row, lattice, block, starts)
-        mixed = line[:, :, inside]
-        mixed *= lattice.rows.weights[row.index][None, :, None]
-        band += mixed
         top = int(lattice.rows.starts[row.index])
-        done = tile if row.index == last else int(lattice.rows.starts[row.index + 1]) - top
+        done = lattice.tile
+        if row.index != last:
+            done = int(lattice.rows.starts[row.index + 1]) - top
         first = max(0, block.row - top)
         end = min(done, block.row + block.height - top)
         if end > first:
-            yield PixelRows(band[:, first:end].copy(), row.keep[first:end, inside])
-        band[:, : tile - done] = band[:, done:]
-        band[:, tile - done :] = 0
+            yield PixelRows(
+                sums.rows[:, first:end].copy(),
+                row.keep[first:end, inside],
+                None if powers is None else powers.rows[0, first:end].copy(),
+            )
+        sums.move(done)
+        if powers is not None:
+            powers.move(done)
+
+
+class _Band:
+    """Running sums of one tile's height over a block's width, (channels, tile, width)."""
+
+    def __init__(
+        self,
+        channels: int,
+        dtype: type[np.generic],
+        starts: NDArray[np.int64],
+        weights: NDArray[np.int32],
+        tile: int,
+        inside: slice,
+    ) -> None:
+        self._starts, self._weights, self._inside = starts - starts[0], weights, inside
+        self.rows = np.zeros((channels, tile, inside.stop - inside.start), dtype)
+        # One tile wider than what the tiles cover: see blend_along.
+        self._line = np.empty((channels, tile, int(self._starts[-1]) + 2 * tile), dtype)
+
+    def add(self, tiles: NDArray[np.integer], down: NDArray[np.int32]) -> None:
+        """Adds a row of tiles, (n, channels, tile, tile); ``down``: weights along its rows."""
+        self._line[:] = 0
+        blend_along(self._line, tiles, self._weights, self._starts)
+        mixed = self._line[:, :, self._inside]
+        mixed *= down[None, :, None]
+        self.rows += mixed
+
+    def move(self, done: int) -> None:
+        """Drops the ``done`` upper rows, which no tile can add to any more."""
+        kept = self.rows.shape[1] - done
+        self.rows[:, :kept] = self.rows[:, done:]
+        self.rows[:, kept:] = 0
 
 
 @dataclass

@@ -6,11 +6,8 @@ tile's prediction does not depend on its neighbours in the batch.
 
 from __future__ import annotations
 
-import contextlib
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,10 +17,9 @@ from torch import nn
 from tilemapper.errors import DeviceError, ModelError, OptionError
 from tilemapper.networks.folding import fold_norms
 from tilemapper.networks.model import Model
-from tilemapper.raster.blend import LEVELS, TOP
-from tilemapper.raster.lattice import TILE, Block, Lattice
+from tilemapper.raster.blend import TOP
+from tilemapper.raster.lattice import Block, Lattice
 from tilemapper.render.block import blend_rows, class_rows, grey_rows, predict_rows, read_tile_rows
-from tilemapper.render.pipe import staged
 
 CPU_BATCH = 8  # batch 1 is 2.4 times slower a tile; beyond 8 nothing is gained
 CUDA_BATCH = 64
@@ -74,12 +70,18 @@ class Engine:
 
     Attributes:
         channels: of a prediction: 3 for RGB, the number of classes for palette models.
-        batch_size: tiles a call; halved when the device runs out of memory.
-        peak_tiles_s: nothing is measured here; see the benchmarks.
+        batch_size: tiles a call; a call is split when the device runs out of memory.
     """
 
     def __init__(
-        self, model: Model, *, device: str = "cpu", precision: str = "fp32", batch_size: int = 8
+        self,
+        model: Model,
+        *,
+        device: str = "cpu",
+        precision: str = "fp32",
+        batch_size: int = 8,
+        tta: bool = False,
+        compiled: bool = False,
     ) -> None:
         self.model = model
         self.device = torch.device(device)
@@ -89,6 +91,9 @@ class Engine:
         self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         network = fold_norms(model.generator()).to(self.device, self._dtype)
         self._network: nn.Module = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._tta = tta
+        if compiled:
+            self._network = compiled_network(self._network, model.card.tile, batch_size)
 
     def predict(self, tiles: NDArray[np.uint8]) -> NDArray[np.int16]:
         """Predictions of a batch, in eighths of a grey level or of a class's probability.
@@ -134,8 +139,24 @@ class Engine:
         pixels = torch.from_numpy(tiles).to(self.device, non_blocking=True)
         # (n, tile, tile, 3) uint8 in memory is (n, 3, tile, tile) channels_last: nothing is moved.
         batch = (pixels.permute(0, 3, 1, 2).float() / 127.5 - 1).to(self._dtype)
-        prediction: NDArray[np.int16] = self._quantise(self._network(batch)).cpu().numpy()
-        return prediction
+        prediction = self._mean_of_symmetries(batch) if self._tta else self._paint(batch)
+        array: NDArray[np.int16] = prediction.cpu().numpy()
+        return array
+
+    def _paint(self, batch: torch.Tensor) -> torch.Tensor:
+        return self._quantise(self._network(batch))
+
+    def _mean_of_symmetries(self, batch: torch.Tensor) -> torch.Tensor:
+        """Mean over the 8 symmetries of the square, rounded once: imagery from above has no up."""
+        total = torch.zeros((), dtype=torch.int16, device=self.device)
+        for turns in range(4):
+            turned = batch.rot90(turns, (2, 3))
+            for flipped in (turned, turned.flip(3)):
+                ready = flipped.contiguous(memory_format=torch.channels_last)
+                painted = self._paint(ready)
+                back = painted if flipped is turned else painted.flip(3)
+                total = total + back.rot90(-turns, (2, 3))
+        return (total + 4) >> 3
 
     def _quantise(self, output: torch.Tensor) -> torch.Tensor:
         """RGB in [-1, 1] or class logits to (n, channels, tile, tile) int16, 0..2040."""
@@ -147,6 +168,35 @@ class Engine:
                 "use --precision fp32, or another model"
             )
         return (share * TOP).round_().clamp_(0, TOP).to(torch.int16)
+
+
+def compiled_network(network: nn.Module, tile: int, batch_size: int) -> nn.Module:
+    """The network through torch.compile, compared with itself on one batch before it is used.
+
+    Raises:
+        DeviceError: it cannot be compiled here, or gives other values than uncompiled.
+    """
+    parameter = next(network.parameters(), None)
+    if parameter is None:
+        return network
+    compiled = torch.compile(network, dynamic=False)
+    shape = (batch_size, 3, tile, tile)
+    batch = torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    batch = batch.to(parameter.device, parameter.dtype, memory_format=torch.channels_last)
+    try:
+        with torch.inference_mode():
+            apart = (compiled(batch).float() - network(batch).float()).abs().mean().item()
+            scale = network(batch).float().abs().mean().item()
+    except Exception as error:  # torch raises many kinds here, most of them about the compiler
+        reason = (str(error).splitlines() or ["no message"])[0]
+        raise DeviceError(
+            f"--compile: torch.compile failed ({reason}); install g++, or go without it"
+        ) from error
+    if apart > 0.02 * max(scale, 0.1):
+        raise DeviceError(
+            f"--compile: the compiled generator differs by {apart:.3g} on average; go without it"
+        )
+    return compiled  # type: ignore[return-value]
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
@@ -231,27 +281,3 @@ def open_engine(
 def palette_of(model: Model) -> NDArray[np.uint8]:
     """Colours of a palette model's classes, (classes, 3) uint8."""
     return np.array([entry.colour for entry in model.card.palette], np.uint8).reshape(-1, 3)
-
-
-@contextlib.contextmanager
-def streamed(rows: Any, engine: Engine) -> Iterator[Any]:
-    """Reading in one thread, the generator in another, blending left to the caller's thread."""
-    with (
-        staged(rows, depth=2, name="read") as tile_rows,
-        staged(predict_rows(tile_rows, engine), depth=1, name="predict") as predicted,
-    ):
-        yield predicted
-
-
-__all__ = [
-    "LEVELS",
-    "TILE",
-    "Engine",
-    "RenderedArray",
-    "choose_device",
-    "choose_precision",
-    "open_engine",
-    "palette_of",
-    "render_array",
-    "streamed",
-]

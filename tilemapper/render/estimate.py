@@ -11,9 +11,8 @@ import numpy as np
 import rasterio
 
 from tilemapper.networks.model import DEFAULT_MODEL, Model, open_model
-from tilemapper.render.engine import Engine
 from tilemapper.render.plan import Plan
-from tilemapper.render.render import CACHE_MB, check_target, plan_render
+from tilemapper.render.render import CACHE_MB, check_target, engine_of, plan_render
 
 PROBES = 3
 
@@ -103,7 +102,7 @@ def estimate(
 
 def _probe(plan: Plan, model: Model) -> float:
     """Tiles a second of the generator on random pixels: the fastest of a few batches."""
-    engine = Engine(model, device=plan.device, precision=plan.precision, batch_size=plan.batch_size)
+    engine = engine_of(plan, model)
     shape = (plan.batch_size, plan.tile, plan.tile, 3)
     tiles = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     engine.predict(tiles)

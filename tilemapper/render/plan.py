@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -54,6 +54,8 @@ class Plan:
     layers: tuple[Layer, ...]
     driver: str = "COG"
     creation_options: Mapping[str, str] = field(default_factory=dict)
+    tta: bool = False
+    compiled: bool = False
     version: str = __version__
     workers: int = 0  # processes over which the blocks are spread; 0 is this one alone
 
@@ -106,6 +108,8 @@ class Plan:
             "layers": [[layer.name, layer.bands, asdict(layer.encoding)] for layer in self.layers],
             "driver": self.driver,
             "creation options": dict(sorted(self.creation_options.items())),
+            "tta": self.tta,
+            "compile": self.compiled,
             "version": self.version,
         }
 
@@ -138,6 +142,8 @@ class Plan:
             "tile": self.tile,
             "precision": self.precision,
             "device": self.device.partition(":")[0],
+            "tta": self.tta,
+            "compile": self.compiled,
         }
 
     def memory_bytes(self) -> int:
@@ -177,6 +183,9 @@ def make_plan(
     driver: str,
     creation_options: Mapping[str, str],
     classes: Path | None = None,
+    uncertainty: Path | None = None,
+    tta: bool = False,
+    compiled: bool = False,
 ) -> Plan:
     """Checks the options against each other and puts the plan together.
 
@@ -201,6 +210,9 @@ def make_plan(
         layers.append(
             Layer("classes", str(classes), 1, Encoding(colour_map=colours), average=False)
         )
+    if uncertainty is not None:
+        layers.append(Layer("uncertainty", str(uncertainty), 1, Encoding()))
+    _check_targets(layers)
     Lattice(source.height, source.width, overlap, model.card.tile)  # refuses a wrong overlap now
     return Plan(
         source=source,
@@ -217,4 +229,18 @@ def make_plan(
         layers=tuple(layers),
         driver=driver,
         creation_options=dict(creation_options),
+        tta=tta,
+        compiled=compiled,
     )
+
+
+def _check_targets(layers: Sequence[Layer]) -> None:
+    """Two layers on one file would overwrite each other."""
+    seen: dict[Path, str] = {}
+    for layer in layers:
+        path = Path(layer.target).resolve()
+        if path in seen:
+            raise OptionError(
+                f"{layer.target}: {seen[path]} and {layer.name} would be one file; name two"
+            )
+        seen[path] = layer.name

@@ -29,6 +29,7 @@ from tilemapper.render.block import (
 from tilemapper.render.division import block_for, worker_count
 from tilemapper.render.engine import Engine, choose_device, choose_precision, default_batch
 from tilemapper.render.finish import finish
+from tilemapper.render.layers import to_layers
 from tilemapper.render.pipe import staged
 from tilemapper.render.plan import Plan, make_plan
 from tilemapper.render.staging import (

@@ -173,7 +173,12 @@ def _model(tags: dict[str, str], named: str | Path | Model | None) -> Model:
 def _engine(model: Model, plan: dict[str, Any], device: str) -> Engine:
     device = choose_device(plan["device"] if device == "auto" else device)
     return Engine(
-        model, device=device, precision=plan["precision"], batch_size=default_batch(device)
+        model,
+        device=device,
+        precision=plan["precision"],
+        batch_size=default_batch(device),
+        tta=plan.get("tta", False),
+        compiled=plan.get("compile", False),
     )
 
 
