@@ -75,6 +75,13 @@ if TYPE_CHECKING:
     help="Values that become 0 and 255 in sources that are not 8-bit.",
 )
 @click.option(
+    "--tone",
+    type=click.Choice(["none", "match"]),
+    default="none",
+    show_default=True,
+    help="match moves the raster's colours to those of the model's training imagery.",
+)
+@click.option(
     "--bounds",
     type=Numbers(float, "L,B,R,T", 4),
     help="Render only this part, in units of the output's CRS.",

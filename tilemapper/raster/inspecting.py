@@ -19,6 +19,7 @@ from tilemapper.raster.placing import Grid, output_grid
 from tilemapper.raster.sampling import sample_values
 from tilemapper.raster.scaling import percentile_limits
 from tilemapper.raster.spec import SourceOptions, SourceSpec
+from tilemapper.raster.tone import Tone, apply_tone, tone_between, tone_table
 
 _GREY = (128, 128, 128)
 
@@ -30,6 +31,7 @@ class _Look:
     alpha: tuple[int, float] | None
     scale: tuple[tuple[float, float], ...] | None
     fill: tuple[int, int, int]
+    tone: Tone | None
     notices: tuple[str, ...]
 
 
@@ -67,6 +69,7 @@ def inspect_source(path: str, options: SourceOptions, model_gsd_m: float | None)
             aoi=aoi,
             fill=look.fill,
             has_invalid=_has_invalid(src, bands),
+            tone=look.tone,
             notices=(*bands.notices, *grid.notices, *look.notices),
         )
 
@@ -86,7 +89,10 @@ def _look(src: DatasetReader, path: str, options: SourceOptions, bands: Bands) -
     scale = _scale(values, options, bands, src)
     rgb = Pixels(src, scale=scale, **kept).to_rgb(values[:, None, :])
     notices = () if values.size else (f"{path}: no valid pixel found",)
-    return _Look(alpha=alpha, scale=scale, fill=_mean_colour(rgb), notices=notices)
+    tone = None if options.tone is None else tone_between(rgb, options.tone)
+    if tone is not None:
+        rgb = apply_tone(rgb, tone_table(tone))
+    return _Look(alpha=alpha, scale=scale, fill=_mean_colour(rgb), tone=tone, notices=notices)
 
 
 def _alpha(src: DatasetReader, path: str, band: int | None) -> tuple[int, float] | None:

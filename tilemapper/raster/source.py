@@ -15,6 +15,7 @@ from tilemapper.raster.opening import open_raster
 from tilemapper.raster.pixels import Pixels
 from tilemapper.raster.resample import resample_window
 from tilemapper.raster.spec import SourceOptions, SourceSpec, Warp
+from tilemapper.raster.tone import apply_tone, tone_table
 
 __all__ = ["SourceOptions", "SourceSpec", "SourceView", "Warp", "inspect_source"]
 
@@ -29,6 +30,7 @@ class SourceView:
     def __init__(self, spec: SourceSpec) -> None:
         self.spec = spec
         self.height, self.width = spec.height, spec.width
+        self._tone = None if spec.tone is None else tone_table(spec.tone)
         self._file = open_raster(spec.path, allow_drivers=(spec.driver,))
         try:
             check_identity(spec.path, self._file, spec.identity)
@@ -76,6 +78,8 @@ class SourceView:
                 steps=(warp.row_step, warp.col_step),
                 size=(self._pixels.height, self._pixels.width),
             )
+        if self._tone is not None:
+            rgb = apply_tone(rgb, self._tone)
         return np.moveaxis(rgb, 0, 2), np.ones((height, width), bool) if valid is None else valid
 
     def wanted(self, *, row: int, col: int, height: int, width: int) -> NDArray[np.bool_] | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tilemapper.errors import OptionError
+from tilemapper.raster.tone import Statistics, Tone
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class SourceOptions:
     scale: tuple[float, float] | None = None
     bounds: tuple[float, float, float, float] | None = None
     mask: str | None = None
+    tone: Statistics | None = None
     allow_drivers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -75,7 +77,7 @@ class SourceSpec:
     each band, or None where bytes are taken as they are. crop: row and column of the output grid
     at which ``--bounds`` begins. aoi: polygons in pixels of the output grid (GeoJSON geometry).
     fill: mean colour of the valid pixels. has_invalid: False only if every pixel is valid for
-    certain. notices: lines that a user should see.
+    certain. tone: gain and offset of each band, or None. notices: lines that a user should see.
     """
 
     path: str
@@ -97,6 +99,7 @@ class SourceSpec:
     aoi: dict[str, Any] | None
     fill: tuple[int, int, int]
     has_invalid: bool | None
+    tone: Tone | None = None
     notices: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:

@@ -15,10 +15,11 @@ import numpy as np
 import rasterio
 
 from tilemapper import __version__
-from tilemapper.errors import DiskFullError, TargetError
+from tilemapper.errors import DiskFullError, OptionError, TargetError
 from tilemapper.networks.model import DEFAULT_MODEL, Model, open_model
 from tilemapper.raster.lattice import Block, Lattice
 from tilemapper.raster.source import SourceOptions, SourceView, inspect_source
+from tilemapper.raster.tone import Statistics
 from tilemapper.render.block import (
     Seam,
     View,
@@ -174,6 +175,7 @@ def plan_render(
     scale: tuple[float, float] | None = None,
     bounds: tuple[float, float, float, float] | None = None,
     mask: str | Path | None = None,
+    tone: str = "none",
     driver: str = "COG",
     creation_options: Mapping[str, str] | None = None,
     allow_drivers: Sequence[str] = (),
@@ -200,6 +202,7 @@ def plan_render(
         scale=scale,
         bounds=bounds,
         mask=str(mask) if mask else None,
+        tone=_tone(model, tone),
         allow_drivers=tuple(allow_drivers),
     )
     spec = inspect_source(str(source), options, model.card.gsd_m)
@@ -231,6 +234,18 @@ def plan_render(
         compiled=compiled,
     )
     return replace(plan, workers=count)
+
+
+def _tone(model: Model, wanted: str) -> Statistics | None:
+    if wanted not in ("none", "match"):
+        raise OptionError(f"--tone {wanted!r}: unknown, none or match is needed")
+    if wanted == "none":
+        return None
+    if model.card.tone is None:
+        raise OptionError(
+            f"--tone match: the card of model {model.card.name} has no tone to match; use none"
+        )
+    return model.card.tone.mean, model.card.tone.std
 
 
 def render_blocks(
