@@ -160,17 +160,20 @@ class Spread:
             for address, seat in seats:
                 # Near the end a block that waits behind another would be missing elsewhere.
                 scarce = depth > 0 and len(self._waiting) <= DEPTH * len(seats)
-                if self._waiting and len(seat.tickets) == depth and not scarce:
-                    self._send(self._next_for(address), address, seat)
+                if len(seat.tickets) != depth or scarce:
+                    continue
+                job = self._next_for(address)
+                if job is not None:
+                    self._send(job, address, seat)
 
-    def _next_for(self, address: str) -> _Job:
-        """The first block that did not fail at this worker, if another worker can take that one."""
-        if any(seat.ready for other, seat in self._seats.items() if other != address):
-            for place, job in enumerate(self._waiting):
-                if address not in job.avoid:
-                    del self._waiting[place]
-                    return job
-        return self._waiting.popleft()
+    def _next_for(self, address: str) -> _Job | None:
+        """The first block that did not fail at this worker, or that failed at all of them."""
+        ready = {other for other, seat in self._seats.items() if seat.ready}
+        for place, job in enumerate(self._waiting):
+            if address not in job.avoid or ready <= job.avoid:
+                del self._waiting[place]
+                return job
+        return None
 
     def _send(self, job: _Job, address: str, seat: _Seat) -> None:
         self._sent += 1

@@ -1,0 +1,252 @@
+"""Renders on real dask clusters, with real processes: same bytes, whatever happens to them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import random
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.conftest import noise, write_raster
+from tilemapper.errors import NoWorkerError, RasterError, TilemapperError
+from tilemapper.networks.model import Model, open_model
+from tilemapper.render import cluster, messenger
+from tilemapper.render.render import plan_render, render
+from tilemapper.render.staging import open_staging, read_journal, staging_folder
+from tilemapper.render.workers import Order
+
+
+def digest(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def city(tmp_path_factory):
+    mask = noise(1300, 1400, bands=1)[0] > 2
+    return write_raster(
+        tmp_path_factory.mktemp("cluster") / "city.tif", noise(1300, 1400), mask=mask
+    )
+
+
+@pytest.fixture(scope="module")
+def expected(city, models, tmp_path_factory):
+    """sha256 of the map that this process makes alone; its name is in no tag."""
+    target = tmp_path_factory.mktemp("alone") / "map.tif"
+    render(city, target, models / "slow", block=512)
+    return digest(target)
+
+
+class Farm:
+    """A scheduler and workers of their own, as a user starts them."""
+
+    def __init__(self, folder, workers, *more, env=None):
+        self.file = folder / "scheduler.json"
+        self.env = {**os.environ, **(env or {})}
+        self.more = more
+        self.log = (folder / "log").open("w")
+        self.runs = []
+        host = [f"--host={'tls' if more else 'tcp'}://127.0.0.1", "--port=0"]
+        self.start("dask_scheduler", *host, f"--scheduler-file={self.file}")
+        for _ in range(workers):
+            self.add()
+
+    def start(self, name, *options):
+        command = [sys.executable, "-m", f"distributed.cli.{name}", *options, *self.more]
+        command.append("--dashboard-address=127.0.0.1:0")
+        self.runs.append(subprocess.Popen(command, stdout=self.log, stderr=self.log, env=self.env))
+
+    def add(self, *options):
+        options = options or ("--nthreads=1",)
+        fixed = [f"--scheduler-file={self.file}", "--no-nanny", "--memory-limit=0"]
+        fixed.append(f"--local-directory={self.file.parent}")
+        self.start("dask_worker", *fixed, *options)
+
+    def close(self):
+        for run in self.runs:
+            run.kill()
+            run.wait()
+        self.log.close()
+
+
+@pytest.fixture(scope="module")
+def farm(tmp_path_factory):
+    farm = Farm(tmp_path_factory.mktemp("farm"), 2)
+    for _ in range(600):
+        if farm.file.exists():
+            break
+        time.sleep(0.1)
+    yield farm
+    farm.close()
+
+
+def spread(city, target, model, *, shuffle=None, planned=None, at=None, **options):
+    """Renders all blocks of 512 px by `spread_blocks`; yields while it goes; returns receipts."""
+    plan = plan_render(city, target, model, block=512)
+    folder = staging_folder(target)
+    folder.mkdir(exist_ok=True)
+    staging = open_staging(folder, plan, restart=False)
+    pending = [block for block in plan.blocks if block.name not in staging.done]
+    if planned is not None:
+        planned()
+    if shuffle is not None:
+        random.Random(shuffle).shuffle(pending)
+    receipts = cluster.spread_blocks(plan, model, pending, staging.blocks, None, **options)
+    with contextlib.closing(receipts):
+        for number, receipt in enumerate(receipts):
+            staging.append(receipt)
+            if at is not None:
+                at(number)
+    return staging
+
+
+def children():
+    """Worker processes of this one."""
+    found = psutil.Process().children(recursive=True)
+    return [c for c in found if "spawn_main" in " ".join(c.cmdline())]
+
+
+def listening(processes):
+    """Addresses at which processes listen."""
+    found = set()
+    for process in processes:
+        for connection in process.net_connections(kind="inet"):
+            if connection.status == psutil.CONN_LISTEN:
+                found.add(connection.laddr.ip)
+    return found
+
+
+def test_three_workers_one_killed_in_a_block_make_the_same_bytes(city, models, expected, tmp_path):
+    target, seen, ticks = tmp_path / "map.tif", set(), []
+
+    def tick(tiles):
+        ticks.append(tiles)
+        if len(ticks) == 1:  # blocks are under way, and take longer than this
+            seen.update(listening([psutil.Process(), *children()]))
+            children()[0].kill()
+
+    result = render(city, target, models / "slow", block=512, workers=3, tick=tick)
+    assert digest(target) == expected
+    assert seen == {"127.0.0.1"}
+    assert sum(ticks) == result.tiles
+    assert not children()
+    assert not staging_folder(target).exists()
+
+
+def test_a_running_cluster_makes_the_same_bytes_in_any_order(
+    city, models, expected, farm, tmp_path
+):
+    target, model = tmp_path / "map.tif", open_model(models / "slow")
+    staging = spread(city, target, model, shuffle=1, scheduler=str(farm.file))
+    assert len(staging.done) == 9
+    # all blocks stand: this only joins them
+    result = render(city, target, model)
+    assert (digest(target), result.blocks_resumed) == (expected, 9)
+
+
+def test_without_a_shared_folder_pixels_and_model_travel(
+    city, models, expected, farm, tmp_path, monkeypatch
+):
+    target, model = tmp_path / "map.tif", open_model(models / "slow")
+    sent = []
+
+    def elsewhere(plan, model, folder, probe, versions):
+        far = Model(model.card, Path("/nowhere/model"))
+        return Order(plan, far, Path("/nowhere/blocks"), probe, versions)
+
+    def files(far):
+        sent.append(far.card.name)
+        return {"model.toml": (model.folder / "model.toml").read_bytes()}
+
+    monkeypatch.setattr(cluster, "Order", elsewhere)
+    monkeypatch.setattr(messenger, "model_files", files)
+    spread(city, target, model, scheduler=str(farm.file))
+    assert sent == ["slow", "slow"]
+    monkeypatch.undo()
+    render(city, target, model)
+    assert digest(target) == expected
+
+
+def test_a_worker_that_does_not_fit_is_named_before_the_first_block(
+    city, models, farm, tmp_path, monkeypatch
+):
+    here = cluster.versions()
+    monkeypatch.setattr(cluster, "versions", lambda: here | {"rasterio": "0.9", "torch": "1.0"})
+    with pytest.raises(TilemapperError) as raised:
+        spread(city, tmp_path / "map.tif", open_model(models / "slow"), scheduler=str(farm.file))
+    text = str(raised.value)
+    assert f"has torch {here['torch']}, the client has 1.0" in text
+    assert f"has rasterio {here['rasterio']}, the client has 0.9" in text
+    assert text.count("tcp://127.0.0.1") == 4
+    assert "\n" not in text
+
+
+def test_another_source_on_the_workers_is_named(city, models, farm, tmp_path, monkeypatch):
+    model, target = open_model(models / "slow"), tmp_path / "map.tif"
+
+    def other(plan, *more):
+        identity = dict(plan.source.identity) | {"size_bytes": 1}
+        return Order(replace(plan, source=replace(plan.source, identity=identity)), *more)
+
+    monkeypatch.setattr(cluster, "Order", other)
+    with pytest.raises(TilemapperError, match=r"city\.tif: changed"):
+        spread(city, target, model, scheduler=str(farm.file))
+
+
+def test_a_block_that_cannot_be_read_is_named_after_four_tries(city, models, farm, tmp_path):
+    city, target, model = tmp_path / "city.tif", tmp_path / "map.tif", open_model(models / "slow")
+    write_raster(city, noise(600, 1100), tiled=True, compress="deflate")
+
+    def damage():
+        # Size and ends stay as they were, so that it still is the planned file.
+        with city.open("r+b") as file:
+            file.seek(city.stat().st_size // 2)
+            file.write(bytes(20_000))
+
+    with pytest.raises(
+        RasterError, match=r"block r\d+-c\d+: failed 4 times, .*city\.tif"
+    ) as raised:
+        spread(city, target, model, scheduler=str(farm.file), planned=damage)
+    assert isinstance(raised.value.__cause__, RasterError)
+
+
+def test_a_stopped_worker_is_given_up_and_no_worker_ends_the_run(
+    city, models, expected, farm, tmp_path
+):
+    model, target = open_model(models / "slow"), tmp_path / "map.tif"
+    stopped = [psutil.Process(run.pid) for run in farm.runs[1:]]
+    try:
+        spread(
+            city,
+            target,
+            model,
+            scheduler=str(farm.file),
+            stall_s=4,
+            at=lambda number: number == 0 and stopped[0].suspend(),
+        )
+        render(city, target, model)
+        assert digest(target) == expected
+        begun = time.monotonic()
+        with pytest.raises(NoWorkerError, match="no worker for 3 s"):
+            spread(
+                city,
+                tmp_path / "again.tif",
+                model,
+                scheduler=str(farm.file),
+                stall_s=3,
+                lonely_s=3,
+                at=lambda number: stopped[1].suspend(),
+            )
+        assert time.monotonic() - begun < 40
+        kept = read_journal(staging_folder(tmp_path / "again.tif") / "journal")
+        assert kept
+    finally:
+        for process in stopped:
+            process.resume()
