@@ -44,7 +44,7 @@ class Npz(PairSource):
 
 
 def pack_pairs(
-    source: PairSource, path: Path, *, on_pair: Callable[[int], None] = lambda _: None
+    source: PairSource, path: Path, *, on_pair: Callable[[int], object] = lambda _: None
 ) -> None:
     """Writes all pairs to an uncompressed .npz with arrays A, B and names, one pair at a time.
 

@@ -1,0 +1,114 @@
+import json
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner
+from onnx import TensorProto, helper
+from PIL import Image
+
+from tests.training.images import write_side_by_side
+from tilemapper.cli.main import cli, run
+from tilemapper.networks.build import build_generator
+from tilemapper.networks.model import ModelCard, save_model
+
+
+@pytest.fixture
+def model(tmp_path):
+    card = ModelCard(name="identity", architecture="identity")
+    generator = build_generator("identity", {}, 3, "rgb")
+    return str(save_model(tmp_path / "identity", card, generator, "readme").folder)
+
+
+@pytest.fixture
+def data(tmp_path):
+    write_side_by_side(tmp_path / "data" / "train", 2, size=64)
+    write_side_by_side(tmp_path / "data" / "val", 3, size=64)
+    return str(tmp_path / "data")
+
+
+def evaluate(*args):
+    result = CliRunner().invoke(cli, ["evaluate", *map(str, args), "--device", "cpu", "--json"])
+    assert result.exit_code == 0, result.exception
+    return json.loads(result.stdout)
+
+
+def test_the_table_sheet_and_csv_are_of_the_held_out_pairs(tmp_path, model, data):
+    outputs = ["--sheet", tmp_path / "sheet.png", "--csv", tmp_path / "each.csv"]
+    found = evaluate(model, data, *outputs)
+    assert found["pairs"] == 3
+    rows = {(row["who"], row["scale"]) for row in found["rows"]}
+    assert rows == {
+        (who, scale) for who in ("model", "constant colour") for scale in ("256", "native")
+    }
+    lines = (tmp_path / "each.csv").read_text().splitlines()
+    assert len(lines) == 1 + 3 * 4
+    assert {line.split(",")[0] for line in lines[1:]} == {"val/1", "val/2", "val/3"}
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.width == 1024
+
+
+def test_all_pairs_baselines_and_photographs_can_be_measured(model, data):
+    found = evaluate(model, data, "--split", "all", "--baseline", model, "--direction", "BtoA")
+    assert found["pairs"] == 5
+    assert model in {row["who"] for row in found["rows"]}
+    assert "road_f1" not in found["headline"]
+
+
+def test_the_render_path_gives_the_identity_too(model, data):
+    tiled, whole = evaluate(model, data, "--tiled"), evaluate(model, data)
+    assert tiled["tiled"] is True
+    assert tiled["rows"] == whole["rows"]  # the identity has no view, so tiles change nothing
+
+
+def test_a_figure_below_its_bound_exits_with_one_after_the_table(model, data, capsys):
+    args = ["evaluate", model, data, "--device", "cpu", "--min", "psnr=5", "--min", "road_f1=0.99"]
+    assert run(cli, args) == 1
+    said = capsys.readouterr()
+    assert "3 pairs" in said.out
+    assert "road_f1" in said.out
+    last = said.err.splitlines()[-1]
+    assert "road_f1" in last
+    assert "psnr" not in last
+    assert run(cli, args[:7]) == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "word"),
+    [
+        (["--min", "roads=1"], 2, "unknown"),
+        (["--min", "psnr"], 2, "METRIC=VALUE"),
+        (["--weights", "missing.onnx"], 2, "missing.onnx"),
+        (["--device", "tpu"], 2, "tpu"),
+    ],
+)
+def test_bad_options_are_told_in_one_line(model, data, capsys, more, code, word):
+    assert run(cli, ["evaluate", model, data, *more]) == code
+    assert word in capsys.readouterr().err
+
+
+def test_missing_models_and_data_are_named(tmp_path, model, data, capsys):
+    for args in ((str(tmp_path / "no"), data), (model, str(tmp_path / "no"))):
+        assert run(cli, ["evaluate", *args]) == 1
+        assert str(tmp_path / "no") in capsys.readouterr().err
+
+
+def test_a_missing_overlap_file_is_named(model, data, capsys):
+    args = ["evaluate", model, f"{data}/train", "--overlaps", "missing.json"]
+    assert run(cli, args) == 1
+    assert "missing.json: not found" in capsys.readouterr().err
+
+
+def test_fid_and_kid_come_from_a_given_onnx_network(tmp_path, model, data):
+    node = helper.make_node("ReduceMean", ["x"], ["y"], axes=[2, 3], keepdims=0)
+    shape = ["n", 3, 256, 256]
+    graph = helper.make_graph(
+        [node], "means",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3])],
+    )  # fmt: skip
+    network = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    onnx.save(network, tmp_path / "means.onnx")
+    found = evaluate(model, data, "--weights", tmp_path / "means.onnx")
+    assert found["fid"] > 0
+    assert np.isfinite(found["kid"])

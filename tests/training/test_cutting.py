@@ -1,0 +1,159 @@
+import csv
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from numpy.testing import assert_array_equal
+from rasterio.enums import Resampling
+from rasterio.warp import reproject, transform_bounds
+
+from tests.training.images import make_map, make_pair
+from tilemapper.errors import OptionError, PairError, RasterError, TargetError
+from tilemapper.training.cutting import CutOptions, cut_pairs
+from tilemapper.training.pairs import load_arrays, open_pairs
+
+UTM = "EPSG:32633"
+ORIGIN = (500_000.0, 5_200_000.0)
+
+
+def from_origin(west, north, width, height):
+    return Affine(width, 0, west, 0, -height, north)
+
+
+def write(path, pixels, *, crs=UTM, transform=None, nodata=None):
+    transform = transform or from_origin(*ORIGIN, 1, 1)
+    height, width = pixels.shape[:2]
+    with rasterio.open(
+        path, "w", driver="GTiff", height=height, width=width, count=3, dtype="uint8", crs=crs,
+        transform=transform, nodata=nodata, photometric="RGB",
+    ) as dst:  # fmt: skip
+        dst.write(pixels.transpose(2, 0, 1))
+    return str(path)
+
+
+@pytest.fixture
+def rasters(tmp_path):
+    satellite, target = make_pair(4, 300)
+    return write(tmp_path / "a.tif", satellite), write(tmp_path / "b.tif", target)
+
+
+def test_pairs_on_one_grid_are_cut_pixel_by_pixel_and_read_back_as_pairs(tmp_path, rasters):
+    result = cut_pairs(*rasters, tmp_path / "out", options=CutOptions(tile=128))
+    assert result.names == [f"r{r:06d}_c{c:06d}" for r in (0, 128) for c in (0, 128)]
+    source = open_pairs(tmp_path / "out")
+    assert source.names == result.names
+    satellite, target = make_pair(4, 300)
+    arrays = load_arrays(source)
+    assert_array_equal(arrays[0][3], satellite[128:256, 128:256])
+    assert_array_equal(arrays[1][1], target[:128, 128:256])
+
+
+def test_tiles_carry_their_place_and_the_index_names_it(tmp_path, rasters):
+    cut_pairs(*rasters, tmp_path / "out", options=CutOptions(tile=128, stride=100))
+    lines = list(csv.DictReader((tmp_path / "out" / "index.csv").read_text().splitlines()))
+    assert len(lines) == 4
+    for line in lines:
+        for side in "AB":
+            with rasterio.open(tmp_path / "out" / side / f"{line['name']}.tif") as tile:
+                assert tile.crs == UTM
+                assert tile.bounds == tuple(
+                    float(line[k]) for k in ("left", "bottom", "right", "top")
+                )
+        assert float(line["left"]) == ORIGIN[0] + int(line["col"])
+        assert float(line["top"]) == ORIGIN[1] - int(line["row"])
+
+
+def test_a_map_of_another_crs_resolution_and_footprint_is_warped_onto_the_imagery(tmp_path):
+    satellite, target = make_pair(5, 384)
+    imagery = write(tmp_path / "a.tif", satellite)
+    # The map covers the east part only, in degrees, at half the pixel size.
+    bounds = transform_bounds(
+        UTM, "EPSG:4326", ORIGIN[0] + 100, ORIGIN[1] - 390, ORIGIN[0] + 390, ORIGIN[1] + 6
+    )
+    step = (bounds[2] - bounds[0]) / 600
+    there = from_origin(bounds[0], bounds[3], step, step)
+    height = int((bounds[3] - bounds[1]) / step)
+    warped = np.zeros((3, height, 600), np.uint8)
+    reproject(
+        target.transpose(2, 0, 1).copy(), warped,
+        src_crs=UTM, src_transform=from_origin(*ORIGIN, 1, 1),
+        dst_crs="EPSG:4326", dst_transform=there, resampling=Resampling.nearest,
+    )  # fmt: skip
+    map_path = write(
+        tmp_path / "b.tif", warped.transpose(1, 2, 0), crs="EPSG:4326", transform=there, nodata=0
+    )
+    result = cut_pairs(imagery, map_path, tmp_path / "out", options=CutOptions(tile=128))
+    assert result.names == [f"r{r:06d}_c{c:06d}" for r in (0, 128, 256) for c in (128, 256)]
+    assert result.skipped == 3
+    source, cut = open_pairs(tmp_path / "out").load(0)
+    assert_array_equal(source, satellite[:128, 128:256])
+    # Nearest twice: edges may move by a pixel, areas may not.
+    assert (cut == target[:128, 128:256]).all(-1).mean() > 0.9
+
+
+def test_another_resolution_is_cut_at_the_wanted_one(tmp_path, rasters):
+    result = cut_pairs(*rasters, tmp_path / "out", options=CutOptions(gsd=2.0, tile=64))
+    assert len(result.names) == 4
+    with rasterio.open(tmp_path / "out" / "B" / f"{result.names[0]}.tif") as tile:
+        # A metre of this zone is 0.9996 m on the ground at its middle.
+        assert tile.res == pytest.approx((2.0, 2.0), rel=1e-3)
+
+
+def test_places_with_too_few_valid_pixels_are_skipped_or_filled(tmp_path):
+    satellite, target = make_pair(6, 256)
+    satellite = np.maximum(satellite, 1)
+    satellite[:40, :40] = 0  # 10 % of the first tile
+    imagery = write(tmp_path / "a.tif", satellite, nodata=0)
+    map_path = write(tmp_path / "b.tif", target)
+    strict = cut_pairs(imagery, map_path, tmp_path / "x", options=CutOptions(tile=128))
+    assert (len(strict.names), strict.skipped) == (3, 1)
+    options = CutOptions(tile=128, min_valid=0.8)
+    assert len(cut_pairs(imagery, map_path, tmp_path / "y", options=options).names) == 4
+    filled = open_pairs(tmp_path / "y").load(0)[0]
+    assert filled[:40, :40].min() > 0
+
+
+def test_a_paletted_map_is_cut_in_its_colours(tmp_path):
+    imagery = write(tmp_path / "a.tif", make_pair(7, 128)[0])
+    classes = np.random.default_rng(0).integers(0, 3, (128, 128), np.uint8)
+    colours = {0: (232, 228, 224), 1: (255, 255, 255), 2: (177, 209, 255)}
+    with rasterio.open(
+        tmp_path / "b.tif", "w", driver="GTiff", height=128, width=128, count=1, dtype="uint8",
+        crs=UTM, transform=from_origin(*ORIGIN, 1, 1), photometric="palette",
+    ) as dst:  # fmt: skip
+        dst.write(classes, 1)
+        dst.write_colormap(1, colours)
+    cut_pairs(imagery, str(tmp_path / "b.tif"), tmp_path / "out", options=CutOptions(tile=128))
+    table = np.array(list(colours.values()), np.uint8)
+    assert_array_equal(open_pairs(tmp_path / "out").load(0)[1], table[classes])
+
+
+def test_a_folder_in_use_is_left_alone(tmp_path, rasters):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("x")
+    with pytest.raises(TargetError, match="in use"):
+        cut_pairs(*rasters, tmp_path / "out")
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["mine"]
+
+
+def test_rasters_of_different_ground_or_too_small_ones_are_refused(tmp_path, rasters):
+    far = write(tmp_path / "far.tif", make_map(1), transform=from_origin(600_000, 5_200_000, 1, 1))
+    for second, tile in ((far, 64), (rasters[1], 512)):
+        with pytest.raises(PairError, match="none of"):
+            cut_pairs(rasters[0], second, tmp_path / "out", options=CutOptions(tile=tile))
+        assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_a_raster_without_crs_is_refused(tmp_path, rasters):
+    plain = write(tmp_path / "p.tif", make_map(1), crs=None)
+    for first, second in ((plain, rasters[1]), (rasters[0], plain)):
+        with pytest.raises(RasterError, match=r"p\.tif: no CRS"):
+            cut_pairs(first, second, tmp_path / "out", options=CutOptions(tile=64))
+
+
+def test_options_that_make_no_sense_are_refused():
+    for wrong in ({"tile": 4}, {"stride": 0}, {"min_valid": 0}, {"resampling": "cubic"}):
+        with pytest.raises(OptionError):
+            CutOptions(**wrong)

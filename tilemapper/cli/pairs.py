@@ -1,0 +1,126 @@
+"""``tilemapper pairs``: cut, check and pack training pairs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+_debug = click.option(
+    "--debug", is_flag=True, expose_value=False, help="Show an error's traceback."
+)
+_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+
+
+def _gsd(_ctx: click.Context, _parameter: click.Parameter, value: str) -> str | float:
+    """``native``, or metres a pixel."""
+    if value == "native":
+        return value
+    try:
+        return float(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is neither native nor metres a pixel.") from None
+
+
+@click.group("pairs")
+def pairs() -> None:
+    """Cut, check and pack training pairs.
+
+    Pairs are a folder of side-by-side images, folders A and B with images of the same names
+    (also inside train and val), or an .npz file with arrays A and B.
+    """
+
+
+@pairs.command("cut")
+@click.argument("imagery")
+@click.argument("map_path", metavar="MAP")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--gsd", default="native", show_default=True, callback=_gsd, help="Metres a pixel.")
+@click.option("--tile", default=512, show_default=True, help="Side of a pair in pixels.")
+@click.option("--stride", type=int, help="Pixels from tile to tile; the tile by default.")
+@click.option("--min-valid", default=1.0, show_default=True, help="Least share of valid pixels.")
+@click.option(
+    "--resampling",
+    type=click.Choice(["nearest", "bilinear", "average"]),
+    default="nearest",
+    show_default=True,
+    help="Of the map; nearest keeps its colours.",
+)
+@_json
+@_debug
+def cut(imagery: str, map_path: str, out: Path, as_json: bool, **options: Any) -> None:
+    """Cut paired tiles from IMAGERY and MAP, two rasters of the same ground, into OUT.
+
+    CRS, resolution and footprint may differ: the map is warped onto the imagery's grid.
+    """
+    from tqdm import tqdm
+
+    from tilemapper.training.cutting import CutOptions, cut_pairs
+
+    cut_options = CutOptions(**options)
+    with tqdm(unit="place", disable=not sys.stderr.isatty()) as bar:
+
+        def on_place(_done: int, total: int) -> None:
+            bar.total = total
+            bar.update()
+
+        result = cut_pairs(imagery, map_path, out, options=cut_options, on_place=on_place)
+    for notice in result.notices:
+        click.echo(notice, err=True)
+    if as_json:
+        click.echo(json.dumps({"out": str(out), "pairs": result.names, "skipped": result.skipped}))
+    else:
+        click.echo(f"{len(result.names)} pairs in {out}, {result.skipped} places skipped")
+
+
+@pairs.command("check")
+@click.argument("data", type=click.Path(path_type=Path))
+@_json
+@_debug
+def check(data: Path, as_json: bool) -> None:
+    """Decode every pair of DATA and list all that is wrong; exit 1 if anything is.
+
+    Finds damaged, mis-sized, unpaired, duplicate, near-duplicate, constant, mirrored and
+    misaligned pairs.
+    """
+    import torch
+    from tqdm import tqdm
+
+    from tilemapper.errors import PairError
+    from tilemapper.training.checks import check_pairs
+
+    torch.set_num_threads(1)  # pairs are checked side by side; threads inside each would quarrel
+    with tqdm(unit="pair", disable=not sys.stderr.isatty()) as bar:
+        count, faults = check_pairs(data, on_pair=bar.update)
+    if as_json:
+        found = [{"kind": f.kind, "names": list(f.names), "what": f.what} for f in faults]
+        click.echo(json.dumps({"pairs": count, "faults": found}))
+    else:
+        for fault in faults:
+            click.echo(f"{fault.kind}\t{fault.names[0]}\t{fault.what}")
+        click.echo(f"{count} pairs checked, {len(faults)} faults", err=True)
+    if faults:
+        raise PairError(f"{data}: {len(faults)} faults found, none is wanted; see the list above")
+
+
+@pairs.command("pack")
+@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@_json
+@_debug
+def pack(data: Path, out: Path, as_json: bool) -> None:
+    """Write all pairs of DATA to OUT.npz: arrays A and B, (n, height, width, 3) uint8."""
+    from tqdm import tqdm
+
+    from tilemapper.training.pairs import open_pairs, pack_pairs
+
+    source = open_pairs(data)
+    with tqdm(total=2 * len(source), unit="image", disable=not sys.stderr.isatty()) as bar:
+        pack_pairs(source, out, on_pair=lambda _count: bar.update())
+    if as_json:
+        click.echo(json.dumps({"out": str(out), "pairs": len(source)}))
+    else:
+        click.echo(f"{len(source)} pairs in {out}")
