@@ -10,6 +10,7 @@ import importlib
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -117,9 +118,14 @@ def _say(error: Exception, *, debug: bool) -> int:
     return 1
 
 
+def _say_warning(message: Warning | str, *_where: object, **_more: object) -> None:
+    click.echo(f"warning: {' '.join(str(message).split())}", err=True)
+
+
 def main() -> NoReturn:
     """Entry point of the console script."""
     # Before anything heavy is imported: a signal in the first second must find its handler.
     signal.signal(signal.SIGTERM, _raise_interrupted)
     signal.signal(signal.SIGINT, _raise_interrupted)
+    warnings.showwarning = _say_warning
     sys.exit(run(cli))

@@ -91,6 +91,7 @@ class Engine:
         self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         network = fold_norms(model.generator()).to(self.device, self._dtype)
         self._network: nn.Module = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._fits = batch_size  # tiles that go into one call; less once memory ran out
         self._tta = tta
         if compiled:
             self._network = compiled_network(self._network, model.card.tile, batch_size)
@@ -108,14 +109,14 @@ class Engine:
             DeviceError: one tile alone does not fit into the device's memory.
             ModelError: the generator gave values that are not finite.
         """
-        size = min(self.batch_size, len(tiles))
+        size = min(self._fits, len(tiles))
         while True:
             try:
                 parts = [self._run(tiles[at : at + size]) for at in range(0, len(tiles), size)]
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if not _is_out_of_memory(error):
                     raise
-                size = self._smaller(size, error)
+                size = self._fits = self._smaller(size, error)
             else:
                 return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
@@ -129,7 +130,7 @@ class Engine:
             torch.cuda.empty_cache()
         warnings.warn(
             f"{self.device}: out of memory at {size} tiles, going on with {size // 2}",
-            ResourceWarning,
+            RuntimeWarning,
             stacklevel=3,
         )
         return size // 2

@@ -1,0 +1,155 @@
+"""The engine: shapes, quantisation, memory, devices, precision."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import noise
+from tilemapper.errors import DeviceError, ModelError, OptionError
+from tilemapper.networks.model import open_model
+from tilemapper.render.engine import (
+    Engine,
+    choose_device,
+    choose_precision,
+    open_engine,
+    render_array,
+)
+
+
+def tiles(count: int, seed: int = 0) -> np.ndarray:
+    image = noise(256, 256 * count, seed).transpose(1, 2, 0)
+    return np.ascontiguousarray(np.stack(np.split(image, count, axis=1)))
+
+
+def test_identity_is_exact_in_eighths_of_a_grey_level(models):
+    engine = Engine(open_model(models / "identity"), batch_size=3)
+    batch = tiles(3)
+    prediction = engine.predict(batch)
+    assert prediction.dtype == np.int16
+    assert np.array_equal(prediction, batch.transpose(0, 3, 1, 2).astype(np.int16) * 8)
+
+
+def test_class_shares_sum_to_one(models):
+    engine = Engine(open_model(models / "classes"), batch_size=2)
+    total = engine.predict(tiles(2)).sum(axis=1)
+    assert np.abs(total - 2040).max() <= 2  # each of three shares is rounded once
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_tile_has_the_same_bits_in_any_batch_and_place(models, precision):
+    batch = tiles(5)
+    single = Engine(open_model(models / "unet"), precision=precision, batch_size=1)
+    alone = [single.predict(batch[place : place + 1])[0] for place in range(5)]
+    together = Engine(open_model(models / "unet"), precision=precision, batch_size=5)
+    assert np.array_equal(together.predict(batch), alone)
+    assert np.array_equal(together.predict(batch[::-1].copy())[::-1], alone)
+
+
+def test_bf16_stays_near_fp32(models):
+    batch = tiles(2)
+    exact, fast = (
+        Engine(open_model(models / "unet"), precision=precision).predict(batch)
+        for precision in ("fp32", "bf16")
+    )
+    assert np.abs(exact.astype(int) - fast).mean() < 8 * 2
+
+
+class Greedy(torch.nn.Module):
+    """A network that fits ``room`` tiles into memory, and no more."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.room, self.sizes = room, []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.sizes.append(len(x))
+        if len(x) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return x
+
+
+def test_out_of_memory_halves_the_call_and_changes_no_byte(models):
+    engine = Engine(open_model(models / "identity"), batch_size=8)
+    expected = engine.predict(tiles(8))
+    greedy = Greedy(room=2)
+    engine._network = greedy
+    with pytest.warns(RuntimeWarning, match=r"out of memory at \d tiles, going on with \d"):
+        assert np.array_equal(engine.predict(tiles(8)), expected)
+    assert max(greedy.sizes[2:]) == 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        engine.predict(tiles(8))  # it has learnt: no second warning
+
+
+def test_one_tile_that_does_not_fit_is_one_clear_line(models):
+    engine = Engine(open_model(models / "identity"), batch_size=1)
+    engine._network = Greedy(room=0)
+    with pytest.raises(DeviceError, match="not enough memory for one tile of model identity"):
+        engine.predict(tiles(1))
+
+
+def test_values_that_are_not_finite_are_never_painted(models):
+    engine = Engine(open_model(models / "identity"), batch_size=1)
+
+    class Broken(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * float("nan")
+
+    engine._network = Broken()
+    with pytest.raises(ModelError, match="not finite; use --precision fp32"):
+        engine.predict(tiles(1))
+
+
+def test_an_image_in_memory_renders_like_a_raster(models):
+    image = np.ascontiguousarray(noise(300, 410).transpose(1, 2, 0))
+    engine = open_engine(open_model(models / "identity"), device="cpu")
+    assert np.array_equal(render_array(image, engine).rgb, image)
+    painted = render_array(image, open_model(models / "classes"), device="cpu")
+    assert painted.classes is not None
+    assert np.array_equal(painted.classes, image.argmax(axis=2))
+    assert painted.expected is not None
+    assert painted.expected.shape == image.shape
+
+
+def test_devices_that_are_not_there_are_refused():
+    assert choose_device("cpu") == "cpu"
+    with pytest.raises(OptionError, match="device 'npu': unknown"):
+        choose_device("npu")
+    with pytest.raises(DeviceError, match=r"CUDA device\(s\) found; use --device cpu"):
+        choose_device("cuda:99")
+
+
+def test_stand_ins_stay_exact_under_auto_precision(models):
+    assert choose_precision("auto", "cpu", open_model(models / "identity")) == "fp32"
+
+
+def test_a_compiled_generator_that_differs_is_refused(models, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda network, **_kw: lambda x: network(x) + 1)
+    with pytest.raises(DeviceError, match="the compiled generator differs"):
+        Engine(open_model(models / "unet"), compiled=True)
+
+
+def test_a_compiler_that_fails_is_one_clear_line(models, monkeypatch):
+    def broken(_network, **_kw):
+        def call(_x):
+            raise RuntimeError("no C++ compiler found\nlong trace")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", broken)
+    with pytest.raises(DeviceError, match=r"torch.compile failed \(no C\+\+ compiler found\)"):
+        Engine(open_model(models / "unet"), compiled=True)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_agrees_with_the_cpu(models):
+    model = open_model(models / "unet")
+    batch = tiles(4)
+    cpu = Engine(model, batch_size=4).predict(batch)
+    cuda = Engine(model, device="cuda:0", batch_size=4).predict(batch)
+    assert np.abs(cpu.astype(int) - cuda).mean() < 1
