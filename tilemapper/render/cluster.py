@@ -15,6 +15,7 @@ import pickle
 import secrets
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +25,7 @@ import dask
 from distributed import Client, Nanny, Scheduler, SpecCluster, get_worker
 from distributed.security import Security
 
-from tilemapper.errors import NoWorkerError, OptionError
+from tilemapper.errors import NoWorkerError, OptionError, TilemapperError
 from tilemapper.networks.model import Model
 from tilemapper.raster.lattice import Block
 from tilemapper.render.address import scheduler_address
@@ -222,7 +223,13 @@ def _render(
             raise _UnwantedError(ticket)
         worker.log_event(topic, {"ticket": ticket, "tiles": total})
 
-    return render_here(_order(payload), block, beat, carry=carry, scratch=_scratch())
+    try:
+        return render_here(_order(payload), block, beat, carry=carry, scratch=_scratch())
+    except TilemapperError as error:
+        failure = type(error)(str(error))
+        failure.add_note("".join(traceback.format_exception(error)))
+    # Raised out here it has no cause: GDAL's errors cannot be unpacked where they arrive.
+    raise failure
 
 
 TASKS = Tasks(_examine, _take_model, _render)
