@@ -175,7 +175,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.read:
         return _child(arguments)
-    folder = arguments.folder or Path(os.environ["TILEMAPPER_TEST_DATA"]) / "rasters"
+    # Absolute, because each raster is run from a folder of its own.
+    folder = (arguments.folder or Path(os.environ["TILEMAPPER_TEST_DATA"]) / "rasters").resolve()
     rows = []
     for path in rasters_of(folder):
         rows.append(run_one(path, arguments))
