@@ -387,3 +387,24 @@ def test_two_layers_on_one_file_are_refused(make_raster, models, tmp_path):
             models / "identity",
             uncertainty=tmp_path / "m.tif",
         )
+
+
+def test_killed_after_the_rename_the_same_command_ends_well(
+    make_raster, models, tmp_path, monkeypatch
+):
+    city, target = make_raster(700, 700), tmp_path / "map.tif"
+
+    def killed(_self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(staging_module.Staging, "remove", killed)
+    with pytest.raises(KeyboardInterrupt):
+        render(city, target, models / "identity", block=512)
+    monkeypatch.undo()
+    finished = digest(target)
+    result = render(city, target, models / "identity", block=512)
+    assert result.blocks_resumed == 4
+    assert digest(target) == finished
+    assert not staging_folder(target).exists()
+    with pytest.raises(TargetError, match="exists already"):
+        render(city, target, models / "identity", block=512)

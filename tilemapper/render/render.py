@@ -15,9 +15,10 @@ import numpy as np
 import rasterio
 
 from tilemapper import __version__
-from tilemapper.errors import DiskFullError, OptionError, TargetError
+from tilemapper.errors import DiskFullError, OptionError, RasterError, TargetError
 from tilemapper.networks.model import DEFAULT_MODEL, Model, open_model
 from tilemapper.raster.lattice import Block, Lattice
+from tilemapper.raster.opening import open_raster
 from tilemapper.raster.source import SourceOptions, SourceView, inspect_source
 from tilemapper.raster.tone import Statistics
 from tilemapper.render.block import (
@@ -107,14 +108,14 @@ def render(
     """
     begun = time.monotonic()
     target = Path(target)
-    check_target(str(source), target, overwrite=overwrite)
+    check_target(str(source), target, overwrite=overwrite or stored_plan(target) is not None)
     opened = model if isinstance(model, Model) else open_model(model)
     with rasterio.Env(GDAL_CACHEMAX=CACHE_MB):
         plan = plan_render(
             source, target, opened, scheduler=scheduler, insecure=insecure, **options
         )
-        for layer in plan.layers[1:]:
-            check_target(str(source), Path(layer.target), overwrite=overwrite)
+        for path in (Path(layer.target) for layer in plan.layers):
+            check_target(str(source), path, overwrite=overwrite or is_finished(path, plan))
         with locked(target) as folder:
             staging = open_staging(folder, plan, restart=restart)
             pending = [block for block in plan.blocks if block.name not in staging.done]
@@ -334,6 +335,22 @@ def check_target(source: str, target: Path, *, overwrite: bool) -> None:
             raise TargetError(f"{target}: exists already; give --overwrite to replace it")
     elif Path(source).resolve() == target.resolve():
         raise TargetError(f"{target}: is the source itself; choose another output")
+
+
+def is_finished(path: Path, plan: Plan) -> bool:
+    """Whether a killed run of this plan had already put this output in place.
+
+    Its staging folder was left behind then, and the same command must go on, not be refused.
+    """
+    stored = stored_plan(Path(plan.layers[0].target))
+    if stored is None or stored.get("fingerprint") != plan.fingerprint or not path.exists():
+        return False
+    try:
+        with open_raster(str(path)) as dst:
+            tag = json.loads(dst.tags().get("TILEMAPPER_PLAN", "{}"))
+    except (RasterError, ValueError):
+        return False
+    return bool(tag.get("fingerprint") == plan.fingerprint)
 
 
 def _check_disk(plan: Plan, target: Path) -> None:
