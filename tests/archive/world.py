@@ -108,7 +108,7 @@ def bomb() -> bytes:
 
 
 def write_job(
-    folder: Path, model: Path, *, retries: int = 0, render: str = "", run: str = ""
+    folder: Path, model: Path | str, *, retries: int = 0, render: str = "", run: str = ""
 ) -> Path:
     """A job file over ``folder/in``, with outputs in ``folder/out``."""
     path = folder / "nightly.toml"

@@ -105,6 +105,9 @@ class Render(_Closed):
     scale: tuple[float, float] | None = None
     bounds: Bounds | None = None
     mask: str | None = None
+    tone: Literal["none", "match"] = "none"
+    tta: bool = False
+    compile: bool = False
     driver: Literal["COG", "GTiff"] = "COG"
     co: dict[str, str] = {}
     allow_driver: tuple[str, ...] = ()
@@ -123,6 +126,9 @@ class Render(_Closed):
             "scale": self.scale,
             "bounds": self.bounds,
             "mask": self.mask,
+            "tone": self.tone,
+            "tta": self.tta,
+            "compiled": self.compile,
             "driver": self.driver,
             "creation_options": {key.upper(): value for key, value in self.co.items()},
             "allow_drivers": self.allow_driver,

@@ -24,7 +24,12 @@ from tilemapper.archive.secrets import redacted
 from tilemapper.archive.worker import SceneOutcome, SceneTask, render_scene
 from tilemapper.errors import TilemapperError, TryAgainError
 from tilemapper.networks.model import Model
-from tilemapper.render.engine import Engine, open_engine
+from tilemapper.render.engine import (
+    Engine,
+    choose_device,
+    choose_precision,
+    default_batch,
+)
 
 Work = Callable[[SceneTask], SceneOutcome]
 # How scenes are spread over workers: the builtin map, or a cluster's.
@@ -262,16 +267,27 @@ def listed(job: ArchiveJob) -> list[Scene]:
     return discover(job.source)
 
 
+def engine_for(job: ArchiveJob, model: Model) -> Engine:
+    """The engine of all scenes of a job: the same that each would open for itself."""
+    wanted = job.render
+    device = choose_device(wanted.device)
+    return Engine(
+        model,
+        device=device,
+        precision=choose_precision(wanted.precision, device, model),
+        batch_size=default_batch(device) if wanted.batch_size == "auto" else wanted.batch_size,
+        tta=wanted.tta,
+        compiled=wanted.compile,
+    )
+
+
 def _rounds(run: _Run, spread: Spread | None) -> None:
     """All scenes once, then those that failed again, as often as the job says."""
     run.staging.mkdir(parents=True, exist_ok=True)
     if spread is None:
-        options = run.job.render.options()
-        engine: Engine | None = open_engine(
-            run.model, device=options["device"], precision=options["precision"],
-            batch_size=options["batch_size"],
-        )  # fmt: skip
-        work: Work = functools.partial(render_scene, engine=engine, tick=run.tick)
+        work: Work = functools.partial(
+            render_scene, engine=engine_for(run.job, run.model), tick=run.tick
+        )
     else:
         work = render_scene
     for _ in range(run.job.run.retries + 1):

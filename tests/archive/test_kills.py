@@ -1,0 +1,131 @@
+"""kill -9 and SIGTERM of the whole program, at random moments."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.archive.world import write_archive, write_job
+from tilemapper.archive.job import load_job
+from tilemapper.archive.run import run_archive
+from tilemapper.networks.model import open_model
+
+COMMAND = [sys.executable, "-m", "tilemapper", "batch"]
+
+
+def outputs(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*_map.tif"))
+    }
+
+
+def started(job: Path) -> subprocess.Popen:
+    return subprocess.Popen(
+        [*COMMAND, str(job), "-q"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def done_in(ledger: Path) -> dict[str, float]:
+    """When each done scene was done."""
+    if not ledger.exists():
+        return {}
+    database = sqlite3.connect(f"file:{ledger}?mode=ro", uri=True)
+    try:
+        found = database.execute("SELECT source, ended_s FROM scenes WHERE state='done'")
+        return dict(found.fetchall())
+    except sqlite3.OperationalError:
+        return {}
+    finally:
+        database.close()
+
+
+@pytest.fixture
+def two_archives(tmp_path, models):
+    """The same scenes, links to the same files, for a run that is killed and one that is not."""
+    write_archive(tmp_path / "scenes", 24)
+    jobs = []
+    for name in ("killed", "undisturbed"):
+        (tmp_path / name).mkdir()
+        path = write_job(tmp_path / name, models / "identity", render="batch_size = 1")
+        path.write_text(path.read_text().replace('["in"]', f'["{tmp_path / "scenes"}"]'))
+        jobs.append(path)
+    return jobs
+
+
+@pytest.mark.fault
+@pytest.mark.timeout(600)
+def test_twenty_kills_leave_the_archive_that_an_undisturbed_run_makes(two_archives):
+    killed, undisturbed = two_archives
+    job = load_job(undisturbed)
+    run_archive(job, open_model(job.render.model))
+    ledger = load_job(killed).work / "ledger.sqlite"
+    dice, done = random.Random(6), {}
+    for _ in range(20):
+        process = started(killed)
+        try:
+            # Most of the start is imports: aim at the work behind it.
+            while process.poll() is None and not list(ledger.parent.glob("staging/*")):
+                time.sleep(0.02)
+            time.sleep(dice.uniform(0, 0.6))
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        now = done_in(ledger)
+        # Whatever was done stays done, by the same rendering.
+        assert {name: now.get(name) for name in done} == done
+        done = now
+    last = subprocess.run([*COMMAND, str(killed)], capture_output=True, text=True, check=False)
+    assert last.returncode == 0, last.stderr
+    now = done_in(ledger)
+    assert {name: now[name] for name in done} == done
+    assert outputs(load_job(killed).root) == outputs(job.root)
+    assert len(now) == 24
+
+
+@pytest.mark.fault
+def test_two_runs_at_once_share_the_scenes_and_render_none_twice(two_archives):
+    killed, undisturbed = two_archives
+    job = load_job(undisturbed)
+    run_archive(job, open_model(job.render.model))
+    runs = [
+        subprocess.Popen([*COMMAND, str(killed), "--json", "-q"], stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    lines = [line for process in runs for line in process.communicate()[0].splitlines()]
+    assert {process.returncode for process in runs} <= {0, 75}
+    done = [line for line in lines if '"state": "done"' in line]
+    assert len(done) == 24
+    assert outputs(load_job(killed).root) == outputs(job.root)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_run_within_ten_seconds_and_leaves_no_scene_taken(
+    tmp_path, models, number
+):
+    write_archive(tmp_path / "in", 30, size=300)
+    path = write_job(tmp_path, models / "slow", render="batch_size = 1")
+    process = started(path)
+    ledger = load_job(path).work / "ledger.sqlite"
+    while process.poll() is None and not done_in(ledger):
+        time.sleep(0.05)
+    begun = time.monotonic()
+    process.send_signal(number)
+    assert process.wait(timeout=60) == 128 + number
+    assert time.monotonic() - begun < 10
+    before = done_in(ledger)
+    assert 0 < len(before) < 30
+    database = sqlite3.connect(ledger)
+    states = dict(database.execute("SELECT state, COUNT(*) FROM scenes GROUP BY state"))
+    database.close()
+    assert "running" not in states

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tilemapper.archive.ledger import Ledger, birth_of
+from tilemapper.errors import TargetError
+
+
+def change(scene: str = "a", state: str = "pending", **more) -> dict:
+    values = {
+        "id": scene, "source": f"/in/{scene}.tif", "output": f"/out/{scene}.tif", "state": state,
+        "reason": None, "error": None, "size_bytes": 1, "mtime_ns": 2, "ctime_ns": 3, "etag": None,
+        "keep": False, "died": 0,
+    }  # fmt: skip
+    return values | more
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    with Ledger(tmp_path / "work" / "ledger.sqlite") as opened:
+        opened.begin_run("one", lease_s=60)
+        opened.begin_run("two", lease_s=60)
+        opened.upsert([change()])
+        yield opened
+
+
+def published(ledger: Ledger, run: str) -> bool:
+    facts = {"recipe": "r", "seconds": 1.0, "facts": "{}"}
+    return ledger.announce("a", run, sha256="ff", facts=facts) and ledger.publish(
+        "a", run, lambda: "stamp"
+    )
+
+
+def test_only_one_of_two_runs_gets_a_scene(ledger):
+    assert ledger.claim("a", "one")
+    assert not ledger.claim("a", "two")
+
+
+def test_a_done_scene_is_never_claimed_again(ledger):
+    assert ledger.claim("a", "one")
+    assert published(ledger, "one")
+    assert not ledger.claim("a", "two")
+    assert ledger.counts()["done"] == 1
+
+
+def test_a_run_that_lost_its_scene_publishes_nothing(ledger):
+    ledger.claim("a", "one")
+    ledger.end_run("one", "taken for dead")
+    ledger.upsert([change(keep=True, died=1)])
+    assert ledger.claim("a", "two")
+    called = []
+    assert not ledger.publish("a", "one", lambda: called.append(1) or "stamp")
+    assert not called
+    assert ledger.rows()["a"].run == "two"
+
+
+def test_a_publication_that_fails_leaves_the_scene_to_its_run(ledger):
+    ledger.claim("a", "one")
+
+    def put() -> str:
+        raise TargetError("no room")
+
+    with pytest.raises(TargetError):
+        ledger.publish("a", "one", put)
+    row = ledger.rows()["a"]
+    assert (row.state, row.run) == ("running", "one")
+
+
+def test_planning_does_not_touch_what_a_living_run_holds(ledger):
+    ledger.claim("a", "one")
+    ledger.upsert([change(size_bytes=99)])
+    row = ledger.rows()["a"]
+    assert (row.state, row.size_bytes) == ("running", 1)
+
+
+def test_an_interrupted_run_hands_its_scenes_back(ledger):
+    ledger.claim("a", "one")
+    ledger.end_run("one", "interrupted")
+    row = ledger.rows()["a"]
+    assert (row.state, row.run, row.attempts) == ("pending", None, 0)
+
+
+def test_a_run_whose_process_is_gone_is_not_alive(ledger):
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    birth = birth_of(child.pid)
+    with ledger.transaction() as db:
+        db.execute("UPDATE runs SET pid=?, birth=? WHERE id='one'", (child.pid, birth))
+    assert "one" in ledger.living_runs()
+    child.communicate(b"\n")
+    assert set(ledger.living_runs()) == {"two"}
+
+
+def test_a_number_taken_by_another_process_is_not_the_run(ledger):
+    birth = birth_of(os.getpid())
+    with ledger.transaction() as db:
+        db.execute("UPDATE runs SET birth=? WHERE id='one'", (f"{birth}9",))
+    assert set(ledger.living_runs()) == {"two"}
+
+
+def test_a_run_of_another_machine_lives_as_long_as_its_heart_beats(ledger):
+    def beat_of(seconds_ago: float) -> set[str]:
+        with ledger.transaction() as db:
+            db.execute(
+                "UPDATE runs SET host='elsewhere', birth='boot/space/1', beat_s=? WHERE id='one'",
+                (time.time() - seconds_ago,),
+            )
+        return set(ledger.living_runs())
+
+    assert beat_of(30) == {"one", "two"}
+    assert beat_of(61) == {"two"}
+
+
+def test_a_file_that_is_no_ledger_is_named(tmp_path):
+    (tmp_path / "ledger.sqlite").write_bytes(b"not a database, but long enough to look at" * 40)
+    with pytest.raises(TargetError, match="damaged or no ledger"):
+        Ledger(tmp_path / "ledger.sqlite")

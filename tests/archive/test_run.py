@@ -1,0 +1,285 @@
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import rasterio
+
+from tests.archive.world import write_archive, write_job, write_scene
+from tilemapper.archive import run as run_module
+from tilemapper.archive import worker
+from tilemapper.archive.job import load_job
+from tilemapper.archive.ledger import Ledger
+from tilemapper.archive.planning import shard_of
+from tilemapper.archive.run import run_archive
+from tilemapper.archive.scenes import discover
+from tilemapper.errors import DiskFullError, Interrupted, JobError
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*_map.tif"))
+    }
+
+
+def rendered(job, model, **options) -> list[str]:
+    """Runs a job; returns the stems of the scenes that were rendered in it."""
+    done: list[str] = []
+
+    def tell(event):
+        if event.get("state") == "done":
+            done.append(Path(event["scene"]).stem)
+
+    run_archive(job, model, tell=tell, **options)
+    return done
+
+
+def no_raster_is_opened(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError(f"opened {args}")
+
+    monkeypatch.setattr(rasterio, "open", refuse)
+    monkeypatch.setattr(worker, "render", refuse)
+    monkeypatch.setattr(worker, "open_raster", refuse)
+
+
+def test_a_poisoned_archive_ends_with_all_good_scenes_done_and_each_failure_named(
+    poisoned, identity, monkeypatch
+):
+    job, words = poisoned
+    summary = run_archive(job, identity)
+    assert (summary.done, summary.failed, summary.left) == (50, 10, 0)
+    assert summary.exit_code == 3
+    reasons = {Path(f["scene"]).stem.partition("?")[0]: f["error"] for f in summary.failures}
+    assert set(reasons) == set(words)
+    for stem, word in words.items():
+        assert word in reasons[stem]
+        assert "\n" not in reasons[stem]
+    assert len(digests(job.root)) == 50
+    assert not list((job.work / "staging").iterdir())
+
+    # The second run reads nothing; after touching seven scenes exactly seven are rendered again.
+    scenes = [path for path in sorted((job.root.parent / "in").rglob("scene_*.tif"))][:7]
+    with monkeypatch.context() as patch:
+        no_raster_is_opened(patch)
+        again = run_archive(job, identity)
+        assert (again.done, again.already_done, again.failed, again.exit_code) == (0, 50, 10, 3)
+    for path in scenes:
+        os.utime(path)
+    assert sorted(rendered(job, identity)) == sorted(path.stem for path in scenes)
+
+
+def test_the_outputs_are_what_render_makes_of_the_scenes(small, identity):
+    run_archive(small, identity)
+    for path in (small.root.parent / "in").rglob("*.tif"):
+        output = small.root / path.parent.name / f"{path.stem}_map.tif"
+        with rasterio.open(path) as src, rasterio.open(output) as dst:
+            assert (src.read() == dst.read()).all()
+            assert src.transform == dst.transform
+
+
+def test_a_missing_output_and_an_altered_one_are_made_again_and_a_copy_is_not(small, identity):
+    run_archive(small, identity)
+    before = digests(small.root)
+    first, second, third, *_ = sorted(small.root.rglob("*_map.tif"))
+    first.unlink()
+    second.write_bytes(second.read_bytes()[:-1] + b"?")
+    shutil.copy(third, third.with_suffix(".copy"))
+    third.with_suffix(".copy").replace(third)
+    stems = {first.stem.removesuffix("_map"), second.stem.removesuffix("_map")}
+    assert set(rendered(small, identity)) == stems
+    assert digests(small.root) == before
+    assert rendered(small, identity) == []
+
+
+def test_a_change_of_content_that_keeps_size_and_time_is_seen(small, identity):
+    run_archive(small, identity)
+    path = next((small.root.parent / "in").rglob("*.tif"))
+    status = path.stat()
+    data = bytearray(path.read_bytes())
+    data[1000] ^= 255
+    path.write_bytes(data)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert rendered(small, identity) == [path.stem]
+
+
+def test_other_rights_on_a_source_change_nothing(small, identity):
+    run_archive(small, identity)
+    for path in (small.root.parent / "in").rglob("*.tif"):
+        path.chmod(0o600)
+    assert rendered(small, identity) == []
+
+
+def test_other_options_render_everything_again_over_the_old_outputs(small, identity):
+    run_archive(small, identity)
+    other = small.model_copy(update={"render": small.render.model_copy(update={"overlap": 32})})
+    assert len(rendered(other, identity)) == 6
+
+
+def test_a_file_that_nobody_knows_is_not_overwritten(small, identity):
+    path = small.root / "2026-03-01" / "scene_00000_map.tif"
+    path.parent.mkdir(parents=True)
+    path.write_text("mine")
+    summary = run_archive(small, identity)
+    assert (summary.done, summary.failed) == (5, 1)
+    assert "was not made by this job" in summary.failures[0]["error"]
+    assert path.read_text() == "mine"
+
+
+def test_two_scenes_on_one_output_are_refused_before_the_start(small, identity, tmp_path):
+    write_scene(tmp_path / "in" / "2026-03-01" / "scene_00000.tiff", 3)
+    with pytest.raises(JobError, match="both would be written to"):
+        run_archive(small, identity)
+    assert not small.root.exists() or not digests(small.root)
+
+
+def test_outputs_among_the_sources_are_not_taken_for_scenes(tmp_path, models, identity):
+    write_archive(tmp_path / "in", 2)
+    path = write_job(tmp_path, models / "identity", render="batch_size = 1")
+    path.write_text(path.read_text().replace("out/{relpath}_map", "in/{relpath}_map"))
+    job = load_job(path)
+    assert len(rendered(job, identity)) == 2
+    assert rendered(job, identity) == []
+
+
+def test_a_failed_scene_is_tried_again_as_often_as_the_job_says(small, identity, monkeypatch):
+    tried: list[str] = []
+
+    def poisoned_render(source, *args, **options):
+        tried.append(Path(source).stem)
+        raise ValueError("boom")
+
+    monkeypatch.setattr(worker, "render", poisoned_render)
+    job = small.model_copy(update={"run": small.run.model_copy(update={"retries": 2})})
+    summary = run_archive(job, identity)
+    assert summary.failed == 6
+    assert len(tried) == 18
+    # All scenes once before any is tried again: one bad scene keeps no good one waiting.
+    assert len(set(tried[:6])) == 6
+    assert summary.failures[0]["error"].startswith("ValueError: boom")
+
+
+def test_failures_are_left_alone_until_they_are_asked_for_or_the_scene_changes(
+    tmp_path, models, identity
+):
+    good = write_scene(tmp_path / "good.tif", 1).read_bytes()
+    bad = write_scene(tmp_path / "in" / "a.tif", 1)
+    bad.write_bytes(b"")
+    job = load_job(write_job(tmp_path, models / "identity", render="batch_size = 1"))
+    assert run_archive(job, identity).exit_code == 3
+    tells: list[dict] = []
+    assert run_archive(job, identity, tell=tells.append).failed == 1
+    assert tells[0]["todo"] == 0
+    assert run_archive(job, identity, retry_failed=True, tell=tells.append).failed == 1
+    assert tells[1]["reasons"] == {"retry of a failure": 1}
+    bad.write_bytes(good)
+    assert rendered(job, identity) == ["a"]
+
+
+def test_shards_together_do_every_scene_once(small, identity):
+    done = [stem for i in (1, 2, 3) for stem in rendered(small, identity, shard=(i, 3))]
+    assert sorted(done) == sorted(scene.stem for scene in discover(small.source))
+
+
+def test_a_scene_stays_in_its_shard_whatever_else_is_listed():
+    assert shard_of("ab" * 16, 4) == int("ab" * 6, 16) % 4
+    shares = [sum(shard_of(f"{n:012x}", 8) == i for n in range(800)) for i in range(8)]
+    assert shares == [100] * 8
+
+
+def test_a_full_disk_ends_the_run_for_later_and_blames_no_scene(small, identity, monkeypatch):
+    def full(source, *args, **options):
+        raise DiskFullError("out: no space left; free some")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "render", full)
+        summary = run_archive(small, identity)
+    assert (summary.exit_code, summary.failed, summary.left) == (75, 0, 6)
+    assert "no space left" in summary.stopped
+    assert len(rendered(small, identity)) == 6
+
+
+def test_too_little_free_disk_or_time_starts_nothing(small, identity):
+    for limit in ({"min_free_gb": 1e9}, {"time_budget_minutes": 1e-9}):
+        job = small.model_copy(update={"run": small.run.model_copy(update=limit)})
+        summary = run_archive(job, identity)
+        assert (summary.exit_code, summary.done, summary.left) == (75, 0, 6)
+        assert summary.stopped
+
+
+def test_a_signal_hands_the_scene_back_and_the_next_run_goes_on(small, identity, monkeypatch):
+    calls: list[str] = []
+    real = run_module.render_scene
+
+    def interrupted(task, **options):
+        calls.append(task.id)
+        if len(calls) == 3:
+            raise Interrupted(15)
+        return real(task, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "render_scene", interrupted)
+        with pytest.raises(Interrupted):
+            run_archive(small, identity)
+    with Ledger(small.work / "ledger.sqlite") as ledger:
+        assert ledger.counts()["running"] == 0
+        assert not ledger.living_runs()
+    assert len(rendered(small, identity)) == 4
+
+
+def test_a_kill_between_publication_and_ledger_loses_no_work(small, identity, monkeypatch):
+    real = run_module.publishing.put
+
+    def killed(staged, output, sha256):
+        real(staged, output, sha256)
+        raise Interrupted(9)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module.publishing, "put", killed)
+        with pytest.raises(Interrupted):
+            run_archive(small, identity)
+    assert len(digests(small.root)) == 1
+    assert len(rendered(small, identity)) == 5
+
+
+def test_scenes_held_by_a_living_run_are_left_to_it(small, identity):
+    run_archive(small, identity)
+    with Ledger(small.work / "ledger.sqlite") as ledger:
+        ledger.begin_run("other", lease_s=60)
+        held = next(iter(ledger.rows()))
+        with ledger.transaction() as db:
+            db.execute("UPDATE scenes SET state='running', run='other' WHERE id=?", (held,))
+    summary = run_archive(small, identity)
+    assert (summary.done, summary.left, summary.exit_code) == (0, 1, 75)
+
+
+def test_a_scene_that_kills_every_run_is_named_in_the_end(small, identity):
+    run_archive(small, identity)
+    with Ledger(small.work / "ledger.sqlite") as ledger:
+        victim = next(iter(ledger.rows()))
+        with ledger.transaction() as db:
+            db.execute(
+                "UPDATE scenes SET state='running', run='dead', deaths=4, output_sha256=NULL "
+                "WHERE id=?", (victim,),
+            )  # fmt: skip
+    summary = run_archive(small, identity)
+    assert (summary.failed, summary.exit_code) == (1, 3)
+    assert "killed 5 times" in summary.failures[0]["error"]
+    assert len(rendered(small, identity, retry_failed=True)) == 1
+
+
+def test_filters_that_need_the_header_skip_without_failing(tmp_path, models, identity):
+    write_scene(tmp_path / "in" / "large.tif", 1, size=60)
+    write_scene(tmp_path / "in" / "small.tif", 2, size=20)
+    write_scene(tmp_path / "in" / "far.tif", 3, size=60, at=900_000.0)
+    path = write_job(tmp_path, models / "identity", render="batch_size = 1")
+    near = "bounds = [-75.1, 40.0, -74.8, 41.0]\nmin_px = 30"
+    path.write_text(path.read_text().replace('scenes = ["in"]', f'scenes = ["in"]\n{near}'))
+    job = load_job(path)
+    assert rendered(job, identity) == ["large"]
+    again = run_archive(job, identity)
+    assert (again.skipped, again.already_done, again.exit_code) == (2, 1, 0)

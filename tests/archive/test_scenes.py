@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import json
+from datetime import date
+
+import pytest
+
+from tests.archive.world import poison, write_archive, write_scene
+from tilemapper.archive.job import Source
+from tilemapper.archive.scenes import discover
+from tilemapper.archive.secrets import public, redacted, scene_id
+from tilemapper.errors import JobError
+
+
+def names(*scenes: str, **filters) -> list[str]:
+    return [scene.name for scene in discover(Source(scenes=scenes, **filters))]
+
+
+def test_a_folder_gives_its_rasters_at_any_depth_and_no_hidden_file(tmp_path):
+    made = write_archive(tmp_path / "in", 4)
+    write_scene(tmp_path / "in" / ".hidden" / "a.tif", 9)
+    write_scene(tmp_path / "in" / ".b.tif", 9)
+    (tmp_path / "in" / "notes.txt").write_text("no raster")
+    found = discover(Source(scenes=(str(tmp_path / "in"),)))
+    assert [scene.name for scene in found] == sorted(map(str, made))
+    assert found[0].relpath == "2026-03-01/scene_00000"
+
+
+def test_what_is_named_twice_is_listed_once(tmp_path):
+    made = write_archive(tmp_path, 3)
+    assert len(names(str(tmp_path), str(made[0]), str(tmp_path / "**" / "*.tif"))) == 3
+
+
+def test_a_glob_finds_what_matches(tmp_path):
+    write_archive(tmp_path, 6)
+    assert len(names(str(tmp_path / "*" / "*_00000.tif"))) == 1
+    assert len(names(str(tmp_path / "2026-03-01" / "*.tif"))) == 2
+
+
+def test_a_list_counts_paths_from_its_own_folder_and_leaves_comments_out(tmp_path):
+    made = write_archive(tmp_path, 3, days=1)
+    (tmp_path / "list.txt").write_text(f"# these\n\n2026-03-01/scene_00000.tif\n{made[1]}\r\n")
+    assert names(str(tmp_path / "list.txt")) == [str(made[0]), str(made[1])]
+
+
+def test_stdin_is_a_list(tmp_path):
+    made = write_archive(tmp_path, 2)
+    found = discover(Source(scenes=("-",)), stdin=[f"{made[0]}\n"])
+    assert [scene.name for scene in found] == [str(made[0])]
+
+
+@pytest.mark.parametrize("named", ["nothing.tif", "nothing/", "nothing.txt", "nothing.json"])
+def test_what_is_named_and_not_there_ends_the_run_before_it_begins(tmp_path, named):
+    with pytest.raises(JobError, match="nothing"):
+        names(str(tmp_path / named))
+
+
+def test_names_and_dates_filter(tmp_path):
+    write_archive(tmp_path, 3)
+    write_scene(tmp_path / "x_20260302.tif", 7)
+    assert len(names(str(tmp_path), pattern=("scene_*",), exclude=("*_00001*",))) == 2
+    kept = names(str(tmp_path), after=date(2026, 3, 2), before=date(2026, 3, 3))
+    assert [name.rpartition("/")[2] for name in kept] == ["x_20260302.tif"]
+
+
+def test_poisoned_scenes_are_listed_and_known_faults_are_told_at_once(tmp_path):
+    poison(tmp_path)
+    found = {scene.stem: scene.fault for scene in discover(Source(scenes=(str(tmp_path),)))}
+    assert len(found) == 10
+    assert "folder" in found["folder"]
+    assert "link" in found["dangling"]
+    assert "control characters" in found["new?line"]
+    assert found["empty"] is None
+
+
+def item(name: str, href: str, **more) -> dict:
+    asset = {"href": href, "type": "image/tiff; application=geotiff", "roles": ["data"]}
+    return {
+        "type": "Feature", "stac_version": "1.1.0", "id": name, "geometry": None,
+        "bbox": [-75.0, 40.0, -74.0, 41.0], "properties": {"datetime": "2026-03-05T10:00:00Z"},
+        "links": [], "assets": {"image": asset}, **more,
+    }  # fmt: skip
+
+
+def test_a_stac_catalog_is_followed_to_its_items_once_each(tmp_path):
+    made = [write_scene(tmp_path / "tifs" / f"{n}.tif", n) for n in range(3)]
+    links = [{"rel": "item", "href": f"./items/{n}.json"} for n in range(3)]
+    (tmp_path / "items").mkdir()
+    for n in range(3):
+        text = json.dumps(item(str(n), f"../tifs/{n}.tif"))
+        (tmp_path / "items" / f"{n}.json").write_text(text)
+    loop = {"rel": "child", "href": "catalog.json"}
+    catalog = {"type": "Catalog", "id": "c", "links": [*links, loop]}
+    (tmp_path / "catalog.json").write_text(json.dumps(catalog))
+    found = discover(Source(scenes=(str(tmp_path / "catalog.json"),)))
+    assert [scene.name for scene in found] == list(map(str, made))
+    assert found[0].date == "2026-03-05"
+    assert found[0].bbox == (-75.0, 40.0, -74.0, 41.0)
+
+
+def test_bounds_leave_out_items_whose_box_lies_elsewhere(tmp_path):
+    write_scene(tmp_path / "a.tif", 1)
+    features = [item("a", "a.tif"), item("b", "a.tif", bbox=[10, 40, 11, 41])]
+    text = json.dumps({"type": "FeatureCollection", "features": features})
+    (tmp_path / "items.json").write_text(text)
+    assert len(names(str(tmp_path / "items.json"), bounds=(-80, 30, -70, 50))) == 1
+    assert not names(str(tmp_path / "items.json"), bounds=(0, 0, 1, 1))
+
+
+def test_json_that_is_no_stac_is_refused(tmp_path):
+    (tmp_path / "x.json").write_text('{"type": "Topology"}')
+    with pytest.raises(JobError, match="no STAC"):
+        names(str(tmp_path / "x.json"))
+
+
+SIGNED = "https://user:pw@host.example/a/b.tif?X-Amz-Signature=abc&sig=1&version=7"
+
+
+def test_what_is_shown_of_an_address_holds_no_secret():
+    assert public(SIGNED) == "https://host.example/a/b.tif"
+    line = redacted(f"{SIGNED}: cannot be read ('{SIGNED}'), see s3://key:secret@bucket/x?y=z")
+    for secret in ("user", "pw", "abc", "key", "secret", "?"):
+        assert secret not in line.replace("see", "")
+
+
+def test_a_scene_keeps_its_name_when_only_its_signature_changes():
+    other = SIGNED.replace("abc", "def").replace("user:pw@", "")
+    assert scene_id(SIGNED) == scene_id(other)
+    assert scene_id(SIGNED) != scene_id(SIGNED.replace("version=7", "version=8"))

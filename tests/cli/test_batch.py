@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from tests.archive.world import write_archive, write_job
+from tilemapper.cli.batch import batch
+from tilemapper.cli.main import cli, run
+from tilemapper.cli.status import status
+
+
+@pytest.fixture
+def job(tmp_path, models):
+    write_archive(tmp_path / "in", 3)
+    return write_job(tmp_path, models / "identity", render="batch_size = 1")
+
+
+def call(command, *args: str):
+    """Exit code as the console script would have it, stdout and stderr."""
+    runner = CliRunner()
+    code: list[int] = []
+
+    def main() -> None:
+        code.append(run(command, list(args)))
+
+    with runner.isolation() as streams:
+        main()
+        out, err = streams[0].getvalue().decode(), streams[1].getvalue().decode()
+    return code[0], out, err
+
+
+def test_a_run_prints_one_line_and_ends_with_0(job):
+    code, out, err = call(batch, str(job))
+    assert code == 0
+    assert out == out.splitlines()[0] + "\n"
+    assert out.startswith("nightly: 3 rendered, 0 stood already, 0 failed, 0 skipped, 0 left")
+    assert "3 scenes, 3 to render: 3 new" in err
+
+
+def test_json_is_one_object_a_line_and_the_summary_comes_last(job):
+    code, out, _ = call(batch, str(job), "--json", "-q")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
+    assert lines[0] == {"planned": 3, "todo": 3, "reasons": {"new": 3}}
+    assert [line["state"] for line in lines[1:-1]] == ["done"] * 3
+    assert lines[-1]["summary"]["exit_code"] == 0
+
+
+def test_failures_end_with_3_and_one_line_each(job):
+    (job.parent / "in" / "empty.tif").write_bytes(b"")
+    code, out, err = call(batch, str(job))
+    assert code == 3
+    failures = [line for line in err.splitlines() if line.startswith("failed: ")]
+    assert len(failures) == 1
+    assert "empty.tif: the file is empty" in failures[0]
+    assert "2 to render" not in err
+    code, out, err = call(batch, str(job))
+    assert code == 3
+    assert "failed before: " in err
+    assert "0 rendered, 3 stood already, 1 failed" in out
+
+
+def test_a_dry_run_writes_nothing_and_says_what_and_why(job):
+    code, out, _ = call(batch, str(job), "--dry-run")
+    assert code == 0
+    assert "scenes   3, 3 to render" in out
+    assert "3 new" in out
+    assert not (job.parent / "out").exists()
+    code, out, _ = call(batch, str(job), "--dry-run", "--json")
+    assert json.loads(out)["tiles"] == 3
+    assert json.loads(out)["pixels"] == 3 * 40 * 40
+
+
+def test_after_a_run_a_dry_run_knows_the_pace(job):
+    call(batch, str(job))
+    (job.parent / "in" / "2026-03-01" / "scene_00000.tif").touch()
+    _, out, _ = call(batch, str(job), "--dry-run", "--json")
+    cost = json.loads(out)
+    assert cost["reasons"] == {"source changed": 1}
+    assert cost["hours"] is not None
+    assert cost["disk_bytes"] > 0
+
+
+@pytest.mark.parametrize("shard", ["0/3", "4/3", "a/b", "3", "-1/3"])
+def test_a_shard_that_makes_no_sense_is_a_usage_error(job, shard):
+    code, _, err = call(batch, str(job), f"--shard={shard}")
+    assert code == 2
+    assert "I/N" in err
+
+
+def test_a_missing_job_is_one_line(tmp_path):
+    code, out, err = call(batch, str(tmp_path / "none.toml"))
+    assert code == 1
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert not out
+
+
+def test_status_counts_and_names_failures(job):
+    (job.parent / "in" / "empty.tif").write_bytes(b"")
+    call(batch, str(job))
+    code, out, _ = call(status, str(job), "--next")
+    assert code == 0
+    assert "done     3" in out
+    assert "empty.tif: the file is empty" in out
+    assert "next     0 to render" in out
+    code, out, _ = call(status, str(job), "--json")
+    found = json.loads(out)
+    assert found["counts"]["failed"] == 1
+    assert found["next"] is None
+
+
+def test_status_of_a_job_that_never_ran_says_so(job):
+    code, out, _ = call(status, str(job))
+    assert code == 0
+    assert "never ran" in out
+
+
+def test_both_commands_are_listed():
+    result = CliRunner().invoke(cli, ["--help"])
+    assert "batch" in result.output
+    assert "status" in result.output
