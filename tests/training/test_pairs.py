@@ -126,6 +126,12 @@ def test_the_split_depends_on_the_seed_and_on_nothing_else(tmp_path):
     assert len({tuple(split_pairs(source, seed=seed).held_out) for seed in range(5)}) > 1
 
 
+def test_a_folder_and_its_train_folder_hold_out_the_same_pairs(tmp_path):
+    write_side_by_side(tmp_path / "train", 30, size=16)
+    above, below = (split_pairs(open_pairs(p)) for p in (tmp_path, tmp_path / "train"))
+    assert above == below
+
+
 def test_pairs_of_one_piece_of_ground_cannot_be_split(tmp_path):
     source = open_pairs(write_side_by_side(tmp_path, 2, size=16))
     (tmp_path / "overlaps.json").write_text("[[1, 2]]")

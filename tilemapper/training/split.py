@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tilemapper.errors import OptionError, PairError
-from tilemapper.training.sources import HELD_OUT_PARTS, PairSource
+from tilemapper.training.sources import HELD_OUT_PARTS, PairSource, part_of
 
 
 @dataclass
@@ -62,8 +62,10 @@ def split_pairs(
 
 
 def _rank(name: str, seed: int) -> bytes:
-    # A hash and not a shuffle: more files or another order move few pairs across the split.
-    return hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    # A hash and not a shuffle: more files or another order move few pairs across the split. And
+    # without the part: DATA and DATA/train must not hold out different pairs.
+    plain = name.removeprefix(f"{part_of(name)}/")
+    return hashlib.sha256(f"{seed}:{plain}".encode()).digest()
 
 
 def _components(source: PairSource, edges: list[tuple[int, int]]) -> list[list[int]]:
