@@ -9,14 +9,9 @@ from hypothesis import strategies as st
 
 from tilemapper.raster.blend import LEVELS
 from tilemapper.raster.lattice import OVERLAPS, Lattice
-from tilemapper.render.block import (
-    Seam,
-    blend_rows,
-    class_rows,
-    grey_rows,
-    predict_rows,
-    read_tile_rows,
-)
+from tilemapper.render.block import blend_rows, class_rows, grey_rows, predict_rows
+from tilemapper.render.seam import Seam
+from tilemapper.render.strips import read_tile_rows
 
 TILE = 256
 

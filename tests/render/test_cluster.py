@@ -19,8 +19,10 @@ from tests.conftest import noise, write_raster
 from tilemapper.errors import NoWorkerError, RasterError, TilemapperError
 from tilemapper.networks.model import Model, open_model
 from tilemapper.render import cluster, messenger
-from tilemapper.render.render import plan_render, render
-from tilemapper.render.staging import open_staging, read_journal, staging_folder
+from tilemapper.render.journal import read_journal
+from tilemapper.render.planning import plan_render
+from tilemapper.render.render import render
+from tilemapper.render.staging import open_staging, staging_folder
 from tilemapper.render.workers import Order
 
 

@@ -15,7 +15,8 @@ import pytest
 import rasterio
 
 from tests.conftest import noise, read_raster, write_raster
-from tilemapper.render.staging import read_journal, staging_folder
+from tilemapper.render.journal import read_journal
+from tilemapper.render.staging import staging_folder
 
 KILLS = 50
 

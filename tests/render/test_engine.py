@@ -11,13 +11,9 @@ import torch
 from tests.conftest import noise
 from tilemapper.errors import DeviceError, ModelError, OptionError
 from tilemapper.networks.model import open_model
-from tilemapper.render.engine import (
-    Engine,
-    choose_device,
-    choose_precision,
-    open_engine,
-    render_array,
-)
+from tilemapper.render.array import render_array
+from tilemapper.render.devices import choose_device, choose_precision
+from tilemapper.render.engine import Engine, open_engine
 
 
 def tiles(count: int, seed: int = 0) -> np.ndarray:

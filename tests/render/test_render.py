@@ -26,10 +26,12 @@ from tilemapper.errors import (
 )
 from tilemapper.networks.model import open_model
 from tilemapper.raster.lattice import Lattice
+from tilemapper.render import blockfile
 from tilemapper.render import staging as staging_module
 from tilemapper.render.engine import Engine, open_engine
+from tilemapper.render.journal import Receipt, read_journal
 from tilemapper.render.render import render
-from tilemapper.render.staging import Receipt, locked, read_journal, staging_folder
+from tilemapper.render.staging import locked, staging_folder
 
 
 def digest(path):
@@ -293,7 +295,7 @@ def test_a_block_that_reads_back_otherwise_is_never_journalled(
     make_raster, models, tmp_path, monkeypatch
 ):
     city, target = make_raster(300, 300), tmp_path / "map.tif"
-    monkeypatch.setattr(staging_module, "file_sha256", lambda _path: "0" * 64)
+    monkeypatch.setattr(blockfile, "file_sha256", lambda _path: "0" * 64)
     with pytest.raises(StagingError, match="reads back other than it was written"):
         render(city, target, models / "identity")
     assert not read_journal(staging_folder(target) / "journal")

@@ -9,8 +9,8 @@ import pytest
 from tilemapper.errors import NoWorkerError, RasterError, TilemapperError
 from tilemapper.raster.lattice import Block
 from tilemapper.render.crew import Examined, Finished, Progress
+from tilemapper.render.journal import Receipt
 from tilemapper.render.spread import DEPTH, Spread
-from tilemapper.render.staging import Receipt
 from tilemapper.render.workers import Look
 
 FITS = Look((), shares_folder=True, holds_model=True)

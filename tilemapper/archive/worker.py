@@ -15,9 +15,9 @@ from tilemapper.archive.scenes import touches
 from tilemapper.archive.secrets import redacted
 from tilemapper.errors import LockedError, RasterError, TilemapperError, TryAgainError
 from tilemapper.raster.opening import open_raster
+from tilemapper.render.blockfile import file_sha256
 from tilemapper.render.engine import Engine
 from tilemapper.render.render import render
-from tilemapper.render.staging import file_sha256
 
 HEAD_BYTES = 64 * 1024
 

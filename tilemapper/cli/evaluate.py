@@ -153,7 +153,9 @@ def _chosen(source: PairSource, data: Path, options: dict[str, Any]) -> list[int
 
 
 def _predictor(model: Model, options: dict[str, Any]) -> Predict:
-    from tilemapper.render.engine import choose_device, open_engine, render_array
+    from tilemapper.render.array import render_array
+    from tilemapper.render.devices import choose_device
+    from tilemapper.render.engine import open_engine
     from tilemapper.training.prediction import Prediction, at_size, whole_image_predictor
 
     device = choose_device(options["device"])

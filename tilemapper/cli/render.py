@@ -18,8 +18,8 @@ from tilemapper.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from tilemapper.render.outcome import RenderResult
     from tilemapper.render.plan import Plan
-    from tilemapper.render.render import RenderResult
 
 
 @click.command()

@@ -13,6 +13,7 @@ import logging
 import os
 import pickle
 import secrets
+import shutil
 import tempfile
 import time
 import traceback
@@ -30,13 +31,13 @@ from tilemapper.networks.model import Model
 from tilemapper.raster.lattice import Block
 from tilemapper.render.address import scheduler_address
 from tilemapper.render.desk import render_here
+from tilemapper.render.devices import choose_device, choose_precision
 from tilemapper.render.division import environments, threads_each, worker_count
-from tilemapper.render.engine import choose_device, choose_precision
+from tilemapper.render.journal import Receipt
 from tilemapper.render.messenger import Messenger, Tasks, candidates
 from tilemapper.render.nannies import OwnWorkers, quiet_dask
 from tilemapper.render.plan import Plan
 from tilemapper.render.spread import LONELY_S, STALL_S, Spread
-from tilemapper.render.staging import Receipt
 from tilemapper.render.workers import Files, Look, Order, examine, take_model, versions
 
 LOG = logging.getLogger(__name__)
@@ -85,12 +86,14 @@ def spread_blocks(
     """
     if not pending:
         return
-    probe, text = folder / f".probe-{secrets.token_hex(8)}", secrets.token_hex(16)
+    probe, text = folder / f".probe-{secrets.token_hex(8)}" / "text", secrets.token_hex(16)
     # The copy leaves behind what a plan has computed for itself: it travels with every block.
-    order = Order(replace(plan), model, folder.resolve(), (probe.name, text), versions())
+    where = (f"{probe.parent.name}/{probe.name}", text)
+    order = Order(replace(plan), model, folder.resolve(), where, versions())
     own: OwnWorkers | None = None
     with contextlib.ExitStack() as stack:
-        stack.callback(probe.unlink, missing_ok=True)
+        stack.callback(shutil.rmtree, probe.parent, ignore_errors=True)
+        probe.parent.mkdir()
         probe.write_text(text)
         if scheduler is None:
             count = min(len(pending), worker_count(workers) or 1)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tilemapper.raster.lattice import Block
-from tilemapper.render.staging import Receipt
+from tilemapper.render.journal import Receipt
 from tilemapper.render.workers import Files, Look
 
 

@@ -7,62 +7,17 @@ tile's prediction does not depend on its neighbours in the batch.
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from tilemapper.errors import DeviceError, ModelError, OptionError
+from tilemapper.errors import DeviceError, ModelError
 from tilemapper.networks.folding import fold_norms
 from tilemapper.networks.model import Model
 from tilemapper.raster.blend import TOP
-from tilemapper.raster.lattice import Block, Lattice
-from tilemapper.render.block import blend_rows, class_rows, grey_rows, predict_rows, read_tile_rows
-
-CPU_BATCH = 8  # batch 1 is 2.4 times slower a tile; beyond 8 nothing is gained
-CUDA_BATCH = 64
-PRECISIONS = ("auto", "fp32", "bf16")
-
-
-def choose_device(wanted: str) -> str:
-    """``auto``, ``cpu``, ``cuda`` or ``cuda:N`` to a device that is there.
-
-    Raises:
-        OptionError: no such kind of device.
-        DeviceError: CUDA was asked for and is not there.
-    """
-    if wanted == "auto":
-        return "cuda:0" if torch.cuda.is_available() else "cpu"
-    kind, _, number = wanted.partition(":")
-    if kind not in ("cpu", "cuda") or (number and (kind == "cpu" or not number.isdigit())):
-        raise OptionError(f"device {wanted!r}: unknown, auto, cpu, cuda or cuda:N is needed")
-    if kind == "cpu":
-        return "cpu"
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if int(number or 0) >= count:
-        raise DeviceError(
-            f"device {wanted}: {count} CUDA device(s) found; use --device cpu, or see "
-            "`tilemapper info`"
-        )
-    return f"cuda:{number or 0}"
-
-
-def choose_precision(wanted: str, device: str, model: Model) -> str:
-    """``auto`` is bf16 where the device computes in it natively, else fp32."""
-    if wanted not in PRECISIONS:
-        raise OptionError(
-            f"precision {wanted!r}: unknown, one of {', '.join(PRECISIONS)} is needed"
-        )
-    if wanted != "auto":
-        return wanted
-    # Stand-ins without weights are exact in fp32 and gain nothing from bf16.
-    if model.card.architecture in ("identity", "constant"):
-        return "fp32"
-    if device.startswith("cuda"):
-        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
-    return "bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "fp32"
+from tilemapper.render.devices import choose_device, choose_precision, default_batch
 
 
 class Engine:
@@ -206,62 +161,6 @@ def _is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def default_batch(device: str) -> int:
-    """Tiles a batch when the user names none."""
-    return CPU_BATCH if device == "cpu" else CUDA_BATCH
-
-
-@dataclass
-class RenderedArray:
-    """A map in memory: ``rgb`` (h, w, 3) uint8; ``classes`` (h, w) uint8 for palette models."""
-
-    rgb: NDArray[np.uint8]
-    classes: NDArray[np.uint8] | None
-    expected: NDArray[np.uint8] | None = None
-
-
-class _ArrayView:
-    """An array in memory as a source view: every pixel valid, none unwanted."""
-
-    def __init__(self, rgb: NDArray[np.uint8]) -> None:
-        self._rgb = rgb
-
-    def read(
-        self, *, row: int, col: int, height: int, width: int
-    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        return self._rgb[row : row + height, col : col + width], np.ones((height, width), bool)
-
-    def wanted(self, **_window: int) -> None:
-        return None
-
-
-def render_array(
-    rgb: NDArray[np.uint8], model: Model | Engine, *, overlap: int = 64, device: str = "auto"
-) -> RenderedArray:
-    """Renders an image in memory on the same lattice and blend as a raster on disk.
-
-    Args:
-        rgb: (height, width, 3) uint8 at the model's ground sampling distance.
-        model: an opened model, or an `Engine` that is to be used again and again.
-        overlap: pixels that neighbouring tiles share, 0 to 128, a multiple of 32.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; not used with an `Engine`.
-    """
-    engine = model if isinstance(model, Engine) else open_engine(model, device=device)
-    lattice = Lattice(rgb.shape[0], rgb.shape[1], overlap)
-    block = Block(0, 0, *rgb.shape[:2])
-    rows = read_tile_rows(_ArrayView(rgb), lattice, block, mean=(0, 0, 0))
-    finished = list(blend_rows(predict_rows(rows, engine), lattice, block))
-    if not engine.is_palette:
-        image = np.concatenate([grey_rows(part) for part in finished], axis=1)
-        return RenderedArray(np.ascontiguousarray(image.transpose(1, 2, 0)), None)
-    palette = palette_of(engine.model)
-    classes = np.concatenate([class_rows(part) for part in finished])
-    shares = np.concatenate([part.totals for part in finished], axis=1) / (TOP * 2.0**20)
-    expected = np.einsum("khw,kc->hwc", shares, palette.astype(float))
-    expected /= np.maximum(shares.sum(axis=0), 1e-9)[..., None]
-    return RenderedArray(palette[classes], classes, np.rint(expected).astype(np.uint8))
-
-
 def open_engine(
     model: Model,
     *,
@@ -277,8 +176,3 @@ def open_engine(
         precision=choose_precision(precision, device, model),
         batch_size=batch_size or default_batch(device),
     )
-
-
-def palette_of(model: Model) -> NDArray[np.uint8]:
-    """Colours of a palette model's classes, (classes, 3) uint8."""
-    return np.array([entry.colour for entry in model.card.palette], np.uint8).reshape(-1, 3)

@@ -12,7 +12,9 @@ import rasterio
 
 from tilemapper.networks.model import DEFAULT_MODEL, Model, open_model
 from tilemapper.render.plan import Plan
-from tilemapper.render.render import CACHE_MB, check_target, engine_of, plan_render
+from tilemapper.render.planning import plan_render
+from tilemapper.render.render import CACHE_MB, engine_of
+from tilemapper.render.targets import check_target
 
 PROBES = 3
 

@@ -27,8 +27,10 @@ from tilemapper.raster.lattice import Block
 from tilemapper.raster.opening import open_raster
 from tilemapper.raster.pyramid import FileBlock, Pyramid, halved
 from tilemapper.raster.tiff import Image, framed, image_tags, mask_tags, write_header
+from tilemapper.render.blockfile import PixelHash
+from tilemapper.render.journal import Receipt
 from tilemapper.render.plan import Layer, Plan
-from tilemapper.render.staging import PixelHash, Receipt, Staging
+from tilemapper.render.staging import Staging
 
 ALL_VALID = encode_mask(np.ones((FILE_BLOCK, FILE_BLOCK), bool))
 

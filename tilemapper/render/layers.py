@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilemapper.raster.blend import AXIS_ONE, LEVELS
-from tilemapper.render.block import PixelRows, class_rows, grey_rows
+from tilemapper.render.block import class_rows, grey_rows
+from tilemapper.render.blockfile import Rows
 from tilemapper.render.plan import Plan
-from tilemapper.render.staging import Rows
+from tilemapper.render.rows import PixelRows
 
 
 def to_layers(rows: Iterable[PixelRows], plan: Plan) -> Iterator[Rows]:

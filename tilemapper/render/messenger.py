@@ -13,8 +13,8 @@ from typing import Any
 from tilemapper.errors import NoWorkerError
 from tilemapper.raster.lattice import Block
 from tilemapper.render.crew import Event, Examined, Finished, Progress
+from tilemapper.render.journal import Receipt
 from tilemapper.render.nannies import OwnWorkers
-from tilemapper.render.staging import Receipt
 from tilemapper.render.workers import Files, Look, Order, model_files
 
 ANSWER_S = 15.0  # for one answer of the scheduler

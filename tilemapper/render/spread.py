@@ -17,7 +17,7 @@ from pathlib import Path
 from tilemapper.errors import NoWorkerError, TilemapperError
 from tilemapper.raster.lattice import Block
 from tilemapper.render.crew import Crew, Event, Examined, Progress
-from tilemapper.render.staging import Receipt
+from tilemapper.render.journal import Receipt
 from tilemapper.render.workers import Files, Look, stage_files
 
 LOG = logging.getLogger(__name__)

@@ -9,187 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
-import secrets
 import shutil
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from tilemapper.errors import LockedError, StagingError, TilemapperError
-from tilemapper.raster.atomic import fsync_folder, write_text_atomic, writing_failed
-from tilemapper.raster.lattice import Block
-from tilemapper.raster.pyramid import FileBlock, Pyramid
-from tilemapper.render.plan import Layer, Plan
-
-Rows = tuple[dict[str, NDArray[np.uint8]], NDArray[np.bool_]]
-
-
-@dataclass(frozen=True)
-class Receipt:
-    """What a worker hands back for a finished block: all that resume and finish need of it.
-
-    Attributes:
-        block: the block's name.
-        files: sha256 of each file in the block's folder.
-        pixels: sha256 of each layer's full-resolution pixels and mask, in rows of file blocks.
-        any_valid, any_invalid: whether such pixels occur.
-        tiles: how many tiles were run.
-        disagreement: sum of squared differences between overlapping predictions, and their count.
-        seconds: wall time of the block.
-    """
-
-    block: str
-    files: dict[str, str]
-    pixels: dict[str, str]
-    any_valid: bool
-    any_invalid: bool
-    tiles: int = 0
-    disagreement: tuple[int, int] = (0, 0)
-    seconds: float = 0.0
-
-
-class PixelHash:
-    """sha256 over (bands, rows, width) and (rows, width) however the rows were cut."""
-
-    def __init__(self) -> None:
-        self._hash = hashlib.sha256()
-
-    def add(self, pixels: NDArray[np.uint8], keep: NDArray[np.bool_]) -> None:
-        """Adds rows from top to bottom; pixels outside ``keep`` must be 0."""
-        for row in range(len(keep)):
-            self._hash.update(pixels[:, row].tobytes())
-            self._hash.update(np.packbits(keep[row]).tobytes())
-
-    def hexdigest(self) -> str:
-        """The digest so far."""
-        return self._hash.hexdigest()
-
-
-class _LayerFile:
-    """One layer of one block on its way to the disk: encoded file blocks one after another."""
-
-    def __init__(self, folder: Path, layer: Layer, plan: Plan, block: Block) -> None:
-        self._name = layer.name
-        self._index: list[list[int]] = []
-        self._file: BinaryIO = (folder / f"{layer.name}.tiles").open("wb")
-        self._folder, self._sha, self._at = folder, hashlib.sha256(), 0
-        self._rest: list[tuple[NDArray[np.uint8], NDArray[np.bool_]]] = []
-        self.pixels = PixelHash()
-        self._pyramid = Pyramid(
-            width=block.width,
-            first=0,
-            count=plan.block_levels,
-            encoding=layer.encoding,
-            average=layer.average,
-            emit=self._write,
-            after=lambda pixels, keep: self._rest.append((pixels, keep)),
-        )
-
-    def _write(self, part: FileBlock) -> None:
-        self._index.append(
-            [part.level, part.row, part.col, self._at, len(part.pixels), len(part.mask)]
-        )
-        for data in (part.pixels, part.mask):
-            self._file.write(data)
-            self._sha.update(data)
-            self._at += len(data)
-
-    def add(self, pixels: NDArray[np.uint8], keep: NDArray[np.bool_]) -> None:
-        self.pixels.add(pixels, keep)
-        self._pyramid.add(pixels, keep)
-
-    def close(self) -> dict[str, str]:
-        """Ends the files, syncs them, reads them back; returns their sha256 by name."""
-        self._pyramid.close()
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        files = {f"{self._name}.tiles": self._sha.hexdigest()}
-        index = json.dumps(self._index, separators=(",", ":")).encode()
-        files |= self._write_small(f"{self._name}.json", index)
-        if self._rest:
-            pixels = np.concatenate([part for part, _ in self._rest], axis=1)
-            keep = np.concatenate([part for _, part in self._rest])
-            stacked = np.concatenate([pixels, keep[None].astype(np.uint8)])
-            files |= self._write_small(
-                f"{self._name}.rest", np.ascontiguousarray(stacked).tobytes()
-            )
-        for name, wanted in files.items():
-            if file_sha256(self._folder / name) != wanted:
-                raise StagingError(
-                    f"{self._folder / name}: reads back other than it was written; check the disk, "
-                    "then run the same command again"
-                )
-        return files
-
-    def _write_small(self, name: str, data: bytes) -> dict[str, str]:
-        with (self._folder / name).open("wb") as dst:
-            dst.write(data)
-            dst.flush()
-            os.fsync(dst.fileno())
-        return {name: hashlib.sha256(data).hexdigest()}
-
-
-def file_sha256(path: Path) -> str:
-    """sha256 of a file's bytes, in constant memory."""
-    with path.open("rb") as src:
-        return hashlib.file_digest(src, "sha256").hexdigest()
-
-
-def stage_block(folder: Path, plan: Plan, block: Block, rows: Iterable[Rows]) -> Receipt:
-    """Writes a block's rows as encoded file blocks; its folder appears whole or not at all.
-
-    Args:
-        folder: the folder of finished blocks.
-        plan: says the layers and their encoding.
-        block: what the rows are of.
-        rows: from top to bottom, for each layer (bands, n, width) uint8, and (n, width) bool.
-
-    Raises:
-        DiskFullError, TargetError: the folder cannot be written.
-        StagingError: the files read back other than they were written.
-    """
-    part = folder / f".{block.name}.{os.getpid()}.{secrets.token_hex(4)}"
-    any_valid = any_invalid = False
-    try:
-        part.mkdir()
-        layers = {layer.name: _LayerFile(part, layer, plan, block) for layer in plan.layers}
-        for pixels, keep in rows:
-            kept = bool(keep.any())
-            any_valid, any_invalid = any_valid or kept, any_invalid or not (kept and keep.all())
-            for name, file in layers.items():
-                file.add(pixels[name], keep)
-        files = {name: sha for file in layers.values() for name, sha in file.close().items()}
-        fsync_folder(part)
-        publish(part, folder / block.name)
-    except OSError as error:
-        if isinstance(error, TilemapperError):
-            raise
-        raise writing_failed(folder, error) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    hashes = {name: file.pixels.hexdigest() for name, file in layers.items()}
-    return Receipt(block.name, files, hashes, any_valid, any_invalid)
-
-
-def publish(part: Path, final: Path) -> None:
-    """Renames a block's folder into place; one that is there has the same content, or is stale."""
-    if final.exists():
-        stale = part.with_name(part.name + ".old")
-        final.rename(stale)
-        part.rename(final)
-        shutil.rmtree(stale, ignore_errors=True)
-    else:
-        part.rename(final)
-    fsync_folder(final.parent)
+from tilemapper.raster.atomic import write_text_atomic, writing_failed
+from tilemapper.render.blockfile import file_sha256
+from tilemapper.render.journal import Receipt, read_journal
+from tilemapper.render.plan import Plan
 
 
 @dataclass
@@ -314,19 +147,6 @@ def open_staging(folder: Path, plan: Plan, *, restart: bool) -> Staging:
 def _differences(stored: dict[str, Any], plan: Plan) -> str:
     now, then = plan.deciding(), stored.get("deciding", {})
     return ", ".join(key for key in now if now[key] != then.get(key)) or "settings"
-
-
-def read_journal(path: Path) -> list[Receipt]:
-    """The receipts of a journal; lines that are torn or damaged are left out."""
-    receipts = []
-    with contextlib.suppress(FileNotFoundError):
-        for line in path.read_bytes().splitlines():
-            check, _, body = line.partition(b" ")
-            if check == f"{zlib.crc32(body):08x}".encode():
-                fields = json.loads(body)
-                fields["disagreement"] = tuple(fields["disagreement"])
-                receipts.append(Receipt(**fields))
-    return receipts
 
 
 def _stands(folder: Path, receipt: Receipt) -> bool:

@@ -23,9 +23,12 @@ from tilemapper.raster.lattice import Block, Lattice
 from tilemapper.raster.opening import open_raster
 from tilemapper.raster.source import SourceView
 from tilemapper.raster.spec import SourceSpec
-from tilemapper.render.block import blend_rows, class_rows, grey_rows, predict_rows, read_tile_rows
-from tilemapper.render.engine import Engine, choose_device, default_batch, palette_of
+from tilemapper.render.array import palette_of
+from tilemapper.render.block import blend_rows, class_rows, grey_rows, predict_rows
+from tilemapper.render.devices import choose_device, default_batch
+from tilemapper.render.engine import Engine
 from tilemapper.render.render import CACHE_MB
+from tilemapper.render.strips import read_tile_rows
 
 TAGS = ("TILEMAPPER_MODEL", "TILEMAPPER_MODEL_SHA256", "TILEMAPPER_PLAN", "TILEMAPPER_NOTE")
 

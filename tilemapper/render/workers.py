@@ -18,10 +18,11 @@ from tilemapper.networks.card import CARD_NAME
 from tilemapper.networks.model import Model, open_model
 from tilemapper.raster.atomic import fsync_folder, writing_failed
 from tilemapper.raster.source import SourceView
-from tilemapper.render.engine import choose_device
+from tilemapper.render.blockfile import file_sha256, publish
+from tilemapper.render.devices import choose_device
+from tilemapper.render.journal import Receipt
 from tilemapper.render.plan import Plan
 from tilemapper.render.render import CACHE_MB
-from tilemapper.render.staging import Receipt, file_sha256, publish
 
 # What must be the same on all machines for the same bytes.
 PACKAGES = ("tilemapper", "torch", "numpy", "rasterio", "distributed")

@@ -1,0 +1,191 @@
+"""Wall time of `tilemapper render` against the pure forward time of the tiles it runs.
+
+    python tests/benchmarks/forward.py --size 4096 --width 64
+    python tests/benchmarks/forward.py --size 16384 --width 16 --memory-only
+
+Both are measured in this one run, in processes of their own and in turn (forward, render,
+forward, render, …), after a warm-up; the ratio quoted is the median over the pairs. Peak memory
+is the process's, and that of a process that only loads torch and runs one batch stands beside it.
+The raster is noise: it compresses worst, so reading and writing cost most.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+
+def make_model(folder: Path, width: int) -> Path:
+    """A U-Net-256 of random weights: speed does not depend on what it paints."""
+    import torch
+
+    from tilemapper.networks.build import build_generator
+    from tilemapper.networks.model import ModelCard, save_model
+
+    torch.manual_seed(0)
+    card = ModelCard(name="bench", architecture="unet", arguments={"width": width})
+    save_model(folder / "model", card, build_generator("unet", {"width": width}, 3), "# bench\n")
+    return folder / "model"
+
+
+def make_raster(path: Path, size: int) -> None:
+    """A tiled, DEFLATE-compressed raster of smooth noise, written in rows of file blocks."""
+    import rasterio
+    from rasterio.transform import from_origin
+    from rasterio.windows import Window
+
+    profile = {"driver": "GTiff", "count": 3, "dtype": "uint8", "height": size, "width": size}
+    profile |= {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "deflate"}
+    profile |= {"zlevel": 1, "predictor": 2, "crs": "EPSG:32618", "BIGTIFF": "IF_SAFER"}
+    rng = np.random.default_rng(0)
+    row = rng.integers(90, 170, (3, 512, size), dtype=np.uint8)
+    with rasterio.open(
+        path, "w", transform=from_origin(583000, 4507000, 0.9, 0.9), **profile
+    ) as dst:
+        for at in range(0, size, 512):
+            height = min(512, size - at)
+            rolled = np.roll(row, at * 7, axis=2)[:, :height]
+            dst.write(rolled, window=Window(0, at, size, height))
+
+
+def peak_mib() -> float:
+    """Largest resident memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def forward(model: Path, tiles: int, precision: str, batch: int) -> dict[str, float]:
+    """Seconds of the generator alone for so many tiles, batches ready in memory."""
+    import torch
+
+    from tilemapper.networks.model import open_model
+    from tilemapper.render.devices import choose_precision
+    from tilemapper.render.engine import open_engine
+
+    opened = open_model(model)
+    engine = open_engine(opened, device="cpu", precision=precision, batch_size=batch)
+    pixels = np.random.default_rng(0).integers(0, 256, (batch, 256, 256, 3), dtype=np.uint8)
+    dtype = (
+        torch.bfloat16 if choose_precision(precision, "cpu", opened) == "bf16" else torch.float32
+    )
+    ready = (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1).to(dtype)
+    with torch.inference_mode():
+        for _ in range(3):
+            engine._network(ready)
+        begun = time.perf_counter()
+        for _ in range(-(-tiles // batch)):
+            engine._network(ready)
+    seconds = time.perf_counter() - begun
+    return {"seconds": seconds * tiles / (-(-tiles // batch) * batch), "peak_mib": peak_mib()}
+
+
+def whole(model: Path, city: Path, precision: str, batch: int) -> dict[str, float]:
+    """Seconds and peak memory of a whole render; imports and the model's load not counted."""
+    from tilemapper.networks.model import open_model
+    from tilemapper.render.engine import open_engine
+    from tilemapper.render.render import render
+
+    opened = open_model(model)
+    pixels = np.zeros((batch, 256, 256, 3), np.uint8)
+    open_engine(opened, device="cpu", precision=precision, batch_size=batch).predict(pixels)
+    base = peak_mib()
+    with tempfile.TemporaryDirectory(dir=city.parent) as folder:
+        target = Path(folder) / "map.tif"
+        begun = time.perf_counter()
+        result = render(city, target, opened, precision=precision, batch_size=batch, device="cpu")
+        seconds = time.perf_counter() - begun
+        return {
+            "seconds": seconds,
+            "tiles": result.tiles,
+            "peak_mib": peak_mib(),
+            "base_mib": base,
+            "output_bytes": result.output_bytes,
+        }
+
+
+def in_process(*args: str) -> dict[str, float]:
+    """This program again, in a process of its own: peak memory is then that of one thing."""
+    done = subprocess.run(
+        [sys.executable, __file__, *args], capture_output=True, text=True, check=True
+    )
+    return dict(json.loads(done.stdout))
+
+
+def main() -> None:
+    """Measures and prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", type=int, default=4096)
+    parser.add_argument("--width", type=int, default=64)
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--memory-only", action="store_true", help="one render, no forward")
+    parser.add_argument("--one", choices=["forward", "render"], help=argparse.SUPPRESS)
+    parser.add_argument("--model", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--city", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--tiles", type=int, default=0, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.one == "forward":
+        print(json.dumps(forward(given.model, given.tiles, given.precision, given.batch)))
+        return
+    if given.one == "render":
+        print(json.dumps(whole(given.model, given.city, given.precision, given.batch)))
+        return
+    with tempfile.TemporaryDirectory() as name:
+        measure(given, Path(name))
+
+
+def measure(given: argparse.Namespace, folder: Path) -> None:
+    """The pairs of measurements, and the table."""
+    import torch
+
+    model, city = make_model(folder, given.width), folder / "city.tif"
+    make_raster(city, given.size)
+    common = ["--model", str(model), "--precision", given.precision, "--batch", str(given.batch)]
+    print(f"{datetime.date.today()}  {' '.join(sys.argv)}")
+    print(
+        f"{torch.get_num_threads()} threads, Python {platform.python_version()}, torch {torch.__version__}"
+    )
+    if given.memory_only:
+        run = in_process("--one", "render", "--city", str(city), *common)
+        print(
+            f"{given.size} px: {run['tiles']:.0f} tiles, {run['tiles'] / run['seconds']:.1f} tiles/s"
+        )
+        print(
+            f"peak {run['peak_mib']:.0f} MiB, {run['peak_mib'] - run['base_mib']:.0f} above torch"
+        )
+        return
+    from tilemapper.raster.lattice import Lattice
+
+    tiles = Lattice(given.size, given.size).tile_count
+    rows = []
+    for _ in range(given.pairs):
+        bare = in_process("--one", "forward", "--tiles", str(tiles), *common)
+        run = in_process("--one", "render", "--city", str(city), *common)
+        run["forward"] = bare["seconds"]
+        rows.append(run)
+        print(
+            f"  forward {bare['seconds']:6.2f} s   render {run['seconds']:6.2f} s   ratio "
+            f"{run['seconds'] / bare['seconds']:.3f}   peak {run['peak_mib']:.0f} MiB"
+        )
+    ratio = statistics.median(run["seconds"] / run["forward"] for run in rows)
+    rate = statistics.median(run["tiles"] / run["seconds"] for run in rows)
+    above = statistics.median(run["peak_mib"] - run["base_mib"] for run in rows)
+    print(
+        f"U-Net-256 width {given.width}, {given.size} px, {tiles} tiles ({rows[0]['tiles']:.0f} run)"
+    )
+    print(f"median ratio {ratio:.3f}, {rate:.1f} tiles/s, peak {above:.0f} MiB above torch")
+
+
+if __name__ == "__main__":
+    main()

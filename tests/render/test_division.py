@@ -1,0 +1,103 @@
+"""Processes, devices, cores, block sizes: who gets what."""
+
+from __future__ import annotations
+
+import pytest
+
+from tilemapper.errors import OptionError
+from tilemapper.raster.lattice import Lattice
+from tilemapper.render import division
+from tilemapper.render.division import (
+    MANY,
+    block_for,
+    environments,
+    threads_each,
+    visible_gpus,
+    worker_count,
+)
+from tilemapper.render.plan import DEFAULT_BLOCK
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """Makes this machine one with so many GPUs."""
+
+    def have(count, named=None):
+        monkeypatch.setattr(division.torch.cuda, "is_available", lambda: count > 0)
+        monkeypatch.setattr(division.torch.cuda, "device_count", lambda: count)
+        if named is None:
+            monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        else:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+
+    return have
+
+
+@pytest.mark.parametrize(("count", "expected"), [(0, 0), (1, 0), (2, 2), (8, 8)])
+def test_auto_is_one_process_for_each_of_several_gpus(gpus, count, expected):
+    gpus(count)
+    assert worker_count("auto") == worker_count(None) == expected
+    assert worker_count("auto", "cuda") == expected
+    assert worker_count("auto", "cpu") == worker_count("auto", "cuda:0") == 0
+
+
+def test_auto_starts_no_processes_for_a_small_raster(gpus):
+    gpus(8)
+    assert worker_count("auto", tiles=MANY - 1) == 0
+    assert worker_count(8, tiles=1) == 8
+
+
+def test_one_worker_is_this_process(gpus):
+    gpus(0)
+    assert [worker_count(n, "cpu") for n in (1, "1", 2, "3")] == [0, 0, 2, 3]
+
+
+@pytest.mark.parametrize("workers", ["many", 0, -1, "0", "1.5"])
+def test_what_is_no_number_of_workers_is_refused(workers):
+    with pytest.raises(OptionError, match="--workers"):
+        worker_count(workers)
+
+
+def test_several_workers_cannot_share_one_numbered_device(gpus):
+    gpus(4)
+    with pytest.raises(OptionError, match="cuda:1 is one device"):
+        worker_count(2, "cuda:1")
+
+
+def test_each_worker_sees_one_gpu_of_those_that_are_visible(gpus):
+    gpus(3, "GPU-a, GPU-b,7")
+    assert visible_gpus() == ["GPU-a", "GPU-b", "7"]
+    found = environments(4, "cuda:0")
+    assert [e["CUDA_VISIBLE_DEVICES"] for e in found] == ["GPU-a", "GPU-b", "7", "GPU-a"]
+    gpus(2)
+    assert [e["CUDA_VISIBLE_DEVICES"] for e in environments(2, "cuda:0")] == ["0", "1"]
+
+
+@pytest.mark.parametrize(("count", "threads"), [(1, 16), (2, 8), (3, 5), (16, 1), (40, 1)])
+def test_workers_on_a_cpu_share_its_cores(monkeypatch, count, threads):
+    monkeypatch.setattr(division.os, "sched_getaffinity", lambda pid: range(16))
+    assert threads_each(count) == threads
+    found = environments(count, "cpu")
+    assert [e["OMP_NUM_THREADS"] for e in found] == [str(threads)] * count
+
+
+@pytest.mark.parametrize("size", [(2000, 2000), (8192, 8192), (12000, 30000), (100_000, 100_000)])
+@pytest.mark.parametrize("workers", [2, 3, 8])
+def test_blocks_are_sized_so_that_the_slowest_worker_is_done_first(size, workers):
+    block = block_for(*size, 64, workers) or DEFAULT_BLOCK
+    lattice = Lattice(*size, 64)
+    slowest = division._slowest(lattice, block, workers)
+    assert slowest <= division._slowest(lattice, DEFAULT_BLOCK, workers)
+    # twice the fair share at most, where the raster has tiles enough for everyone
+    assert slowest < 2.0 * lattice.tile_count / workers
+    assert block % 512 == 0
+    assert (block // 512).bit_count() == 1
+
+
+def test_one_worker_needs_no_smaller_blocks():
+    assert block_for(9000, 9000, 64, 0) is None
+    assert block_for(9000, 9000, 64, 1) is None
+
+
+def test_a_large_raster_keeps_large_blocks():
+    assert block_for(200_000, 200_000, 64, 8) is None

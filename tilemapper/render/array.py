@@ -1,0 +1,71 @@
+"""Rendering an image in memory, on the same lattice and blend as a raster on disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilemapper.networks.model import Model
+from tilemapper.raster.blend import TOP
+from tilemapper.raster.lattice import Block, Lattice
+from tilemapper.render.block import blend_rows, class_rows, grey_rows, predict_rows
+from tilemapper.render.engine import Engine, open_engine
+from tilemapper.render.strips import read_tile_rows
+
+
+@dataclass
+class RenderedArray:
+    """A map in memory: ``rgb`` (h, w, 3) uint8; ``classes`` (h, w) uint8 for palette models."""
+
+    rgb: NDArray[np.uint8]
+    classes: NDArray[np.uint8] | None
+    expected: NDArray[np.uint8] | None = None
+
+
+class _ArrayView:
+    """An array in memory as a source view: every pixel valid, none unwanted."""
+
+    def __init__(self, rgb: NDArray[np.uint8]) -> None:
+        self._rgb = rgb
+
+    def read(
+        self, *, row: int, col: int, height: int, width: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        return self._rgb[row : row + height, col : col + width], np.ones((height, width), bool)
+
+    def wanted(self, **_window: int) -> None:
+        return None
+
+
+def render_array(
+    rgb: NDArray[np.uint8], model: Model | Engine, *, overlap: int = 64, device: str = "auto"
+) -> RenderedArray:
+    """Renders an image in memory on the same lattice and blend as a raster on disk.
+
+    Args:
+        rgb: (height, width, 3) uint8 at the model's ground sampling distance.
+        model: an opened model, or an `Engine` that is to be used again and again.
+        overlap: pixels that neighbouring tiles share, 0 to 128, a multiple of 32.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; not used with an `Engine`.
+    """
+    engine = model if isinstance(model, Engine) else open_engine(model, device=device)
+    lattice = Lattice(rgb.shape[0], rgb.shape[1], overlap)
+    block = Block(0, 0, *rgb.shape[:2])
+    rows = read_tile_rows(_ArrayView(rgb), lattice, block, mean=(0, 0, 0))
+    finished = list(blend_rows(predict_rows(rows, engine), lattice, block))
+    if not engine.is_palette:
+        image = np.concatenate([grey_rows(part) for part in finished], axis=1)
+        return RenderedArray(np.ascontiguousarray(image.transpose(1, 2, 0)), None)
+    palette = palette_of(engine.model)
+    classes = np.concatenate([class_rows(part) for part in finished])
+    shares = np.concatenate([part.totals for part in finished], axis=1) / (TOP * 2.0**20)
+    expected = np.einsum("khw,kc->hwc", shares, palette.astype(float))
+    expected /= np.maximum(shares.sum(axis=0), 1e-9)[..., None]
+    return RenderedArray(palette[classes], classes, np.rint(expected).astype(np.uint8))
+
+
+def palette_of(model: Model) -> NDArray[np.uint8]:
+    """Colours of a palette model's classes, (classes, 3) uint8."""
+    return np.array([entry.colour for entry in model.card.palette], np.uint8).reshape(-1, 3)

@@ -1,0 +1,46 @@
+"""The journal of a render: one checksummed line for each finished block."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What a worker hands back for a finished block: all that resume and finish need of it.
+
+    Attributes:
+        block: the block's name.
+        files: sha256 of each file in the block's folder.
+        pixels: sha256 of each layer's full-resolution pixels and mask, in rows of file blocks.
+        any_valid, any_invalid: whether such pixels occur.
+        tiles: how many tiles were run.
+        disagreement: sum of squared differences between overlapping predictions, and their count.
+        seconds: wall time of the block.
+    """
+
+    block: str
+    files: dict[str, str]
+    pixels: dict[str, str]
+    any_valid: bool
+    any_invalid: bool
+    tiles: int = 0
+    disagreement: tuple[int, int] = (0, 0)
+    seconds: float = 0.0
+
+
+def read_journal(path: Path) -> list[Receipt]:
+    """The receipts of a journal; lines that are torn or damaged are left out."""
+    receipts = []
+    with contextlib.suppress(FileNotFoundError):
+        for line in path.read_bytes().splitlines():
+            check, _, body = line.partition(b" ")
+            if check == f"{zlib.crc32(body):08x}".encode():
+                fields = json.loads(body)
+                fields["disagreement"] = tuple(fields["disagreement"])
+                receipts.append(Receipt(**fields))
+    return receipts

@@ -1,0 +1,106 @@
+"""From what a user asks to a plan: every ``auto`` decided, the source looked at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from tilemapper.errors import OptionError
+from tilemapper.networks.model import Model
+from tilemapper.raster.lattice import Lattice
+from tilemapper.raster.source import SourceOptions, inspect_source
+from tilemapper.raster.tone import Statistics
+from tilemapper.render.devices import choose_device, choose_precision, default_batch
+from tilemapper.render.division import block_for, worker_count
+from tilemapper.render.plan import Plan, make_plan
+from tilemapper.render.staging import stored_plan
+
+
+def plan_render(
+    source: str | Path,
+    target: Path,
+    model: Model,
+    *,
+    overlap: int = 64,
+    batch_size: int | None = None,
+    block: int | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    gsd: str | float = "auto",
+    bidx: Sequence[int] | None = None,
+    nodata: float | None = None,
+    scale: tuple[float, float] | None = None,
+    bounds: tuple[float, float, float, float] | None = None,
+    mask: str | Path | None = None,
+    tone: str = "none",
+    driver: str = "COG",
+    creation_options: Mapping[str, str] | None = None,
+    allow_drivers: Sequence[str] = (),
+    classes: str | Path | None = None,
+    uncertainty: str | Path | None = None,
+    tta: bool = False,
+    compiled: bool = False,
+    workers: str | int = "auto",
+    scheduler: str | None = None,
+    insecure: bool = False,
+) -> Plan:
+    """The plan of a render; options are those of the command, None standing for ``auto``.
+
+    A scheduler is asked for its workers' devices.
+
+    Raises:
+        OptionError, RasterError, DeviceError, NoWorkerError: as they are named.
+    """
+    stored = stored_plan(target) or {}
+    options = SourceOptions(
+        gsd=gsd,
+        bidx=tuple(bidx) if bidx else None,
+        nodata=nodata,
+        scale=scale,
+        bounds=bounds,
+        mask=str(mask) if mask else None,
+        tone=_tone(model, tone),
+        allow_drivers=tuple(allow_drivers),
+    )
+    spec = inspect_source(str(source), options, model.card.gsd_m)
+    if scheduler is not None:
+        from tilemapper.render.cluster import survey  # loads dask
+
+        found = survey(scheduler, model, device=device, insecure=insecure)
+        count, device = found.workers, found.device
+        precision = found.precision if precision == "auto" else precision
+    else:
+        tiles = Lattice(spec.height, spec.width, overlap).tile_count
+        count = worker_count(workers, device, tiles)
+        device = choose_device(device)
+    plan = make_plan(
+        spec,
+        model,
+        target,
+        overlap=overlap,
+        # Blocks decide nothing but what can be resumed: an unfinished render keeps its own.
+        block=block or stored.get("block") or block_for(spec.height, spec.width, overlap, count),
+        device=device,
+        precision=choose_precision(precision, device, model),
+        batch_size=default_batch(device) if batch_size is None else batch_size,
+        driver=driver,
+        creation_options=creation_options or {},
+        classes=Path(classes) if classes else None,
+        uncertainty=Path(uncertainty) if uncertainty else None,
+        tta=tta,
+        compiled=compiled,
+    )
+    return replace(plan, workers=count)
+
+
+def _tone(model: Model, wanted: str) -> Statistics | None:
+    if wanted not in ("none", "match"):
+        raise OptionError(f"--tone {wanted!r}: unknown, none or match is needed")
+    if wanted == "none":
+        return None
+    if model.card.tone is None:
+        raise OptionError(
+            f"--tone match: the card of model {model.card.name} has no tone to match; use none"
+        )
+    return model.card.tone.mean, model.card.tone.std

@@ -1,0 +1,37 @@
+"""What travels down a block, row of tiles by row of tiles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass
+class TileRow:
+    """The tiles of one row of the lattice that a block needs."""
+
+    index: int
+    tiles: NDArray[np.uint8]  # (n, tile, tile, 3), filled where invalid
+    active: NDArray[np.int64]  # which of them have a pixel worth rendering
+    keep: NDArray[np.bool_]  # (tile, width): pixels that are valid and wanted
+
+
+@dataclass
+class PredictedRow:
+    """The predictions of one row of tiles; those that were not run are zero."""
+
+    index: int
+    keep: NDArray[np.bool_]
+    predictions: NDArray[np.int16]  # (n, channels, tile, tile) 0..2040
+    missing: int = field(default=0)  # tiles still to come
+
+
+@dataclass
+class PixelRows:
+    """Finished rows of a block, in order from top to bottom."""
+
+    totals: NDArray[np.int32]  # (channels, rows, width): sums of weighted predictions
+    keep: NDArray[np.bool_]  # (rows, width)
+    squares: NDArray[np.int64] | None = None  # (rows, width): sums of weighted squares, all bands

@@ -1,0 +1,64 @@
+"""What may be written, and what must make way."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from tilemapper.errors import DiskFullError, RasterError, TargetError
+from tilemapper.raster.opening import open_raster
+from tilemapper.render.plan import Plan
+from tilemapper.render.staging import stored_plan
+
+
+def check_target(source: str, target: Path, *, overwrite: bool) -> None:
+    """Refuses a target that cannot or may not be written, before any work is done.
+
+    Raises:
+        TargetError: it is the source, a folder, exists, or its folder is missing.
+    """
+    if target.is_dir():
+        raise TargetError(f"{target}: is a folder; name a file in it")
+    if not target.parent.is_dir():
+        raise TargetError(f"{target.parent}: no such folder; make it, or choose another output")
+    if target.exists():
+        if Path(source).exists() and target.samefile(source):
+            raise TargetError(f"{target}: is the source itself; choose another output")
+        if not overwrite:
+            raise TargetError(f"{target}: exists already; give --overwrite to replace it")
+    elif Path(source).resolve() == target.resolve():
+        raise TargetError(f"{target}: is the source itself; choose another output")
+
+
+def is_finished(path: Path, plan: Plan) -> bool:
+    """Whether a killed run of this plan had already put this output in place.
+
+    Its staging folder was left behind then, and the same command must go on, not be refused.
+    """
+    stored = stored_plan(Path(plan.layers[0].target))
+    if stored is None or stored.get("fingerprint") != plan.fingerprint or not path.exists():
+        return False
+    try:
+        with open_raster(str(path)) as dst:
+            tag = json.loads(dst.tags().get("TILEMAPPER_PLAN", "{}"))
+    except (RasterError, ValueError):
+        return False
+    return bool(tag.get("fingerprint") == plan.fingerprint)
+
+
+def check_disk(plan: Plan, target: Path) -> None:
+    """Refuses what cannot fit even if the map compresses as well as flat colours do."""
+    free = shutil.disk_usage(target.parent).free
+    needed = plan.disk_bytes() // 40
+    if needed > free:
+        raise DiskFullError(
+            f"{target}: needs {needed / 1e9:.1f} GB or more, {free / 1e9:.1f} GB are free; free "
+            "some space, or limit the work with --bounds"
+        )
+
+
+def remove_stale_sidecars(target: Path) -> None:
+    """Removes what lay beside a replaced target: its mask or overviews would hide the new ones."""
+    for suffix in (".aux.xml", ".msk", ".ovr"):
+        target.with_name(target.name + suffix).unlink(missing_ok=True)
