@@ -23,6 +23,8 @@ from tilemapper.render.workers import Files, Order, model_of
 
 Beat = Callable[[int], None]
 
+COMPILE_S = 600  # longer than that, compiling counts as hung
+
 
 class _Desk:
     """What a worker keeps between blocks: the last engine and the last source. One for a process.
@@ -49,11 +51,13 @@ class _Desk:
     def _engine_of(self, order: Order, beat: Beat) -> Engine:
         plan = order.plan
         key = (plan.model_digest, plan.device, plan.precision, plan.batch_size)
+        key += (plan.tta, plan.compiled)
         if self._engine is None or self._engine[0] != key:
             self._engine = None
             if order.threads:
                 torch.set_num_threads(order.threads)
-            self._engine = key, engine_of(plan, model_of(order))
+            with _beating(beat, COMPILE_S if plan.compiled else 0):
+                self._engine = key, engine_of(plan, model_of(order))
             beat(0)
         return self._engine[1]
 
@@ -77,6 +81,27 @@ class _Desk:
 
 
 _DESK = _Desk()
+
+
+@contextlib.contextmanager
+def _beating(beat: Beat, at_most_s: float) -> Iterator[None]:
+    """Gives signs of life meanwhile: compiling takes minutes, and has no steps to tell of."""
+    done = threading.Event()
+
+    def keep() -> None:
+        with contextlib.suppress(Exception):  # unwanted: the next step will say so too
+            for _ in range(int(at_most_s)):
+                if done.wait(1.0):
+                    return
+                beat(0)
+
+    thread = threading.Thread(target=keep, name="beat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 class _BeatingView:
