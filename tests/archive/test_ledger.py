@@ -7,17 +7,15 @@ import time
 
 import pytest
 
-from tilemapper.archive.ledger import Ledger, birth_of
+from tilemapper.archive.ledger import Change, Ledger, birth_of
 from tilemapper.errors import TargetError
 
 
-def change(scene: str = "a", state: str = "pending", **more) -> dict:
-    values = {
-        "id": scene, "source": f"/in/{scene}.tif", "output": f"/out/{scene}.tif", "state": state,
-        "reason": None, "error": None, "size_bytes": 1, "mtime_ns": 2, "ctime_ns": 3, "etag": None,
-        "keep": False, "died": 0,
-    }  # fmt: skip
-    return values | more
+def change(scene: str = "a", **more) -> Change:
+    plain = Change(
+        scene, f"/in/{scene}.tif", f"/out/{scene}.tif", "pending", None, None, 1, 2, 3, None
+    )
+    return plain._replace(**more)
 
 
 @pytest.fixture

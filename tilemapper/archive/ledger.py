@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tilemapper.errors import LockedError, TargetError
 from tilemapper.raster.atomic import writing_failed
@@ -63,6 +63,27 @@ class Row:
     output_sha256: str | None
     output_stamp: str | None
     made: int
+
+
+class Change(NamedTuple):
+    """What planning writes of a scene: ten columns, and what becomes of the others.
+
+    keep: attempts and an announced output still count, since source and options are the same.
+    died: 1 if a run was killed while it had the scene.
+    """
+
+    id: str
+    source: str
+    output: str
+    state: str
+    reason: str | None
+    error: str | None
+    size_bytes: int | None
+    mtime_ns: int | None
+    ctime_ns: int | None
+    etag: str | None
+    keep: bool = False
+    died: int = 0
 
 
 _ROW_COLUMNS = ", ".join(Row.__slots__)
@@ -138,6 +159,17 @@ class Ledger:
         with self._said():
             for row in self._db.execute(f"SELECT * FROM scenes WHERE {where}", values):
                 yield dict(row)
+
+    def ids(self, where: str) -> set[str]:
+        """Ids of the scenes for which ``where``, SQL of our own, holds."""
+        with self._said():
+            return {row[0] for row in self._db.execute(f"SELECT id FROM scenes WHERE {where}")}
+
+    def state_of(self, scene: str) -> str:
+        """The state of one scene; pending if the ledger does not know it."""
+        with self._said():
+            row = self._db.execute("SELECT state FROM scenes WHERE id=?", (scene,)).fetchone()
+        return "pending" if row is None else str(row[0])
 
     def counts(self) -> dict[str, int]:
         """Scenes by state, those that are gone from the archive left out."""
@@ -218,24 +250,21 @@ class Ledger:
             row = self._db.execute("SELECT value FROM facts WHERE key=?", (key,)).fetchone()
         return None if row is None else str(row[0])
 
-    def upsert(self, rows: Iterable[dict[str, Any]]) -> None:
+    def upsert(self, changes: Iterable[Change]) -> None:
         """Writes planned scenes; those that a living run holds are left as they are."""
         living = ",".join(f"'{run}'" for run in self.living_runs())
+        names = ", ".join(Change._fields[:10])
+        updates = ", ".join(f"{name}=excluded.{name}" for name in Change._fields[1:10])
         with self.transaction() as db:
             db.executemany(
-                "INSERT INTO scenes (id, source, output, state, reason, error, size_bytes, "
-                "mtime_ns, ctime_ns, etag, attempts, deaths) VALUES (:id, :source, :output, "
-                ":state, :reason, :error, :size_bytes, :mtime_ns, :ctime_ns, :etag, 0, 0) "
-                "ON CONFLICT (id) DO UPDATE SET source=excluded.source, output=excluded.output, "
-                "state=excluded.state, reason=excluded.reason, error=excluded.error, "
-                "size_bytes=excluded.size_bytes, mtime_ns=excluded.mtime_ns, "
-                "ctime_ns=excluded.ctime_ns, etag=excluded.etag, run=NULL, gone=0, "
-                "attempts=CASE WHEN :keep THEN attempts ELSE 0 END, "
-                "deaths=CASE WHEN :keep THEN deaths + :died ELSE 0 END, "
-                "output_sha256=CASE WHEN :keep THEN output_sha256 END, "
+                f"INSERT INTO scenes ({names}) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10) "
+                f"ON CONFLICT (id) DO UPDATE SET {updates}, run=NULL, gone=0, "
+                "attempts=CASE WHEN ?11 THEN attempts ELSE 0 END, "
+                "deaths=CASE WHEN ?11 THEN deaths + ?12 ELSE 0 END, "
+                "output_sha256=CASE WHEN ?11 THEN output_sha256 END, "
                 "made=CASE WHEN output=excluded.output THEN made ELSE 0 END "
                 f"WHERE state != 'running' OR run NOT IN ({living})",
-                rows,
+                changes,
             )
 
     def update(self, rows: Iterable[tuple[Any, ...]], columns: str) -> None:

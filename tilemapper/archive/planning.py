@@ -6,15 +6,13 @@ An unchanged archive costs one `stat` for each scene and each output.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tilemapper.archive.job import ArchiveJob
-from tilemapper.archive.ledger import MAX_DEATHS, Ledger, Row
+from tilemapper.archive.ledger import MAX_DEATHS, Change, Ledger, Row
 from tilemapper.archive.publishing import Outputs
 from tilemapper.archive.scenes import Scene
 from tilemapper.errors import JobError
@@ -37,7 +35,7 @@ class ArchivePlan:
 
     decisions: list[Decision]
     recipe: str
-    changes: list[dict[str, Any]] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
     stamps: list[tuple[str | None, str]] = field(default_factory=list)
     times: list[tuple[int | None, int | None, str]] = field(default_factory=list)
     finished: list[tuple[str, str]] = field(default_factory=list)
@@ -106,7 +104,7 @@ def output_of(job: ArchiveJob, scene: Scene, **more: Any) -> str:
         "date": scene.date or "undated",
     }  # fmt: skip
     path = job.output.template.format(**values, **more)
-    if ".." in Path(path.removeprefix(job.output.template.partition("{")[0])).parts:
+    if "/../" in path or path.endswith("/.."):
         raise JobError(f"{scene.name}: its output {path} would leave the output folder; rename it")
     return path
 
@@ -167,7 +165,7 @@ def _decide(
         return Decision(scene, output, False, "kills the run")
     kept = reason in ("interrupted", "tried again", "never begun")
     change = _change(scene, output, "pending", reason, None)
-    plan.changes.append(change | {"keep": kept, "died": int(died)})
+    plan.changes.append(change._replace(keep=kept, died=int(died)))
     return Decision(scene, output, True, reason)
 
 
@@ -229,22 +227,8 @@ def _same_source(scene: Scene, row: Row, plan: ArchivePlan) -> bool:
     return same
 
 
-def _change(
-    scene: Scene, output: str, state: str, reason: str | None, error: str | None
-) -> dict[str, Any]:
-    return {
-        "id": scene.id, "source": scene.name, "output": output, "state": state, "reason": reason,
-        "error": error, "size_bytes": scene.size_bytes, "mtime_ns": scene.mtime_ns,
-        "ctime_ns": scene.ctime_ns, "etag": scene.etag, "keep": False, "died": 0,
-    }  # fmt: skip
-
-
-def ordered(decisions: list[Decision], rows: dict[str, Row]) -> Iterator[Decision]:
-    """By name, but scenes that a run died of come last: they must not keep the others waiting."""
-    deaths = {i: row.deaths + (row.state == "running") for i, row in rows.items()}
-    return iter(sorted(decisions, key=lambda decision: deaths.get(decision.scene.id, 0)))
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+def _change(scene: Scene, output: str, state: str, reason: str | None, error: str | None) -> Change:
+    return Change(
+        scene.id, scene.name, output, state, reason, error, scene.size_bytes, scene.mtime_ns,
+        scene.ctime_ns, scene.etag,
+    )  # fmt: skip

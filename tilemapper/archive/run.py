@@ -18,18 +18,14 @@ from typing import Any
 from tilemapper.archive import publishing, remote
 from tilemapper.archive.job import ArchiveJob
 from tilemapper.archive.ledger import Ledger
-from tilemapper.archive.planning import ArchivePlan, Decision, ordered, plan_archive
+from tilemapper.archive.planning import ArchivePlan, Decision, plan_archive
 from tilemapper.archive.scenes import Scene, discover
 from tilemapper.archive.secrets import redacted
 from tilemapper.archive.worker import SceneOutcome, SceneTask, render_scene
 from tilemapper.errors import TilemapperError, TryAgainError
 from tilemapper.networks.model import Model
-from tilemapper.render.engine import (
-    Engine,
-    choose_device,
-    choose_precision,
-    default_batch,
-)
+from tilemapper.render.devices import choose_device, choose_precision, default_batch
+from tilemapper.render.engine import Engine
 
 Work = Callable[[SceneTask], SceneOutcome]
 # How scenes are spread over workers: the builtin map, or a cluster's.
@@ -75,21 +71,27 @@ class _Run:
         minutes = job.run.time_budget_minutes
         self.deadline = None if minutes is None else time.monotonic() + 60 * minutes
         self.staging = job.work / "staging"
-        rows = ledger.rows()
-        self.made = {i for i, row in rows.items() if row.made}
-        self.waiting = {decision.scene.id: decision for decision in ordered(plan.todo, rows)}
+        self.made = ledger.ids("made")
+        deaths = ledger.ids("deaths")
+        # Scenes that a run died of come last: they must not keep the others waiting.
+        todo = sorted(plan.todo, key=lambda decision: decision.scene.id in deaths)
+        self.waiting = {decision.scene.id: decision for decision in todo}
         self.tries: dict[str, int] = {}
         self.elsewhere: list[str] = []
-        known = [row for d in plan.decisions if not d.todo and (row := rows.get(d.scene.id))]
-        failed = [(row, d) for d in plan.decisions if (row := rows.get(d.scene.id))
-                  and not d.todo and row.state == "failed"]  # fmt: skip
+        ours = {decision.scene.id for decision in plan.decisions if not decision.todo}
+        failed = [
+            {"scene": row["source"], "error": row["error"] or ""}
+            for row in ledger.select("state='failed' AND NOT gone ORDER BY source")
+            if row["id"] in ours
+        ]
+        reasons = [decision.reason for decision in plan.decisions]
         self.summary = RunSummary(
             listed=len(plan.decisions),
-            already_done=sum(row.state == "done" for row in known),
+            already_done=reasons.count("done"),
+            skipped=reasons.count("skipped before"),
             failed=len(failed),
             failed_before=len(failed),
-            skipped=sum(row.state == "skipped" for row in known),
-            failures=[{"scene": d.scene.name, "error": row.error or ""} for row, d in failed],
+            failures=failed,
         )
 
     def tasks(self, batch: Iterable[Decision]) -> Iterator[SceneTask]:
@@ -249,8 +251,7 @@ def run_archive(
         if plan.todo:
             with _registered(run, job.run.lease_s):
                 _rounds(run, spread)
-        rows = ledger.rows() if run.elsewhere else {}
-        states = [rows[scene].state for scene in run.elsewhere]
+        states = [ledger.state_of(scene) for scene in run.elsewhere]
         run.summary.already_done += states.count("done")
         open_still = states.count("pending") + states.count("running")
         run.summary.left = len(run.waiting) + len(plan.held) + open_still

@@ -9,7 +9,7 @@ import re
 import stat
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -45,21 +45,17 @@ class Scene:
     bbox: tuple[float, float, float, float] | None = None
     fault: str | None = None
     members: tuple[str, ...] = ()
+    name: str = field(init=False)
+    id: str = field(init=False)
 
-    @property
-    def name(self) -> str:
-        """The path, without secrets."""
-        return public(self.path)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", public(self.path))
+        object.__setattr__(self, "id", scene_id(self.path))
 
     @property
     def stem(self) -> str:
         """File name without folder and suffix."""
         return self.relpath.rpartition("/")[2]
-
-    @property
-    def id(self) -> str:
-        """Key in the ledger."""
-        return scene_id(self.path)
 
 
 def discover(source: Source, *, stdin: Iterable[str] | None = None) -> list[Scene]:
