@@ -81,7 +81,7 @@ def test_workers_on_a_cpu_share_its_cores(monkeypatch, count, threads):
     assert [e["OMP_NUM_THREADS"] for e in found] == [str(threads)] * count
 
 
-@pytest.mark.parametrize("size", [(2000, 2000), (8192, 8192), (12000, 30000), (100_000, 100_000)])
+@pytest.mark.parametrize("size", [(5000, 4000), (8192, 8192), (12000, 30000), (100_000, 100_000)])
 @pytest.mark.parametrize("workers", [2, 3, 8])
 def test_blocks_are_sized_so_that_the_slowest_worker_is_done_first(size, workers):
     block = block_for(*size, 64, workers) or DEFAULT_BLOCK

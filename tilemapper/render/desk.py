@@ -50,8 +50,8 @@ class _Desk:
 
     def _engine_of(self, order: Order, beat: Beat) -> Engine:
         plan = order.plan
-        key = (plan.model_digest, plan.device, plan.precision, plan.batch_size)
-        key += (plan.tta, plan.compiled)
+        kind = (plan.device, plan.precision, plan.batch_size, plan.tta, plan.compiled)
+        key = (plan.model_digest, kind)
         if self._engine is None or self._engine[0] != key:
             self._engine = None
             if order.threads:
