@@ -26,6 +26,7 @@ DEPTH = 2  # blocks out at a worker
 TRIES = 4  # of a block: once, and three times again
 STALL_S = 45.0  # without a sign of life, a worker counts as hung
 LONELY_S = 60.0  # without any worker, the run ends
+LOAD_S = 110.0  # for looking around: eight processes that load torch at once take their time
 LOOK_S = 1.0  # between two looks at who is there
 # A worker that has been quiet for long before may be so again: its device is slow, not hung.
 PATIENCE = 10.0
@@ -124,7 +125,7 @@ class Spread:
         self._seen_s = now
         for address in set(self._seats) - present:
             LOG.info("worker %s: lost; its blocks go to others", address)
-            self._lose(address, died=True)
+            self._lose(address)
         self._benched &= present
         for address in sorted(present - set(self._seats) - self._benched):
             self._seats[address] = _Seat(sign_s=now)
@@ -132,24 +133,24 @@ class Spread:
         if self._opening is None and present:
             self._opening = set(present)
 
-    def _lose(self, address: str, *, died: bool) -> None:
+    def _lose(self, address: str, weight: int = 1) -> None:
         """Takes a worker's blocks back, to the end of the line: one of them may be what kills."""
         seat = self._seats.pop(address)
         for ticket, job in seat.tickets.items():
             self._crew.forget(ticket)
             del self._where[ticket]
-            if died and ticket in seat.begun:
-                self._count_death(job)
+            if ticket in seat.begun:
+                self._count_death(job, weight)
             self._waiting.append(job)
         self._answered(address)
 
-    def _count_death(self, job: _Job) -> None:
-        job.deaths += 1
+    def _count_death(self, job: _Job, weight: int = 1) -> None:
+        job.deaths += weight
         if job.deaths >= TRIES:
             self._fault = NoWorkerError(
-                f"block {job.block.name}: {job.deaths} workers were lost while they rendered it, "
-                "for lack of memory or by a kill; free memory or use a smaller --block, then run "
-                "the same command again to go on"
+                f"block {job.block.name}: workers were lost again and again while they rendered "
+                "it, for lack of memory, by a kill or because they hung; free memory or look at "
+                "the device, then run the same command again to go on"
             )
 
     def _deal(self) -> None:
@@ -293,19 +294,21 @@ class Spread:
 
     def _watch(self) -> None:
         now = self._clock()
-        limit_s = max(self._stall_s, PATIENCE * self._longest_s)
+        patience_s = max(self._stall_s, PATIENCE * self._longest_s)
         for address, seat in list(self._seats.items()):
             quiet_s = now - seat.sign_s
-            if quiet_s > (limit_s if seat.ready else self._stall_s) and (
+            if quiet_s > (patience_s if seat.ready else LOAD_S) and (
                 seat.tickets or not seat.ready
             ):
                 LOG.warning("worker %s: no sign of life for %.0f s; given up", address, quiet_s)
-                self._lose(address, died=True)
+                # What hangs twice would hang for ever: it counts like two deaths.
+                self._lose(address, weight=TRIES // 2)
                 self._benched.add(address)
                 self._crew.end(address)
         if any(seat.ready for seat in self._seats.values()):
             self._staffed_s = now
-        if now - self._staffed_s > self._lonely_s or now - self._seen_s > self._lonely_s:
+        alone = not self._seats and now - self._staffed_s > self._lonely_s
+        if alone or now - self._seen_s > self._lonely_s:
             self._fault = NoWorkerError(
                 f"cluster: no worker for {self._lonely_s:.0f} s, finished blocks are kept; see to "
                 "the workers, then run the same command again to go on"
