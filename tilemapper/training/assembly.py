@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tilemapper.errors import DeviceError
 from tilemapper.networks.build import build_discriminator, build_generator
 from tilemapper.training.config import TrainerConfig, TrainingJob
+from tilemapper.training.parallel import Processes, synchronised
 
 
 def make_generator(job: TrainingJob) -> nn.Module:
@@ -26,6 +27,19 @@ def make_discriminator(job: TrainingJob) -> nn.Module:
     """A discriminator with fresh weights, of pairs (6 bands), or of images for "cyclegan"."""
     bands = 3 if job.trainer.task == "cyclegan" else 6
     return build_discriminator({"bands": bands, **job.networks.discriminator_arguments})
+
+
+def place(
+    network: nn.Module, job: TrainingJob, device: torch.device, processes: Processes
+) -> nn.Module:
+    """The network in train mode on the device, its batch norms synchronised if asked for."""
+    if job.trainer.sync_batch_norm:
+        network = synchronised(network, processes)
+    for tensor in (*network.parameters(), *network.buffers()):
+        # Only weights of convolutions have a memory format.
+        spare = memory_format(job.trainer) if tensor.dim() == 4 else torch.contiguous_format
+        tensor.data = tensor.data.to(device).contiguous(memory_format=spare)
+    return network.train()
 
 
 def make_optimiser(
@@ -98,7 +112,7 @@ def use_bf16(precision: str, device: torch.device) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def memory_format(config: TrainerConfig) -> Any:
+def memory_format(config: TrainerConfig) -> torch.memory_format:
     """The memory format of networks and images."""
     return torch.channels_last if config.channels_last else torch.contiguous_format
 

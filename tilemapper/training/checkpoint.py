@@ -76,6 +76,11 @@ class Checkpoints:
         self.keep = keep
         folder.mkdir(parents=True, exist_ok=True)
 
+    def tidy(self) -> None:
+        """Removes what a killed run has left half written; only for the run's one owner."""
+        for part in self.folder.glob(".*.tmp*"):
+            part.unlink(missing_ok=True)
+
     def save(self, state: Mapping[str, Any], *, step: int, best: bool = False) -> Path:
         """Writes the state of ``step`` under its number, then as last (and best)."""
         path = self.folder / f"step_{step:08d}.ckpt"

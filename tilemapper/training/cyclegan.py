@@ -13,12 +13,13 @@ from tilemapper.training.assembly import (
     make_generator,
     make_optimiser,
     memory_format,
+    place,
     use_bf16,
 )
 from tilemapper.training.augment import random_state
 from tilemapper.training.config import TrainingJob
 from tilemapper.training.feed import Batch
-from tilemapper.training.parallel import Processes, average_gradients, synchronised
+from tilemapper.training.parallel import Processes, average_gradients
 from tilemapper.training.schedule import rate_factor
 
 
@@ -63,10 +64,10 @@ class CycleGan:
         self.device = device
         self.processes = processes
         config = job.trainer
-        self.generator = self._placed(make_generator(job))
-        self.backward = self._placed(make_generator(job))
-        self.judge_target = self._placed(make_discriminator(job))
-        self.judge_source = self._placed(make_discriminator(job))
+        self.generator = place(make_generator(job), job, device, processes)
+        self.backward = place(make_generator(job), job, device, processes)
+        self.judge_target = place(make_discriminator(job), job, device, processes)
+        self.judge_source = place(make_discriminator(job), job, device, processes)
         self.modules: dict[str, nn.Module] = {
             "generator": self.generator,
             "backward": self.backward,
@@ -157,12 +158,6 @@ class CycleGan:
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16)
-
-    def _placed(self, network: nn.Module) -> nn.Module:
-        config = self.job.trainer
-        if config.sync_batch_norm:
-            network = synchronised(network, self.processes)
-        return network.train().to(self.device, memory_format=memory_format(config))
 
     def extra_state(self) -> dict[str, Tensor]:
         """The image pools."""

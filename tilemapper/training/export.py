@@ -6,6 +6,7 @@ import copy
 import datetime
 import platform
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -132,7 +133,7 @@ def card_readme(card: ModelCard, held_out: int) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _norm(generator: nn.Module) -> str:
+def _norm(generator: nn.Module) -> Literal["running", "instance"]:
     instance = any(isinstance(m, nn.InstanceNorm2d) for m in generator.modules())
     return "instance" if instance else "running"
 
@@ -164,4 +165,4 @@ def _tone(trainer: Trainer) -> Tone:
     sample = pixels[:: max(1, len(pixels) // TONE_SAMPLE)].cpu().double()
     deviation, mean = torch.std_mean(sample, dim=0)
     rounded = [tuple(round(v, 2) for v in values.tolist()) for values in (mean, deviation)]
-    return Tone(mean=rounded[0], std=rounded[1])  # type: ignore[arg-type]
+    return Tone(mean=rounded[0], std=rounded[1])

@@ -120,7 +120,7 @@ class Feed:
         at = torch.arange(step * n, (step + 1) * n)
         epochs = at // first.count
         index = torch.empty(n, dtype=torch.int64)
-        for epoch in epochs.unique().tolist():
+        for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
             here = epochs == epoch
             index[here] = self._shuffled(epoch, salt)[at[here] % first.count]
         index += first.first

@@ -68,7 +68,8 @@ def gradient_penalty(
     between = (mix * real + (1 - mix) * fake).detach().requires_grad_(True)
     score = torch.stack([v.logits.float().mean((1, 2, 3)) for v in discriminator(between)]).mean(0)
     (gradient,) = torch.autograd.grad(score.sum(), between, create_graph=True)
-    return (gradient.float().flatten(1).norm(dim=1) - 1).square().mean()
+    lengths: Tensor = torch.linalg.vector_norm(gradient.float().flatten(1), dim=1)
+    return (lengths - 1).square().mean()
 
 
 def feature_matching(real: Sequence[Verdict], fake: Sequence[Verdict]) -> Tensor:

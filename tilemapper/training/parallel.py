@@ -51,9 +51,10 @@ def average_gradients(module: nn.Module, processes: Processes) -> None:
     flat = torch.cat([g.flatten() for g in gradients])
     dist.all_reduce(flat)
     flat /= processes.world
-    parts = flat.split([g.numel() for g in gradients])
-    for gradient, part in zip(gradients, parts, strict=True):
-        gradient.copy_(part.view_as(gradient))
+    first = 0
+    for gradient in gradients:
+        gradient.copy_(flat[first : first + gradient.numel()].view_as(gradient))
+        first += gradient.numel()
 
 
 def from_first(values: Tensor, processes: Processes) -> Tensor:
@@ -93,7 +94,8 @@ class SyncedBatchNorm(nn.BatchNorm2d):
         assert self.weight is not None and self.bias is not None
         scale = self.weight * torch.rsqrt(variance.clamp(min=0) + self.eps)
         shift = self.bias - mean * scale
-        return (x32 * scale[:, None, None] + shift[:, None, None]).to(x.dtype)
+        out: Tensor = x32 * scale[:, None, None] + shift[:, None, None]
+        return out.to(x.dtype)
 
     def _remember(self, mean: Tensor, variance: Tensor) -> None:
         assert self.running_mean is not None and self.running_var is not None

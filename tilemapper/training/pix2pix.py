@@ -15,13 +15,14 @@ from tilemapper.training.assembly import (
     make_generator,
     make_optimiser,
     memory_format,
+    place,
     use_bf16,
 )
 from tilemapper.training.augment import jitter_tone, random_state
 from tilemapper.training.classes import ClassColours
 from tilemapper.training.config import TrainingJob
 from tilemapper.training.feed import Batch
-from tilemapper.training.parallel import Processes, average_gradients, synchronised
+from tilemapper.training.parallel import Processes, average_gradients
 from tilemapper.training.schedule import rate_factor
 
 # Draws the network's output, whatever its head, as an image (n, 3, h, w) in [-1, 1].
@@ -47,12 +48,12 @@ class Pix2Pix:
         self.class_weights = class_weights
         config = job.trainer
         self.colours = ClassColours(job.palette, device) if job.networks.head == "palette" else None
-        self.generator = self._placed(make_generator(job))
+        self.generator = place(make_generator(job), job, device, processes)
         self.modules: dict[str, nn.Module] = {"generator": self.generator}
         self.rates = {"generator": config.learning_rate}
         self.discriminator: nn.Module | None = None
         if job.losses.gan != "none":
-            self.discriminator = self._placed(make_discriminator(job))
+            self.discriminator = place(make_discriminator(job), job, device, processes)
             self.modules["discriminator"] = self.discriminator
             rate = config.discriminator_learning_rate or config.learning_rate
             self.rates["discriminator"] = rate
@@ -190,12 +191,6 @@ class Pix2Pix:
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16)
-
-    def _placed(self, network: nn.Module) -> nn.Module:
-        config = self.job.trainer
-        if config.sync_batch_norm:
-            network = synchronised(network, self.processes)
-        return network.train().to(self.device, memory_format=memory_format(config))
 
     def extra_state(self) -> dict[str, Tensor]:
         """What a checkpoint keeps besides networks and optimisers: nothing here."""

@@ -78,11 +78,15 @@ def load_pixels(
 
         for _ in pool.map(fill, range(len(pairs))):
             pass
-    pixels = [torch.from_numpy(both[side]) for side in (0, 1)]
-    tables = [torch.tensor(t) for t in (offsets[:-1], [h for h, _ in sizes], [w for _, w in sizes])]
-    if place == "device":
-        pixels, tables = ([t.to(device) for t in group] for group in (pixels, tables))
-    return Pixels(*pixels, *tables, smallest=min(min(size) for size in sizes))
+    where = device if place == "device" else torch.device("cpu")
+    return Pixels(
+        source=torch.from_numpy(both[0]).to(where),
+        target=torch.from_numpy(both[1]).to(where),
+        offset=torch.from_numpy(offsets[:-1].copy()).to(where),
+        height=torch.tensor([h for h, _ in sizes], device=where),
+        width=torch.tensor([w for _, w in sizes], device=where),
+        smallest=min(min(size) for size in sizes),
+    )
 
 
 def _load(pair: tuple[PairSource, int], resize: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -109,8 +113,9 @@ def _new_size(height: int, width: int, shorter: int) -> tuple[int, int]:
 
 
 def _resized(image: NDArray[np.uint8], shorter: int) -> NDArray[np.uint8]:
-    size = _new_size(*image.shape[:2], shorter) if shorter else image.shape[:2]
-    if size == image.shape[:2]:
+    height, width = image.shape[:2]
+    size = _new_size(height, width, shorter) if shorter else (height, width)
+    if size == (height, width):
         return image
     x = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float()
     y = functional.interpolate(x, size=size, mode="bicubic", antialias=True)

@@ -28,7 +28,7 @@ class Recorder:
         self.path = folder / METRICS_NAME
         kept = [e for e in read_events(self.path) if e["step"] <= first_step]
         write_text_atomic(self.path, "".join(json.dumps(event) + "\n" for event in kept))
-        self._board: Any = SummaryWriter(  # type: ignore[no-untyped-call]
+        self._board: Any = SummaryWriter(
             str(folder / "tensorboard"), purge_step=first_step + 1 if first_step else None
         )
 

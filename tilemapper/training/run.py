@@ -156,7 +156,8 @@ class _Run:
             if recorder:
                 recorder.close()
         figures, model = dict[str, float](), None
-        if first:
+        # After a signal there are seconds left, and the checkpoint is what matters.
+        if first and not limits.stop():
             figures, model = export_model(trainer, self.folder, self.split, command=command)
             write_report(self.folder, self.job, figures)
         return RunResult(self.folder, trainer.step, finished, figures, model)
@@ -186,6 +187,8 @@ class _Run:
             checkpoints=checkpoints,
             held_out=self._held_out(task) if self.processes.rank == 0 else None,
         )
+        if self.processes.rank == 0:
+            checkpoints.tidy()
         state = checkpoints.newest(self.notice) if resume else None
         if state is not None:
             trainer.load(state)

@@ -118,7 +118,8 @@ class Trainer:
             if any_of(late or limits.stop(), self.processes):
                 break
         self.watch.settle()
-        self._evaluate(recorder)
+        if not limits.stop():
+            self._evaluate(recorder)
         self.save()
         return self._done() >= 1
 

@@ -38,7 +38,7 @@ class LossWatch:
         event = None
         if self.device.type == "cuda":
             values = values.to("cpu", non_blocking=True)
-            event = torch.cuda.Event()
+            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             event.record()
         self._waiting.append((step, tuple(losses), values, event))
         while self._waiting and _arrived(self._waiting[0][3]):
@@ -82,4 +82,4 @@ class LossWatch:
 
 
 def _arrived(event: torch.cuda.Event | None) -> bool:
-    return event is None or bool(event.query())
+    return event is None or bool(event.query())  # type: ignore[no-untyped-call]

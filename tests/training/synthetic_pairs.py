@@ -1,0 +1,49 @@
+"""Pairs made by the tests: coloured rectangles as the map, darkened and noisy as the imagery."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+LAND, BUILDING, WATER, ROAD = (232, 228, 224), (244, 240, 236), (177, 209, 255), (255, 255, 255)
+COLOURS = (LAND, BUILDING, WATER, ROAD)
+# A job that a CPU trains in a second; the tests say what they change.
+TINY = {
+    "augment.crop": "32",
+    "networks.generator_arguments": "{width=4, stride=16, blocks=1, bottom_blocks=1}",
+    "networks.discriminator_arguments": "{width=4, n_layers=1}",
+    "losses.gan_from": "0.0",
+    "trainer.batch": "2",
+    "trainer.precision": "fp32",
+    "trainer.evaluate_every": "0",
+    "trainer.sample_every": "0",
+    "trainer.checkpoint_every": "0",
+    "trainer.precise_bn_batches": "2",
+    "trainer.evaluate_pairs": "2",
+    "trainer.sample_pairs": "1",
+    "trainer.log_every": "1",
+    "trainer.best_by": "psnr",
+}
+
+
+def make_pair(index: int, side: int = 48) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Imagery and map, each (side, side, 3) uint8; the same ones for the same index."""
+    random = np.random.default_rng(index)
+    target = np.empty((side, side, 3), np.uint8)
+    target[:] = LAND
+    for _ in range(5):
+        top, left = random.integers(0, side - 12, 2)
+        target[top : top + 12, left : left + 12] = COLOURS[random.integers(len(COLOURS))]
+    source = target // 2 + random.integers(0, 20, target.shape, dtype=np.uint8)
+    return source, target
+
+
+def write_pairs(folder: Path, count: int, side: int = 48) -> Path:
+    """A folder of side-by-side images."""
+    folder.mkdir(parents=True)
+    for index in range(count):
+        Image.fromarray(np.hstack(make_pair(index, side))).save(folder / f"{index}.png")
+    return folder

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_array_equal
+
+from tests.training.synthetic_pairs import write_pairs
+from tilemapper.errors import PairError
+from tilemapper.training.augment import Draw, draw_batch, jitter_tone, patch_indices, random_state
+from tilemapper.training.config import AugmentConfig
+from tilemapper.training.feed import Feed, Group
+from tilemapper.training.pairs import open_pairs
+from tilemapper.training.pixels import Pixels, load_pixels
+
+CPU = torch.device("cpu")
+
+
+def coordinate_pixels(sizes: list[tuple[int, int]]) -> Pixels:
+    """Source and target that both hold (image, row, column) in every pixel."""
+    grids = [
+        np.stack(np.broadcast_arrays(i, *np.ogrid[:h, :w]), -1).reshape(-1, 3)
+        for i, (h, w) in enumerate(sizes)
+    ]
+    flat = torch.from_numpy(np.concatenate(grids).astype(np.uint8))
+    areas = [h * w for h, w in sizes]
+    return Pixels(
+        source=flat,
+        target=flat.clone(),
+        offset=torch.tensor([0, *itertools.accumulate(areas)][:-1]),
+        height=torch.tensor([h for h, _ in sizes]),
+        width=torch.tensor([w for _, w in sizes]),
+        smallest=min(min(s) for s in sizes),
+    )
+
+
+def make_feed(pixels: Pixels, config: AugmentConfig, **changes) -> Feed:
+    options = {"batch": 4, "seed": 3, "device": CPU, **changes}
+    return Feed(pixels, [Group(0, len(pixels), 1.0)], config, **options)
+
+
+def test_one_draw_moves_both_images_of_a_pair():
+    pixels = coordinate_pixels([(60, 90), (70, 64), (100, 50)])
+    feed = make_feed(pixels, AugmentConfig(crop=32))
+    for step in range(6):
+        batch = feed.make(step)
+        assert torch.equal(batch.source, batch.target)
+    feed.close()
+
+
+def test_scaled_patches_of_both_images_show_the_same_ground():
+    pixels = coordinate_pixels([(100, 100)])
+    feed = make_feed(pixels, AugmentConfig(crop=32, scale=(1.5, 1.5)))
+    batch = feed.make(0)
+    rows_and_cols = ((batch.source - batch.target) * 127.5)[:, 1:]
+    # Smooth against nearest sampling: at most a pixel and a half of 48 apart.
+    assert rows_and_cols.abs().max() <= 1.5
+    feed.close()
+
+
+def test_unpaired_targets_are_moved_by_themselves():
+    pixels = coordinate_pixels([(60, 60)] * 8)
+    feed = make_feed(pixels, AugmentConfig(crop=32), unpaired=True)
+    assert not torch.equal(feed.make(0).source, feed.make(0).target)
+    feed.close()
+
+
+@pytest.mark.parametrize(
+    ("flips", "right_angles", "moves"),
+    [("none", False, 1), ("horizontal", False, 2), ("both", False, 4), ("none", True, 4),
+     ("both", True, 8)],
+)  # fmt: skip
+def test_the_moves_are_those_that_were_asked_for(flips, right_angles, moves):
+    config = AugmentConfig(crop=16, flips=flips, right_angles=right_angles)
+    draw = draw_batch(config, torch.zeros(64, dtype=torch.int64), random_state(1), smallest=16)
+    zero, side = torch.zeros(64, dtype=torch.int64), torch.full((64,), 16)
+    flat = patch_indices(draw, zero, side, side)
+    image = np.arange(256).reshape(16, 16)
+    seen = {p.numpy().tobytes() for p in flat}
+    turned = [np.rot90(image, k) for k in range(4 if right_angles else 1)]
+    if flips == "none":
+        allowed = turned
+    elif right_angles or flips == "both":
+        allowed = [np.rot90(m, k) for m in (image, image[:, ::-1]) for k in range(4)]
+    else:
+        allowed = [image, image[:, ::-1]]
+    assert len(seen) == moves
+    assert seen <= {np.ascontiguousarray(m).tobytes() for m in allowed}
+
+
+def test_patches_reach_every_edge_and_never_leave_their_image():
+    place = torch.tensor([[0.0, 0.0], [0.999999, 0.999999]])
+    no = torch.zeros(2, 2, dtype=torch.bool)
+    index = torch.tensor([1, 1])
+    draw = Draw(index, place, no, no[:, 0], torch.zeros(2, 6), side=20)
+    pixels = coordinate_pixels([(40, 30), (25, 35)])
+    flat = patch_indices(draw, pixels.offset[index], pixels.height[index], pixels.width[index])
+    cut = pixels.source[flat]
+    assert cut[0, 0, 0].tolist() == [1, 0, 0]
+    assert cut[1, -1, -1].tolist() == [1, 24, 34]
+
+
+def test_a_batch_depends_on_seed_and_step_alone():
+    pixels = coordinate_pixels([(40, 40)] * 5)
+    config = AugmentConfig(crop=16, brightness=0.1)
+    forward, single = make_feed(pixels, config), make_feed(pixels, config)
+    batches = [forward(step) for step in range(5)]
+    assert torch.equal(single(3).source, batches[3].source)
+    assert torch.equal(single(3).tone, batches[3].tone)
+    assert not torch.equal(batches[2].source, batches[3].source)
+    forward.close(), single.close()
+
+
+def test_an_epoch_shows_every_pair_once():
+    pixels = coordinate_pixels([(20, 20)] * 7)
+    feed = make_feed(pixels, AugmentConfig(crop=16), batch=1)
+    seen = [int(feed.choose(step, "pair")[0]) for step in range(14)]
+    assert sorted(seen[:7]) == sorted(seen[7:]) == list(range(7))
+    assert seen[:7] != seen[7:]
+    feed.close()
+
+
+def test_extra_pairs_are_drawn_by_their_share():
+    pixels = coordinate_pixels([(20, 20)] * 10)
+    groups = [Group(0, 8, 0.75), Group(8, 2, 0.25)]
+    feed = Feed(pixels, groups, AugmentConfig(crop=16), batch=2000, seed=0, device=CPU)
+    share = float((feed.choose(0, "pair") >= 8).float().mean())
+    assert share == pytest.approx(0.25, abs=0.04)  # four deviations of 2000 draws
+    feed.close()
+
+
+def test_two_processes_share_one_draw():
+    pixels = coordinate_pixels([(40, 40)] * 6)
+    config = AugmentConfig(crop=16)
+    whole = make_feed(pixels, config, batch=4)
+    parts = [make_feed(pixels, config, batch=2, rank=rank, world=2) for rank in (0, 1)]
+    joined = torch.cat([part.make(5).source for part in parts])
+    assert torch.equal(joined, whole.make(5).source)
+    for feed in (whole, *parts):
+        feed.close()
+
+
+def test_tone_changes_within_its_bounds_and_only_where_asked():
+    x = torch.zeros(50, 3, 4, 4)
+    tone = torch.rand(50, 6, generator=random_state(2)) * 2 - 1
+    assert torch.equal(jitter_tone(x, tone, AugmentConfig()), x)
+    changed = jitter_tone(x, tone, AugmentConfig(brightness=0.1))
+    assert 0.15 < float(changed.abs().max()) <= 0.2  # a tenth of the full range, which is 2 wide
+    bright = jitter_tone(x + 0.99, tone, AugmentConfig(brightness=0.5, noise=0.1))
+    assert float(bright.max()) <= 1
+
+
+@pytest.mark.parametrize("storage", ["host", "mmap"])
+def test_pixels_are_the_images_wherever_they_are_kept(tmp_path, storage):
+    source = open_pairs(write_pairs(tmp_path / "pairs", 3))
+    pixels = load_pixels(
+        [(source, i) for i in range(3)],
+        resize=0, crop=32, storage=storage, device=CPU, folder=tmp_path,
+    )  # fmt: skip
+    for i in range(3):
+        place = slice(int(pixels.offset[i]), int(pixels.offset[i]) + 48 * 48)
+        for side, image in zip((pixels.source, pixels.target), source.load(i), strict=True):
+            assert_array_equal(side[place].view(48, 48, 3).numpy(), image)
+
+
+def test_images_are_resized_to_the_shorter_side_and_too_small_ones_refused(tmp_path):
+    source = open_pairs(write_pairs(tmp_path / "pairs", 1))
+    options = {"storage": "host", "device": CPU, "folder": tmp_path}
+    pixels = load_pixels([(source, 0)], resize=36, crop=32, **options)
+    assert (int(pixels.height[0]), int(pixels.width[0])) == (36, 36)
+    with pytest.raises(PairError, match="48x48 px found, at least 64 px are needed"):
+        load_pixels([(source, 0)], resize=0, crop=64, **options)

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import tomllib
+
+import pytest
+
+from tilemapper.errors import JobError, OptionError
+from tilemapper.training.jobfile import (
+    check_job,
+    job_text,
+    load_job,
+    parse_overrides,
+    preset_paths,
+)
+
+
+@pytest.mark.parametrize("name", ["classic", "fast", "best", "cyclegan"])
+def test_every_preset_is_a_valid_job_whose_head_says_what_to_expect(name):
+    job = load_job(preset=name)
+    head = preset_paths()[name].read_text().split("\nkind")[0]
+    assert job.name == name
+    assert all(word in head for word in ("command:", "machine:", "time:", "expected:"))
+
+
+def test_classic_is_the_paper():
+    job = load_job(preset="classic")
+    assert (job.losses.gan, job.losses.l1, job.losses.gan_weight) == ("bce", 100, 1)
+    assert (job.trainer.learning_rate, job.trainer.betas) == (2e-4, (0.5, 0.999))
+    assert (job.trainer.epochs, job.trainer.batch, job.data.resize) == (200, 1, 286)
+    assert job.networks.generator_arguments["width"] == 64
+
+
+def test_a_set_value_is_found_by_its_key_alone_where_one_section_has_it():
+    job = load_job(overrides={"batch": "3", "losses.l1": "7", "generator": "unet"})
+    assert (job.trainer.batch, job.losses.l1, job.networks.generator) == (3, 7.0, "unet")
+
+
+def test_an_unknown_key_is_refused_with_the_nearest_one():
+    with pytest.raises(OptionError, match="learing_rate: unknown key; did you mean learning_rate"):
+        load_job(overrides={"learing_rate": "1"})
+    with pytest.raises(OptionError, match="did you mean batch"):
+        load_job(overrides={"trainer.bath": "1"})
+
+
+def test_an_unknown_key_of_a_file_is_refused_with_its_place(tmp_path):
+    path = tmp_path / "train.toml"
+    path.write_text("[trainer]\nlearing_rate = 1\n")
+    with pytest.raises(JobError) as caught:
+        load_job(config=path)
+    assert str(caught.value) == (
+        "train.toml: unknown key trainer.learing_rate; did you mean learning_rate?"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[trainer]\nbatch = 0\n", "trainer.batch is '0'"),
+        ("[trainer]\nsteps = 3\nepochs = 2\n", "both set"),
+        ("[losses]\ncross_entropy = 1.0\n", "needs networks.head = palette"),
+        ('[networks]\nhead = "palette"\n', "palette"),
+        ("[augment]\nscale = [2.0, 1.0]\n", "ascending"),
+        ("not toml", "cannot be read as TOML"),
+    ],
+)
+def test_a_wrong_job_is_refused_in_one_line(tmp_path, text, words):
+    path = tmp_path / "train.toml"
+    path.write_text(text)
+    with pytest.raises(JobError, match=words) as caught:
+        load_job(config=path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_job_file_and_an_unknown_preset_are_named(tmp_path):
+    with pytest.raises(JobError, match=r"none\.toml: not found"):
+        load_job(config=tmp_path / "none.toml")
+    with pytest.raises(OptionError, match="did you mean classic"):
+        load_job(preset="clasic")
+
+
+def test_a_job_written_and_read_again_is_the_same_job():
+    for name in ("fast", "cyclegan"):
+        job = load_job(preset=name, overrides={"data.extra": '[{path="a", share=0.25}]'})
+        assert check_job(tomllib.loads(job_text(job)), where="text") == job
+
+
+def test_comma_separated_values_are_a_sweep_and_bracketed_ones_are_not():
+    combinations = list(parse_overrides(["a=1,2", "b=[3,4]", "c=x,y"]))
+    assert len(combinations) == 4
+    assert combinations[1] == {"a": "1", "b": "[3,4]", "c": "y"}
+    assert list(parse_overrides([])) == [{}]
+    with pytest.raises(OptionError, match="no key=value"):
+        list(parse_overrides(["steps"]))

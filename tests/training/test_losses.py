@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from tilemapper.networks.model import PaletteClass
+from tilemapper.networks.patchgan import Verdict
+from tilemapper.training import losses
+from tilemapper.training.classes import ClassColours, class_weights
+from tilemapper.training.losses import IGNORED
+from tilemapper.training.schedule import rate_factor
+
+CPU = torch.device("cpu")
+CLASSES = [
+    PaletteClass(name="land", colour=(232, 228, 224)),
+    PaletteClass(name="water", colour=(177, 209, 255)),
+    PaletteClass(name="road", colour=(255, 255, 255)),
+]
+
+
+def verdict(value: float) -> list[Verdict]:
+    return [Verdict(torch.full((2, 1, 3, 3), value), ())]
+
+
+@pytest.mark.parametrize(
+    ("kind", "real", "fake", "discriminator", "generator"),
+    [
+        ("bce", 0.0, 0.0, math.log(2), math.log(2)),
+        ("bce", 2.0, -1.0, (math.log1p(math.exp(-2)) + math.log1p(math.exp(-1))) / 2,
+         math.log1p(math.exp(1))),
+        ("lsgan", 0.5, 0.25, (0.25 + 0.0625) / 2, 0.5625),
+        ("hinge", 0.5, -2.0, 0.25, 2.0),
+        ("wgan-gp", 3.0, 1.0, -2.0, -1.0),
+    ],
+)  # fmt: skip
+def test_adversarial_losses_are_their_formulas(kind, real, fake, discriminator, generator):
+    found = losses.discriminator_loss(kind, verdict(real), verdict(fake))
+    assert float(found) == pytest.approx(discriminator, abs=1e-6)
+    assert float(losses.adversarial_loss(kind, verdict(fake))) == pytest.approx(generator, abs=1e-6)
+
+
+def test_two_scales_are_averaged():
+    found = losses.adversarial_loss("lsgan", verdict(1.0) + verdict(0.0))
+    assert float(found) == pytest.approx(0.5)
+
+
+def test_the_gradient_penalty_of_a_linear_judge_is_known():
+    # The score is 3 * the mean of all values, so its gradient is 3 / count everywhere.
+    def judge(x):
+        return [Verdict(3 * x.mean((1, 2, 3), keepdim=True), ())]
+
+    shape = (2, 1, 4, 4)
+    found = losses.gradient_penalty(judge, torch.zeros(shape), torch.ones(shape), torch.rand(2))
+    assert float(found) == pytest.approx((3 / 16 * 4 - 1) ** 2, abs=1e-6)
+
+
+def test_feature_matching_teaches_the_generator_only():
+    real = torch.zeros(1, 2, 2, 2, requires_grad=True)
+    fake = torch.ones(1, 2, 2, 2, requires_grad=True)
+    loss = losses.feature_matching([Verdict(real, (real,))], [Verdict(fake, (fake, fake * 3)[:1])])
+    loss.backward()
+    assert float(loss) == 1
+    assert real.grad is None and fake.grad is not None
+
+
+def test_gradient_l1_ignores_a_constant_and_sees_an_edge():
+    image = torch.zeros(1, 1, 4, 4)
+    assert float(losses.gradient_l1(image + 0.7, image)) == pytest.approx(0, abs=1e-6)
+    edge = image.clone()
+    edge[..., 2:] = 1
+    assert float(losses.gradient_l1(edge, image)) == pytest.approx(1 / 3)
+
+
+def test_class_loss_is_a_mean_over_all_pixels_whatever_their_classes():
+    logits = torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+    classes = torch.randint(3, (4, 5, 5), generator=torch.Generator().manual_seed(1))
+    classes[0, :3] = IGNORED
+    weights = torch.tensor([0.5, 2.0, 3.0])
+    whole = losses.class_loss(logits, classes, weights)
+    halves = [losses.class_loss(logits[i : i + 2], classes[i : i + 2], weights) for i in (0, 2)]
+    assert float(whole) == pytest.approx(float(sum(halves)) / 2, rel=1e-6)
+
+
+def test_classes_are_the_nearest_colours_and_far_ones_are_ignored():
+    colours = ClassColours(CLASSES, CPU)
+    pixels = torch.tensor([(230, 230, 220), (170, 200, 250), (252, 252, 252), (90, 90, 90)])
+    image = pixels.float().T[None, :, :, None] / 127.5 - 1
+    assert colours.classes_of(image).flatten().tolist() == [0, 1, 2, IGNORED]
+    assert colours.classes_of(image, everywhere=True).flatten().tolist() == [0, 1, 2, 1]
+
+
+def test_painted_classes_are_read_back_and_sure_logits_expect_their_colour():
+    colours = ClassColours(CLASSES, CPU)
+    classes = torch.tensor([[[0, 1], [2, 1]]])
+    painted = colours.paint(classes)
+    logits = 50 * nn.functional.one_hot(classes, 3).permute(0, 3, 1, 2).float()
+    assert torch.equal(colours.classes_of(painted), classes)
+    assert torch.equal(colours.most_likely_colour(logits), painted)
+    assert torch.allclose(colours.expected_colour(logits), painted, atol=1e-5)
+
+
+def test_class_weights_favour_rare_classes_and_average_to_one():
+    shares = torch.tensor([0.9, 0.0999, 0.0001], dtype=torch.float64)
+    weights = class_weights(shares, 0.4).double()
+    assert float((weights * shares).sum()) == pytest.approx(1)
+    assert weights[1] / weights[0] == pytest.approx((0.9 / 0.0999) ** 0.4)
+    assert weights[2] / weights[0] == pytest.approx((0.9 / 0.001) ** 0.4)  # counted as 1/1000
+
+
+def test_shares_count_only_pixels_that_have_a_class():
+    pixels = torch.tensor([[232, 228, 224]] * 3 + [[255, 255, 255]] + [[0, 0, 0]] * 6).byte()
+    assert ClassColours(CLASSES, CPU).shares(pixels).tolist() == [0.75, 0, 0.25]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "done", "factor"),
+    [("constant", 0.9, 1), ("linear", 0.25, 0.75), ("linear", 1.5, 0), ("half-linear", 0.5, 1),
+     ("half-linear", 0.75, 0.5), ("cosine", 0.5, 0.5), ("cosine", 1, 0)],
+)  # fmt: skip
+def test_schedules_are_their_formulas(schedule, done, factor):
+    assert rate_factor(schedule, done) == pytest.approx(factor)
+
+
+def test_warming_up_rises_and_then_leaves_the_schedule_alone():
+    rates = [rate_factor("constant", done, warm_up=0.1) for done in (0, 0.05, 0.1, 0.5)]
+    assert rates == pytest.approx([0.01, 0.5, 1, 1])

@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.training.synthetic_pairs import TINY, write_pairs
+from tilemapper.errors import (
+    JobError,
+    LockedError,
+    ModelError,
+    OptionError,
+    PairError,
+    TargetError,
+    TrainingError,
+)
+from tilemapper.networks.model import open_model
+from tilemapper.training import pix2pix
+from tilemapper.training.checkpoint import read_checkpoint
+from tilemapper.training.recording import read_events
+from tilemapper.training.run import train
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory) -> Path:
+    return write_pairs(tmp_path_factory.mktemp("data") / "pairs", 12)
+
+
+def stop_after(steps: int):
+    calls = itertools.count(1)
+    asked = [0]
+
+    def stop() -> bool:
+        asked[0] = max(asked[0], next(calls))
+        return asked[0] >= steps
+
+    return stop
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    state = read_checkpoint(run / "checkpoints" / "last.ckpt")
+    groups = {**state["modules"], "average": state["average"]}
+    return {f"{g}.{n}": t for g, tensors in groups.items() for n, t in (tensors or {}).items()}
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    a, b = weights(one), weights(other)
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"losses.gan": '"wgan-gp"', "networks.generator_arguments": "{width=4, stride=16, "
+         "blocks=1, bottom_blocks=1, dropout=0.5}", "augment.noise": "0.05"},
+    ],
+)  # fmt: skip
+def test_interrupted_and_straight_runs_end_with_the_same_bits(pairs, tmp_path, changes):
+    settings = {**TINY, "trainer.steps": "6", "losses.gan_from": "0.3", **changes}
+    train(pairs, tmp_path / "straight", settings=settings)
+    for first in (1, 4):
+        run = tmp_path / f"stopped{first}"
+        stopped = train(pairs, run, settings=settings, stop=stop_after(first))
+        assert (stopped.step, stopped.finished, stopped.model) == (first, False, None)
+        assert train(pairs, run, resume=True).finished
+        assert_same_weights(run, tmp_path / "straight")
+    steps = [e["step"] for e in read_events(run / "metrics.jsonl") if e["kind"] == "train"]
+    assert steps == [1, 2, 3, 4, 5, 6]
+
+
+def test_cyclegan_takes_unpaired_folders_and_resumes_with_its_pools(tmp_path):
+    data = tmp_path / "data"
+    for side, count in (("A", 5), ("B", 3)):
+        (data / side).mkdir(parents=True)
+        for i in range(count):
+            values = np.random.default_rng(i).integers(0, 255, (40, 40, 3), dtype=np.uint8)
+            Image.fromarray(values).save(data / side / f"{side}{i}.png")
+    settings = {
+        **TINY,
+        "trainer.steps": "4",
+        "data.resize": "0",
+        "data.held_out": "0.2",
+        "networks.generator_arguments": "{width=4, blocks=1}",
+        "losses.pool": "3",
+        "trainer.ema": "0.9",
+    }
+    straight = train(data, tmp_path / "a", preset="cyclegan", settings=settings)
+    train(data, tmp_path / "b", preset="cyclegan", settings=settings, stop=stop_after(2))
+    train(data, tmp_path / "b", resume=True)
+    assert_same_weights(tmp_path / "a", tmp_path / "b")
+    assert open_model(straight.model).card.norm == "instance"
+
+
+def test_a_run_leaves_all_that_it_promises(pairs, tmp_path):
+    run = tmp_path / "run"
+    settings = {**TINY, "trainer.steps": "3", "trainer.sample_every": "2", "trainer.keep": "1"}
+    result = train(pairs, run, settings=settings, command="tilemapper train pairs --out run")
+    names = {p.relative_to(run).as_posix() for p in run.rglob("*") if p.is_file()}
+    assert names >= {
+        "config.toml", "metrics.jsonl", "loss.png", "report.html", "samples/step_2.png",
+        "checkpoints/last.ckpt", "checkpoints/best.ckpt", "checkpoints/step_00000003.ckpt",
+        "model/model.toml", "model/README.md", "model/generator.safetensors",
+    }  # fmt: skip
+    assert any(name.startswith("tensorboard/events") for name in names)
+    assert Image.open(run / "samples" / "step_2.png").size == (4 * 32, 32)
+    page = (run / "report.html").read_text()
+    assert not re.search(r"(src|href)=\"(?!data:)", page) and page.count("data:image/png") == 2
+    card = open_model(run / "model").card
+    assert card.command == "tilemapper train pairs --out run"
+    assert card.metrics["psnr"] == pytest.approx(result.figures["psnr"], abs=1e-3)
+    assert card.train_eval_gap is not None and card.tone is not None
+    assert card.channels == len(card.palette) == 15
+    output = open_model(run / "model").generator()(torch.zeros(1, 3, 32, 32))
+    assert output.shape == (1, 15, 32, 32)
+
+
+def test_extra_pairs_join_in(pairs, tmp_path):
+    extra = write_pairs(tmp_path / "extra", 2)
+    settings = {**TINY, "trainer.steps": "1", "data.extra": f'[{{path="{extra}", share=0.5}}]'}
+    assert train(pairs, tmp_path / "run", settings=settings).finished
+
+
+def test_map_to_satellite_trains_the_other_way_round(pairs, tmp_path):
+    settings = {
+        **TINY,
+        "data.direction": "BtoA",
+        "data.resize": "0",
+        "trainer.epochs": "0",
+        "trainer.steps": "2",
+        "networks.generator_arguments": "{width=4, depth=4}",
+        "networks.generator": "unet",
+    }
+    result = train(pairs, tmp_path / "run", preset="classic", settings=settings)
+    card = open_model(result.model).card
+    assert (card.direction, card.head) == ("BtoA", "rgb")
+    assert card.tone.mean[0] > 180  # the source is the bright map
+    assert "road_f1" not in card.metrics
+
+
+def test_the_budget_ends_a_run_cleanly_and_gives_its_length(pairs, tmp_path):
+    before = time.perf_counter()
+    result = train(pairs, tmp_path / "run", settings=TINY, budget_minutes=0.01)
+    assert result.step >= 1 and result.model is not None
+    assert time.perf_counter() - before < 30
+    with pytest.raises(JobError, match="no length"):
+        train(pairs, tmp_path / "other", settings=TINY)
+
+
+def test_a_loss_that_is_not_finite_stops_at_once_and_keeps_the_last_good_checkpoint(
+    pairs, tmp_path, monkeypatch
+):
+    run = tmp_path / "run"
+    settings = {**TINY, "trainer.steps": "9", "trainer.checkpoint_every": "1"}
+    usual = pix2pix.Pix2Pix.step
+
+    def breaks(self, batch, step, done):
+        terms = usual(self, batch, step, done)
+        return {**terms, "l1": torch.tensor(math.nan)} if step == 3 else terms
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pix2pix.Pix2Pix, "step", breaks)
+        with pytest.raises(TrainingError, match="step 4: loss l1 is nan"):
+            train(pairs, run, settings=settings)
+    assert read_checkpoint(run / "checkpoints" / "last.ckpt")["step"] == 3
+    assert train(pairs, run, resume=True).finished
+
+
+@pytest.mark.fault
+def test_a_killed_run_resumes_from_its_last_checkpoint_to_the_same_bits(pairs, tmp_path):
+    settings = {**TINY, "trainer.steps": "8", "trainer.checkpoint_every": "1"}
+    train(pairs, tmp_path / "straight", settings=settings)
+    script = (
+        "import os, pathlib, sys, torch\n"
+        "from tilemapper.training import checkpoint\n"
+        "from tilemapper.training.run import train\n"
+        "torch.set_num_threads(int(sys.argv[3]))\n"
+        "whole = pathlib.Path.replace\n"
+        "def dies(self, target):\n"
+        "    if 'step_00000005' in str(target): os.kill(os.getpid(), 9)\n"
+        "    return whole(self, target)\n"
+        "pathlib.Path.replace = dies\n"
+        f"train(sys.argv[1], sys.argv[2], settings={settings!r})\n"
+    )
+    arguments = [str(pairs), str(tmp_path / "killed"), str(torch.get_num_threads())]
+    child = subprocess.run([sys.executable, "-c", script, *arguments], check=False)
+    assert child.returncode == -signal.SIGKILL
+    assert read_checkpoint(tmp_path / "killed" / "checkpoints" / "last.ckpt")["step"] == 4
+    assert train(pairs, tmp_path / "killed", resume=True).finished
+    assert_same_weights(tmp_path / "killed", tmp_path / "straight")
+    assert not list((tmp_path / "killed" / "checkpoints").glob(".*"))
+
+
+def test_folders_in_use_are_left_alone(pairs, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years of work")
+    settings = {**TINY, "trainer.steps": "1"}
+    with pytest.raises(TargetError, match="holds other files"):
+        train(pairs, tmp_path / "mine", settings=settings)
+    with pytest.raises(TargetError, match="no run to resume"):
+        train(pairs, tmp_path / "none", settings=settings, resume=True)
+    run = tmp_path / "run"
+    train(pairs, run, settings=settings)
+    with pytest.raises(TargetError, match="has a run already"):
+        train(pairs, run, settings=settings)
+    import fcntl
+
+    with (run / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(LockedError, match="another run"):
+            train(pairs, run, resume=True)
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(pairs, tmp_path):
+    run = tmp_path / "run"
+    train(pairs, run, settings={**TINY, "trainer.steps": "1"})
+    wider = "{width=8, stride=16, blocks=1, bottom_blocks=1}"
+    with pytest.raises(TrainingError, match="of other networks than the job's"):
+        train(pairs, run, resume=True, settings={"networks.generator_arguments": wider})
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind", "words"),
+    [
+        ({"augment.crop": "64"}, PairError, "at least 64 px are needed"),
+        ({"trainer.best_by": "beauty"}, TrainingError, "best_by = beauty"),
+        ({"networks.generator_arguments": "{wide=3}"}, ModelError, "did you mean width"),
+        ({"networks.generator": "resudual"}, ModelError, "did you mean residual"),
+        ({"nosuch": "1"}, OptionError, "unknown key"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_in_one_line(pairs, tmp_path, settings, kind, words):
+    with pytest.raises(kind, match=words) as caught:
+        train(pairs, tmp_path / "run", settings={**TINY, "trainer.steps": "1", **settings})
+    assert "\n" not in str(caught.value)
+
+
+def test_classic_learns_sixty_four_pairs_end_to_end(tmp_path):
+    data = write_pairs(tmp_path / "pairs", 64, side=64)
+    settings = {
+        "data.resize": "0",
+        "augment.crop": "64",
+        "networks.generator_arguments": '{width=16, depth=6, norm="batch"}',
+        "networks.discriminator_arguments": "{width=16, n_layers=2}",
+        "trainer.epochs": "6",
+        "trainer.batch": "8",
+        "trainer.learning_rate": "2e-3",
+        "trainer.log_every": "7",
+        "trainer.precise_bn_batches": "8",
+        "trainer.precision": "fp32",
+    }
+    result = train(data, tmp_path / "run", preset="classic", settings=settings)
+    events = [e for e in read_events(tmp_path / "run" / "metrics.jsonl") if e["kind"] == "train"]
+    assert result.step == 6 * math.ceil(58 / 8) or result.step == math.ceil(6 * 58 / 8)
+    assert events[-1]["l1"] < events[0]["l1"] / 2
+    assert events[-1]["waiting_share"] < 0.2  # of a step of milliseconds; 2 % is for real ones
+    assert json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
