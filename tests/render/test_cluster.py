@@ -6,8 +6,10 @@ import contextlib
 import hashlib
 import os
 import random
+import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +18,7 @@ import psutil
 import pytest
 
 from tests.conftest import noise, write_raster
-from tilemapper.errors import NoWorkerError, RasterError, TilemapperError
+from tilemapper.errors import NoWorkerError, OptionError, RasterError, TilemapperError
 from tilemapper.networks.model import Model, open_model
 from tilemapper.render import cluster, messenger
 from tilemapper.render.journal import read_journal
@@ -71,6 +73,12 @@ class Farm:
         fixed.append(f"--local-directory={self.file.parent}")
         self.start("dask_worker", *fixed, *options)
 
+    def ready(self):
+        deadline = time.monotonic() + 60
+        while not self.file.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
     def close(self):
         for run in self.runs:
             run.kill()
@@ -81,10 +89,7 @@ class Farm:
 @pytest.fixture(scope="module")
 def farm(tmp_path_factory):
     farm = Farm(tmp_path_factory.mktemp("farm"), 2)
-    for _ in range(600):
-        if farm.file.exists():
-            break
-        time.sleep(0.1)
+    farm.ready()
     yield farm
     farm.close()
 
@@ -252,3 +257,154 @@ def test_a_stopped_worker_is_given_up_and_no_worker_ends_the_run(
     finally:
         for process in stopped:
             process.resume()
+
+
+def start_command(city, target, model, *more):
+    command = [sys.executable, "-m", "tilemapper", "render", str(city), str(target)]
+    command += ["--model", str(model), "--block", "512", "--workers", "2", *more]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def interrupt(city, target, model, number, *, group):
+    """Signals a render with two workers once a block stands; returns code, words, its workers."""
+    run = start_command(city, target, model)
+    deadline = time.monotonic() + 120
+    while not list(staging_folder(target).glob("blocks/r*")):
+        assert time.monotonic() < deadline
+        assert run.poll() is None
+        time.sleep(0.02)
+    workers = psutil.Process(run.pid).children(recursive=True)
+    assert len(workers) >= 2
+    asked = time.monotonic()
+    (os.killpg if group else os.kill)(run.pid, number)
+    _, said = run.communicate(timeout=30)
+    assert time.monotonic() - asked < 10
+    _, alive = psutil.wait_procs(workers, timeout=5)
+    assert not alive
+    return run.returncode, said
+
+
+def test_sigterm_ends_client_and_workers_and_the_same_command_goes_on(
+    city, models, expected, tmp_path
+):
+    target = tmp_path / "map.tif"
+    code, said = interrupt(city, target, models / "slow", signal.SIGTERM, group=False)
+    assert code == 143
+    assert said == "interrupted by signal 15; run the same command to go on\n"
+    result = render(city, target, models / "slow")
+    assert result.blocks_resumed >= 1
+    assert digest(target) == expected
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("number", "group", "code"),
+    [
+        (signal.SIGINT, False, 130),
+        (signal.SIGINT, True, 130),  # as a terminal does: the workers get it as well
+        (signal.SIGTERM, True, 143),
+        (signal.SIGKILL, False, -9),
+    ],
+)
+def test_no_signal_leaves_a_worker_behind(city, models, expected, tmp_path, number, group, code):
+    target = tmp_path / "map.tif"
+    assert interrupt(city, target, models / "slow", number, group=group)[0] == code
+    run = start_command(city, target, models / "slow", "--quiet")
+    out, said = run.communicate(timeout=120)
+    assert (run.returncode, said) == (0, "")
+    assert "blocks stood already" in out
+    assert digest(target) == expected
+
+
+@pytest.mark.fault
+def test_twenty_killed_workers_change_no_byte(models, tmp_path):
+    city = write_raster(tmp_path / "city.tif", noise(2500, 2500))
+    render(city, tmp_path / "alone.tif", models / "slow", block=512)
+    chance, killed, stop = random.Random(5), [], threading.Event()
+
+    def kill():
+        while len(killed) < 20 and not stop.wait(chance.uniform(0.2, 2.5)):
+            workers = children()
+            if workers:
+                worker = chance.choice(workers)
+                worker.kill()
+                killed.append(worker.pid)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        while len(killed) < 20:
+            render(
+                city, tmp_path / "map.tif", models / "slow", block=512, workers=3, overwrite=True
+            )
+            assert digest(tmp_path / "map.tif") == digest(tmp_path / "alone.tif")
+    finally:
+        stop.set()
+        killer.join()
+    assert len(killed) == 20
+    assert not children()
+
+
+@pytest.mark.fault
+def test_a_scheduler_that_dies_ends_the_run_with_what_is_done_kept(city, models, tmp_path):
+    farm = Farm(tmp_path, 1)
+    try:
+        farm.ready()
+        target = tmp_path / "map.tif"
+        begun = time.monotonic()
+        with pytest.raises(NoWorkerError) as raised:
+            spread(
+                city,
+                target,
+                open_model(models / "slow"),
+                scheduler=str(farm.file),
+                at=lambda number: number == 1 and farm.runs[0].kill(),
+            )
+        assert time.monotonic() - begun < 120
+        assert raised.value.exit_code == 75
+        assert len(read_journal(staging_folder(target) / "journal")) >= 2
+    finally:
+        farm.close()
+
+
+def test_no_scheduler_at_the_address_is_one_line(city, models, tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "CONNECT_S", 1.0)
+    with pytest.raises(NoWorkerError, match=r"tcp://127\.0\.0\.1:9: no scheduler answers"):
+        render(city, tmp_path / "map.tif", models / "slow", scheduler="tcp://127.0.0.1:9")
+    assert not staging_folder(tmp_path / "map.tif").exists()
+
+
+@pytest.mark.fault
+def test_tls_is_taken_from_dasks_own_configuration(city, models, expected, tmp_path):
+    import dask
+    from distributed.security import Security
+
+    own, names = Security.temporary(), {"ca": "tls_ca_file", "cert": "tls_scheduler_cert"}
+    for short, name in {**names, "key": "tls_scheduler_key"}.items():
+        (tmp_path / short).write_text(getattr(own, name))
+    options = [
+        f"--tls-{'ca-file' if s == 'ca' else s}={tmp_path / s}" for s in ("ca", "cert", "key")
+    ]
+    settings = {"ca-file": str(tmp_path / "ca")}
+    pair = {"cert": str(tmp_path / "cert"), "key": str(tmp_path / "key")}
+    settings |= {"client": pair, "worker": pair, "scheduler": pair}
+    farm = Farm(tmp_path, 1, *options)
+    try:
+        farm.ready()
+        with dask.config.set({"distributed.comm.tls": settings}):
+            render(city, tmp_path / "map.tif", models / "slow", block=512, scheduler=str(farm.file))
+    finally:
+        farm.close()
+    assert "tls://" in farm.file.read_text()
+    assert digest(tmp_path / "map.tif") == expected
+
+
+def test_a_dashboard_without_bokeh_is_refused_before_anything_starts(
+    city, models, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(cluster.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(OptionError, match="bokeh is not installed"):
+        render(city, tmp_path / "map.tif", models / "slow", block=512, workers=2, dashboard=True)
+    assert not children()

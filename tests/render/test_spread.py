@@ -330,6 +330,13 @@ def test_workers_that_do_not_fit_at_the_start_are_named_once_for_each_fault(tmp_
     assert not crew.done_by
 
 
+def test_a_worker_that_hangs_at_the_start_does_not_hold_up_the_others(tmp_path):
+    crew = FakeCrew("a", "mute")
+    crew.silent.add("mute")
+    assert len(list(spread(crew, 6, tmp_path))) == 6
+    assert crew.now < 40
+
+
 def test_a_worker_that_does_not_fit_and_comes_late_is_left_out_with_one_line(tmp_path, caplog):
     crew = FakeCrew("a")
 

@@ -18,6 +18,7 @@ from tilemapper.errors import NoWorkerError, TilemapperError
 from tilemapper.raster.lattice import Block
 from tilemapper.render.crew import Crew, Event, Examined, Progress
 from tilemapper.render.journal import Receipt
+from tilemapper.render.opening import Opening
 from tilemapper.render.workers import Files, Look, stage_files
 
 LOG = logging.getLogger(__name__)
@@ -88,8 +89,7 @@ class Spread:
         self._sent = 0
         self._fault: TilemapperError | None = None
         self._cause: BaseException | None = None
-        self._misfits: dict[str, tuple[str, ...]] = {}
-        self._opening: set[str] | None = None  # workers that must answer before the first block
+        self._opening = Opening()
         self._longest_s = 0.0
         self._looked_s = self._seen_s = self._staffed_s = clock()
         self._looked_s -= LOOK_S
@@ -130,8 +130,7 @@ class Spread:
         for address in sorted(present - set(self._seats) - self._benched):
             self._seats[address] = _Seat(sign_s=now)
             self._crew.examine(address)
-        if self._opening is None and present:
-            self._opening = set(present)
+        self._opening.begin(present)
 
     def _lose(self, address: str, weight: int = 1) -> None:
         """Takes a worker's blocks back, to the end of the line: one of them may be what kills."""
@@ -142,7 +141,7 @@ class Spread:
             if ticket in seat.begun:
                 self._count_death(job, weight)
             self._waiting.append(job)
-        self._answered(address)
+        self._opening.answered(address, self._clock())
 
     def _count_death(self, job: _Job, weight: int = 1) -> None:
         job.deaths += weight
@@ -154,7 +153,10 @@ class Spread:
             )
 
     def _deal(self) -> None:
-        if self._opening is None or self._opening or self._fault is not None:
+        if self._fault is not None or not self._opening.over(self._clock()):
+            return
+        self._fault = self._opening.fault()
+        if self._fault is not None:
             return
         seats = [(address, seat) for address, seat in self._seats.items() if seat.ready]
         for depth in range(DEPTH):
@@ -262,35 +264,15 @@ class Spread:
             return
         if not look.holds_model:
             look = Look((*look.faults, "does not take the model"), False, False)
-        if look.faults:
-            self._refuse(event.address, look.faults)
-        else:
+        if not look.faults:
             seat.ready, seat.carry = True, not look.shares_folder
-        self._answered(event.address)
-
-    def _refuse(self, address: str, faults: tuple[str, ...]) -> None:
-        del self._seats[address]
-        self._benched.add(address)
-        if self._opening and address in self._opening:
-            self._misfits[address] = faults
         else:
-            LOG.warning("worker %s is left out: %s", address, "; ".join(faults))
-
-    def _answered(self, address: str) -> None:
-        """Of the workers that were there at the start: all must fit, or the user should know."""
-        if not self._opening:
-            return
-        self._opening.discard(address)
-        if self._opening or not self._misfits:
-            return
-        kinds: dict[str, list[str]] = {}
-        for name, faults in self._misfits.items():
-            for fault in faults:
-                kinds.setdefault(fault, []).append(name)
-        lines = [f"worker {', '.join(names)} {fault}" for fault, names in kinds.items()]
-        self._fault = TilemapperError(
-            f"cluster: {'; '.join(lines)}; make the workers fit the client, or leave them out"
-        )
+            del self._seats[event.address]
+            self._benched.add(event.address)
+            if not self._opening.waits_for(event.address):
+                faults = "; ".join(look.faults)
+                LOG.warning("worker %s is left out: %s", event.address, faults)
+        self._opening.answered(event.address, seat.sign_s, look.faults)
 
     def _watch(self) -> None:
         now = self._clock()
