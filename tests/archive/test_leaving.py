@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import itertools
 import json
 import re
@@ -13,13 +14,14 @@ from PIL import Image
 from pystac.validation.stac_validator import JsonSchemaSTACValidator
 
 from tests.archive.world import write_archive, write_job
+from tests.conftest import write_raster
 from tilemapper.archive.job import load_job
 from tilemapper.archive.leaving import leave
 from tilemapper.archive.metrics import openmetrics
 from tilemapper.archive.run import RunSummary, run_archive
 from tilemapper.archive.status import status
 from tilemapper.report.archive_page import ArchivePage, archive_page
-from tilemapper.report.thumbnail import png
+from tilemapper.report.thumbnail import thumbnail_png
 
 
 @pytest.fixture
@@ -160,8 +162,13 @@ def test_a_scene_that_left_the_archive_is_counted_as_gone(left, identity):
     assert sum(link["rel"] == "item" for link in collection["links"]) == 2
 
 
-def test_a_small_picture_is_a_png_that_others_read(tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
-    (tmp_path / "x.png").write_bytes(png(pixels))
-    with Image.open(tmp_path / "x.png") as picture:
-        assert (np.asarray(picture) == pixels).all()
+def test_a_thumbnail_is_small_and_white_where_masked(tmp_path):
+    pixels = np.full((3, 300, 200), 7, np.uint8)
+    keep = np.ones((300, 200), bool)
+    keep[:150] = False
+    path = write_raster(tmp_path / "map.tif", pixels, mask=keep)
+    with Image.open(io.BytesIO(thumbnail_png(str(path)))) as picture:
+        assert picture.size == (85, 128)
+        assert picture.getpixel((40, 10)) == (255, 255, 255)
+        assert picture.getpixel((40, 120)) == (7, 7, 7)
+    assert thumbnail_png(str(tmp_path / "none.tif")) is None

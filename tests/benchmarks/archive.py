@@ -97,7 +97,7 @@ def plan_once(job_path: Path) -> None:
     from tilemapper.archive.job import load_job
     from tilemapper.archive.ledger import Ledger
     from tilemapper.archive.planning import plan_archive
-    from tilemapper.archive.run import listed
+    from tilemapper.archive.units import listed
 
     job = load_job(job_path)
     found = listed(job)

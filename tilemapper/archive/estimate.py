@@ -14,6 +14,7 @@ from tilemapper.archive.job import ArchiveJob
 from tilemapper.archive.ledger import Ledger
 from tilemapper.archive.planning import ArchivePlan, Decision, plan_archive
 from tilemapper.archive.scenes import Scene
+from tilemapper.archive.units import size_of
 from tilemapper.errors import TilemapperError
 from tilemapper.networks.model import Model
 from tilemapper.raster.gsd import output_size, pixel_size_m, wanted_steps
@@ -103,9 +104,10 @@ def _measure(job: ArchiveJob, model: Model, todo: Sequence[Decision]) -> tuple[i
     """Tiles and pixels of what is to be done, from an even sample of headers, and its size."""
     step = max(1, -(-len(todo) // SAMPLE))
     tiles = pixels = sampled = 0
+    todo = [decision for decision in todo if decision.scene.part is None]
     for decision in todo[::step]:
         with contextlib.suppress(TilemapperError):
-            height, width = _size(job, model, decision.scene.path)
+            height, width = _size(job, model, decision.scene)
             tiles += Lattice(height, width, job.render.overlap, model.card.tile).tile_count
             pixels += height * width
             sampled += 1
@@ -113,8 +115,11 @@ def _measure(job: ArchiveJob, model: Model, todo: Sequence[Decision]) -> tuple[i
     return round(tiles * share), round(pixels * share), sampled
 
 
-def _size(job: ArchiveJob, model: Model, path: str) -> tuple[int, int]:
+def _size(job: ArchiveJob, model: Model, scene: Scene) -> tuple[int, int]:
     """Height and width that a scene's output will have, ``render.bounds`` left out."""
+    if scene.mosaic is not None:
+        return size_of(job, scene.mosaic, model.card.gsd_m)
+    path = scene.path
     with open_raster(path, allow_drivers=job.render.allow_driver) as src:
         size_m = pixel_size_m(src.transform, src.crs, src.height, src.width)
         steps = wanted_steps(path, size_m, job.render.gsd, model.card.gsd_m)

@@ -39,14 +39,22 @@ def leave(job: ArchiveJob, summary: RunSummary, *, metrics: Path | None = None) 
             return False
         job.root.mkdir(parents=True, exist_ok=True)
         if job.output.stac:
-            stac.write_items(job, ledger.select("state='done' AND ended_s>=?", (since_s,)))
-            stac.write_collection(job, ledger.select("state='done' AND NOT gone ORDER BY output"))
+            changed = ledger.select("state='done' AND ended_s>=?", (since_s,))
+            stac.write_items(job, _visible(job, changed))
+            done = ledger.select("state='done' AND NOT gone ORDER BY output")
+            stac.write_collection(job, _visible(job, done))
         if job.output.report:
             write_footprints(job, ledger.select("NOT gone"))
             page = archive_page(_page(job, ledger, counts, summary))
             write_text_atomic(job.root / "report.html", page)
         ledger.note_left(revision)
         return True
+
+
+def _visible(job: ArchiveJob, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Rows without whole mosaics of which only the parts are outputs."""
+    inner = str(job.work) + "/"
+    return (row for row in rows if not row["output"].startswith(inner))
 
 
 def write_footprints(job: ArchiveJob, rows: Iterator[dict[str, Any]]) -> None:

@@ -9,7 +9,6 @@ import hashlib
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from tilemapper.archive.job import ArchiveJob
 from tilemapper.archive.ledger import MAX_DEATHS, Change, Ledger, Row
@@ -96,14 +95,16 @@ def name_outputs(job: ArchiveJob, scenes: list[Scene]) -> dict[str, str]:
     return {s.id: outputs[s.id] for s in scenes if first.get(s.name) in (None, s)}
 
 
-def output_of(job: ArchiveJob, scene: Scene, **more: Any) -> str:
+def output_of(job: ArchiveJob, scene: Scene) -> str:
     """The template filled in for a scene."""
+    if scene.output is not None:
+        return scene.output
     model = job.render.model.rstrip("/").rpartition("/")[2]
     values = {
         "stem": scene.stem, "name": job.name, "relpath": scene.relpath, "model": model,
         "date": scene.date or "undated",
     }  # fmt: skip
-    path = job.output.template.format(**values, **more)
+    path = job.output.template.format(**values | dict(scene.fields))
     if "/../" in path or path.endswith("/.."):
         raise JobError(f"{scene.name}: its output {path} would leave the output folder; rename it")
     return path
@@ -131,7 +132,7 @@ def plan_archive(
     index, count = shard
     for scene in scenes:
         output = named.get(scene.id)
-        if output is None or shard_of(scene.id, count) != index - 1:
+        if output is None or shard_of(scene.group or scene.id, count) != index - 1:
             continue
         row = rows.get(scene.id)
         if row is not None and row.state == "running" and row.run in living:
@@ -141,7 +142,7 @@ def plan_archive(
             continue
         plan.decisions.append(_decide(scene, output, row, plan, outputs, retry_failed))
     listed = set(named)
-    plan.gone = [i for i in rows if i not in listed and shard_of(i, count) == index - 1]
+    plan.gone = [i for i in rows if i not in listed]
     return plan
 
 

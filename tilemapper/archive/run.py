@@ -18,12 +18,15 @@ from typing import Any
 from tilemapper.archive import publishing, remote
 from tilemapper.archive.job import ArchiveJob
 from tilemapper.archive.ledger import Ledger
+from tilemapper.archive.mosaic import vrt_text
 from tilemapper.archive.planning import ArchivePlan, Decision, plan_archive
-from tilemapper.archive.scenes import Scene, discover
+from tilemapper.archive.scenes import Scene
 from tilemapper.archive.secrets import redacted
+from tilemapper.archive.units import listed
 from tilemapper.archive.worker import SceneOutcome, SceneTask, render_scene
 from tilemapper.errors import TilemapperError, TryAgainError
 from tilemapper.networks.model import Model
+from tilemapper.raster.atomic import write_text_atomic
 from tilemapper.render.devices import choose_device, choose_precision, default_batch
 from tilemapper.render.engine import Engine
 
@@ -100,6 +103,8 @@ class _Run:
             if self.summary.stopped or self._is_over():
                 return
             scene = decision.scene
+            if scene.group is not None and not self._stands(scene):
+                continue
             if not self.ledger.claim(scene.id, self.id):
                 del self.waiting[scene.id]  # another run was first
                 self.elsewhere.append(scene.id)
@@ -109,12 +114,25 @@ class _Run:
                 publishing.check_free(
                     decision.output, known=known, overwrite=self.job.output.overwrite
                 )
-                yield self._task(scene)
+                task = self._task(scene)
+                if scene.mosaic is not None:
+                    publishing.prepare(scene.path)
+                    write_text_atomic(Path(scene.path), vrt_text(scene.mosaic))
+                yield task
             except TryAgainError as error:
                 self._stop(scene.id, str(error))
                 return
             except TilemapperError as error:
                 self.close(SceneOutcome(scene.id, "failed", " ".join(str(error).split())))
+
+    def _stands(self, part: Scene) -> bool:
+        """Whether the mosaic of a part is done; if it failed, so does the part."""
+        state = self.ledger.state_of(str(part.group))
+        if state == "failed" and self.ledger.claim(part.id, self.id):
+            line = f"{part.name}: its mosaic could not be rendered; see the mosaic's own reason"
+            self.tries[part.id] = self.job.run.retries
+            self.close(SceneOutcome(part.id, "failed", line))
+        return state == "done"
 
     def _is_over(self) -> bool:
         if self.deadline is not None and time.monotonic() > self.deadline:
@@ -127,17 +145,26 @@ class _Run:
         return self.summary.stopped is not None
 
     def _task(self, scene: Scene) -> SceneTask:
-        version = [self.plan.recipe, scene.size_bytes, scene.mtime_ns, scene.etag, scene.members]
+        version = [self.plan.recipe, scene.size_bytes, scene.mtime_ns, scene.etag]
         key = hashlib.sha256(json.dumps(version).encode()).hexdigest()[:12]
         staged = self.staging / f"{scene.id}-{key}.tif"
         for stale in self.staging.glob(f"{scene.id}-*"):
             if not stale.name.startswith(staged.name):
                 shutil.rmtree(stale) if stale.is_dir() else stale.unlink(missing_ok=True)
+        options = self.job.render.options()
+        if scene.mosaic is not None:
+            # Its members were opened one by one, by first bytes and header, when it was made.
+            options["allow_drivers"] = (*options["allow_drivers"], "VRT")
         return SceneTask(
-            id=scene.id, path=scene.path, staged=str(staged), model=str(self.model.folder),
-            options=self.job.render.options(), bounds=self.job.source.bounds,
+            id=scene.id,
+            path=scene.path,
+            staged=str(staged),
+            model=str(self.model.folder),
+            options=options,
+            bounds=self.job.source.bounds,
             min_px=self.job.source.min_px,
-        )  # fmt: skip
+            part=scene.part,
+        )
 
     def tick(self, tiles: int) -> None:
         """Ends the scene under way when time is up; its finished blocks are kept."""
@@ -227,7 +254,7 @@ def run_archive(
     Args:
         job: a checked job.
         model: the model that it names, opened.
-        scenes: what `discover` found, if it was called before.
+        scenes: what `listed` found, if it was called before.
         shard: (I, N): only the I-th of N parts, counted from 1.
         retry_failed: also what failed before and did not change since.
         spread: scenes over workers; in this process, one after the other, if None.
@@ -239,7 +266,7 @@ def run_archive(
         ModelError, DeviceError: the model cannot be loaded.
     """
     begun = time.monotonic()
-    found = listed(job) if scenes is None else scenes
+    found = listed(job, model.card.gsd_m) if scenes is None else scenes
     with Ledger(job.work / "ledger.sqlite") as ledger:
         plan = plan_archive(
             job, found, ledger, model_digest=model.card.digest, shard=shard,
@@ -259,15 +286,6 @@ def run_archive(
         return run.summary
 
 
-def listed(job: ArchiveJob) -> list[Scene]:
-    """All scenes of a job.
-
-    Raises:
-        JobError: the archive cannot be listed.
-    """
-    return discover(job.source)
-
-
 def engine_for(job: ArchiveJob, model: Model) -> Engine:
     """The engine of all scenes of a job: the same that each would open for itself."""
     wanted = job.render
@@ -283,7 +301,7 @@ def engine_for(job: ArchiveJob, model: Model) -> Engine:
 
 
 def _rounds(run: _Run, spread: Spread | None) -> None:
-    """All scenes once, then those that failed again, as often as the job says."""
+    """All scenes once, then those that failed, as often as the job says; parts of mosaics last."""
     run.staging.mkdir(parents=True, exist_ok=True)
     if spread is None:
         work: Work = functools.partial(
@@ -291,12 +309,13 @@ def _rounds(run: _Run, spread: Spread | None) -> None:
         )
     else:
         work = render_scene
-    for _ in range(run.job.run.retries + 1):
-        batch = list(run.waiting.values())
-        if not batch or run.summary.stopped:
-            break
-        for outcome in (spread or map)(work, run.tasks(batch)):
-            run.close(outcome)
+    for is_part in (False, True):
+        for _ in range(run.job.run.retries + 1):
+            batch = [d for d in run.waiting.values() if (d.scene.part is not None) == is_part]
+            if not batch or run.summary.stopped:
+                break
+            for outcome in (spread or map)(work, run.tasks(batch)):
+                run.close(outcome)
 
 
 @contextlib.contextmanager

@@ -12,12 +12,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tilemapper.archive import remote, stac_source
 from tilemapper.archive.job import RASTER_SUFFIXES, Source
 from tilemapper.archive.secrets import public, redacted, scene_id
 from tilemapper.errors import JobError
+
+if TYPE_CHECKING:
+    from tilemapper.archive.mosaic import Mosaic, Part
 
 LIST_SUFFIXES = (".txt", ".lst")
 _DATE = re.compile(r"(?<!\d)((?:19|20)\d\d)[-_]?(0[1-9]|1[0-2])[-_]?(0[1-9]|[12]\d|3[01])(?!\d)")
@@ -32,7 +35,10 @@ class Scene:
     relpath: below the folder or prefix it was found in, without suffix. version: what is known of
     its content without opening it: size, mtime and ctime in ns, or ETag. date: ISO, from the
     catalog or the name. bbox: west, south, east, north, from the catalog. fault: why it cannot be
-    rendered, whatever the options. members: of a mosaic.
+    rendered, whatever the options. name: what is shown, the path without secrets if nothing else.
+    id: the key in the ledger. fields: more fields for the template; output: the output, whatever
+    the template. mosaic: what a whole mosaic is made of. part: what is cut out of one; group: its
+    mosaic's id.
     """
 
     path: str
@@ -44,12 +50,17 @@ class Scene:
     date: str | None = None
     bbox: tuple[float, float, float, float] | None = None
     fault: str | None = None
-    members: tuple[str, ...] = ()
+    shown: str | None = None
+    fields: tuple[tuple[str, str], ...] = ()
+    output: str | None = None
+    group: str | None = None
+    mosaic: Mosaic | None = None
+    part: Part | None = None
     name: str = field(init=False)
     id: str = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "name", public(self.path))
+        object.__setattr__(self, "name", self.shown or public(self.path))
         object.__setattr__(self, "id", scene_id(self.path))
 
     @property

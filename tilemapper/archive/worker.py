@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tilemapper.archive.cutting import cut
+from tilemapper.archive.mosaic import Part
 from tilemapper.archive.place import place_of, placed
 from tilemapper.archive.scenes import touches
 from tilemapper.archive.secrets import redacted
@@ -33,7 +35,7 @@ class SceneTask:
     options: dict[str, Any]
     bounds: tuple[float, float, float, float] | None = None
     min_px: int | None = None
-    members: tuple[str, ...] = ()
+    part: Part | None = None
 
 
 @dataclass
@@ -92,6 +94,9 @@ def _render(
     tick: Callable[[int], None] | None,
     outcome: SceneOutcome,
 ) -> None:
+    if task.part is not None:
+        _cut(task, task.part, outcome)
+        return
     before = _stamp(task.path)
     outcome.head_sha256 = head_sha256(task.path)
     if task.bounds is not None or task.min_px is not None:
@@ -115,6 +120,29 @@ def _render(
         "notices": [redacted(notice) for notice in result.notices],
         "blocks_resumed": result.blocks_resumed,
         **asdict(place_of(Path(task.staged))),
+    }
+
+
+def _cut(task: SceneTask, part: Part, outcome: SceneOutcome) -> None:
+    """A part of a mosaic's map, instead of a render."""
+    staged = Path(task.staged)
+    options = task.options
+    if not cut(part, staged, driver=options["driver"], options=options["creation_options"]):
+        raise _Skip("no pixel of the mosaic lies in it")
+    with open_raster(task.staged) as src:
+        height, width, tags = src.height, src.width, src.tags()
+    outcome.sha256, outcome.size_bytes = file_sha256(staged), staged.stat().st_size
+    outcome.pixels = height * width
+    gsd = tags.get("TILEMAPPER_GSD", "unknown")
+    outcome.facts = {
+        "height": height,
+        "width": width,
+        "gsd_m": None if gsd == "unknown" else float(gsd),
+        "overlap_disagreement": None,
+        "model": tags.get("TILEMAPPER_MODEL"),
+        "notices": [],
+        "blocks_resumed": 0,
+        **asdict(place_of(staged)),
     }
 
 

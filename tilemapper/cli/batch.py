@@ -86,9 +86,15 @@ def batch(
     model = open_model(checked.render.model)
     if dry_run:
         from tilemapper.archive.estimate import estimate
-        from tilemapper.archive.run import listed
+        from tilemapper.archive.units import listed
 
-        cost = estimate(checked, model, listed(checked), shard=shard, retry_failed=retry_failed)
+        cost = estimate(
+            checked,
+            model,
+            listed(checked, model.card.gsd_m),
+            shard=shard,
+            retry_failed=retry_failed,
+        )
         _print_estimate(cost, as_json)
         return 0
     from tilemapper.archive.run import run_archive

@@ -28,10 +28,11 @@ def status(job: Path, show_next: bool, as_json: bool) -> None:
     upcoming = None
     if show_next:
         from tilemapper.archive.estimate import estimate
-        from tilemapper.archive.run import listed
+        from tilemapper.archive.units import listed
         from tilemapper.networks.model import open_model
 
-        upcoming = estimate(checked, open_model(checked.render.model), listed(checked))
+        model = open_model(checked.render.model)
+        upcoming = estimate(checked, model, listed(checked, model.card.gsd_m))
     if as_json:
         values = found.to_json()
         values["next"] = None if upcoming is None else upcoming.to_json()

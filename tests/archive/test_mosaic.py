@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+
+from tests.archive.world import write_job
+from tests.conftest import UTM, noise, write_raster
+from tilemapper.archive.job import load_job
+from tilemapper.archive.mosaic import mosaics_of, vrt_text
+from tilemapper.archive.run import run_archive
+from tilemapper.archive.scenes import discover
+from tilemapper.networks.model import open_model
+from tilemapper.render.render import render
+
+WHOLE = Affine(1, 0, 583_000, 0, -1, 4_507_000)
+HEIGHT, WIDTH = 320, 400
+# Row, col, height, width of scenes that overlap or just touch, and cover the whole.
+WINDOWS = {"a": (0, 0, 180, 210), "b": (0, 200, 180, 200), "c": (180, 0, 140, 400)}
+
+
+def at(row: int, col: int) -> Affine:
+    return Affine(1, 0, WHOLE.c + col, 0, -1, WHOLE.f - row)
+
+
+@pytest.fixture
+def pixels() -> np.ndarray:
+    return noise(HEIGHT, WIDTH, seed=4)
+
+
+@pytest.fixture
+def pieces(tmp_path, pixels) -> Path:
+    """One raster of noise, cut into three scenes."""
+    (tmp_path / "in").mkdir()
+    for name, (row, col, height, width) in WINDOWS.items():
+        part = pixels[:, row : row + height, col : col + width]
+        write_raster(tmp_path / "in" / f"{name}.tif", part, transform=at(row, col))
+    return tmp_path
+
+
+def job_over(folder: Path, model: Path, kind: str, template: str, more: str = ""):
+    path = write_job(folder, model, render="batch_size = 1")
+    text = path.read_text().replace("out/{relpath}_map", f"out/{template}")
+    path.write_text(f'{text}\n[mosaic]\noutput = "{kind}"\n{more}\n')
+    return load_job(path)
+
+
+def whole_map(folder: Path, pixels: np.ndarray, model: Path) -> np.ndarray:
+    """The map of the raster before it was cut."""
+    write_raster(folder / "whole.tif", pixels, transform=WHOLE)
+    render(folder / "whole.tif", folder / "whole_map.tif", open_model(model), batch_size=1)
+    with rasterio.open(folder / "whole_map.tif") as src:
+        return src.read()
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("one", "identity"), ("scene", "unet"), ("cell", "identity")]
+)
+def test_a_mosaic_is_rendered_as_if_it_had_never_been_cut(pieces, pixels, models, kind, name):
+    template = "{mosaic}_{row}_{col}" if kind == "cell" else "{stem}"
+    more = "cell_px = 256" if kind == "cell" else ""
+    job = job_over(pieces, models / name, kind, template, more)
+    summary = run_archive(job, open_model(job.render.model))
+    assert summary.exit_code == 0, summary.failures
+    truth = whole_map(pieces, pixels, models / name)
+    outputs = sorted(job.root.glob("*.tif"))
+    assert len(outputs) == {"one": 1, "scene": 3, "cell": 4}[kind]
+    covered = np.zeros((HEIGHT, WIDTH), bool)
+    for output in outputs:
+        with rasterio.open(output) as src:
+            row = round(WHOLE.f - src.transform.f)
+            col = round(src.transform.c - WHOLE.c)
+            inside = np.s_[row : row + src.height, col : col + src.width]
+            # The same pixels, so also the same ones wherever two outputs overlap.
+            assert (src.read() == truth[:, *inside]).all()
+            assert src.crs == UTM
+            assert "TILEMAPPER_MODEL" in src.tags()
+            covered[inside] = True
+    assert covered.all()
+    if kind == "scene":
+        with rasterio.open(job.root / "a.tif") as src:
+            assert src.shape == (180, 210)
+    again = run_archive(job, open_model(job.render.model))
+    assert (again.done, again.left, again.failed) == (0, 0, 0)
+
+
+def test_rendered_one_by_one_the_scenes_would_not_fit(pieces, pixels, models):
+    """What the mosaic is for: without it, this network leaves a seam."""
+    truth = whole_map(pieces, pixels, models / "unet")
+    render(pieces / "in" / "a.tif", pieces / "a_map.tif", open_model(models / "unet"))
+    with rasterio.open(pieces / "a_map.tif") as src:
+        assert (src.read() != truth[:, :180, :210]).any()
+
+
+def test_a_part_that_is_lost_is_cut_again_without_rendering(pieces, models, monkeypatch):
+    job = job_over(pieces, models / "identity", "scene", "{stem}")
+    model = open_model(job.render.model)
+    run_archive(job, model)
+    (job.root / "b.tif").unlink()
+    told: list[dict] = []
+    run_archive(job, model, tell=told.append)
+    assert [event["output"] for event in told if event.get("state") == "done"] == [
+        str(job.root / "b.tif")
+    ]
+
+
+def test_a_scene_that_changes_renders_its_mosaic_again(pieces, pixels, models):
+    job = job_over(pieces, models / "identity", "scene", "{stem}")
+    model = open_model(job.render.model)
+    run_archive(job, model)
+    write_raster(pieces / "in" / "b.tif", pixels[:, :180, 200:] // 2, transform=at(0, 200))
+    assert run_archive(job, model).done == 4
+    with rasterio.open(job.root / "b.tif") as src:
+        assert (src.read()[:, :, 10:] == pixels[:, :180, 210:] // 2).all()
+
+
+def test_masked_pixels_of_one_scene_never_hide_valid_ones_of_another(tmp_path, models):
+    (tmp_path / "in").mkdir()
+    left, right = noise(100, 100, 1) | 1, noise(100, 100, 2) | 1
+    right[:, :, :40] = 0
+    write_raster(tmp_path / "in" / "a.tif", left, transform=at(0, 0), nodata=0)
+    write_raster(tmp_path / "in" / "b.tif", right, transform=at(0, 60), nodata=0)
+    job = job_over(tmp_path, models / "identity", "one", "{mosaic}")
+    assert run_archive(job, open_model(job.render.model)).done == 1
+    with rasterio.open(job.root / "a.tif") as src:
+        found = src.read()
+        assert (src.dataset_mask() == 255).all()
+    assert (found[:, :, :100] == left).all()
+    assert (found[:, :, 100:] == right[:, :, 40:]).all()
+
+
+def test_only_scenes_that_touch_on_one_grid_and_one_crs_are_joined(tmp_path, models):
+    (tmp_path / "in").mkdir()
+    grids = {
+        "a": (at(0, 0), UTM), "touches": (at(0, 50), UTM), "apart": (at(0, 200), UTM),
+        "shifted": (Affine(1, 0, WHOLE.c + 0.4, 0, -1, WHOLE.f), UTM),
+        "other_crs": (at(0, 0), "EPSG:32619"),
+        "other_size": (Affine(2, 0, WHOLE.c, 0, -2, WHOLE.f), UTM),
+    }  # fmt: skip
+    for seed, (name, (transform, crs)) in enumerate(grids.items()):
+        path = tmp_path / "in" / f"{name}.tif"
+        write_raster(path, noise(50, 50, seed), transform=transform, crs=crs)
+    (tmp_path / "in" / "broken.tif").write_bytes(b"II*\0")
+    job = job_over(tmp_path, models / "identity", "one", "{mosaic}")
+    mosaics, alone = mosaics_of(job, discover(job.source))
+    groups = [{member.scene.stem for member in mosaic.members} for mosaic in mosaics]
+    assert {"a", "touches"} in groups
+    assert len(groups) == 5
+    assert [scene.stem for scene in alone] == ["broken"]
+    assert "broken.tif" in alone[0].fault
+
+
+def test_a_poisoned_scene_does_not_take_its_mosaic_with_it(pieces, models):
+    (pieces / "in" / "empty.tif").write_bytes(b"")
+    job = job_over(pieces, models / "identity", "one", "{mosaic}")
+    summary = run_archive(job, open_model(job.render.model))
+    assert (summary.done, summary.failed, summary.exit_code) == (1, 1, 3)
+    assert "empty" in summary.failures[0]["error"]
+
+
+def test_a_name_with_markup_cannot_add_to_the_virtual_raster(tmp_path, models):
+    (tmp_path / "in").mkdir()
+    name = "a&b<SourceFilename>.tif"
+    write_raster(tmp_path / "in" / name, noise(20, 20), transform=at(0, 0))
+    write_raster(tmp_path / "in" / "b.tif", noise(20, 20), transform=at(0, 20))
+    job = job_over(tmp_path, models / "identity", "one", "{mosaic}")
+    mosaics, _ = mosaics_of(job, discover(job.source))
+    assert "a&amp;b&lt;SourceFilename&gt;.tif" in vrt_text(mosaics[0])
+    assert run_archive(job, open_model(job.render.model)).done == 1

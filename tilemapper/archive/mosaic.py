@@ -1,0 +1,280 @@
+"""Mosaics: scenes that touch become one virtual raster on one grid, rendered on one lattice.
+
+So neighbouring outputs meet without a seam, and pixels that two of them share are the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+from affine import Affine
+from rasterio.crs import CRS
+from rasterio.enums import ColorInterp
+
+from tilemapper.archive.job import ArchiveJob
+from tilemapper.archive.scenes import Scene
+from tilemapper.archive.secrets import redacted
+from tilemapper.errors import TilemapperError
+from tilemapper.raster.opening import open_raster
+
+# How far, in pixels, a scene's grid may lie off the mosaic's before it counts as another grid.
+MAX_SHIFT = 0.1
+_VRT_TYPES = {
+    "uint8": "Byte", "uint16": "UInt16", "int16": "Int16", "uint32": "UInt32", "int32": "Int32",
+    "float32": "Float32", "float64": "Float64",
+}  # fmt: skip
+_WORDS = {
+    ColorInterp.red: "Red", ColorInterp.green: "Green", ColorInterp.blue: "Blue",
+    ColorInterp.gray: "Gray",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Member:
+    """A scene with its header. kind: all that scenes of one mosaic must have in common."""
+
+    scene: Scene
+    height: int
+    width: int
+    transform: Affine
+    kind: tuple[object, ...]
+    crs: CRS
+    bands: tuple[tuple[int, str, str], ...]  # number, type, colour; alpha is left out
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """Left, bottom, right, top in the CRS; rasters here are north-up."""
+        left, top = self.transform.c, self.transform.f
+        return (
+            left, top + self.height * self.transform.e, left + self.width * self.transform.a, top,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Mosaic:
+    """Members on one grid; ``name`` is the first member's stem."""
+
+    name: str
+    members: tuple[Member, ...]
+
+    @property
+    def transform(self) -> Affine:
+        """The grid's transform: that of the first member, moved to the mosaic's corner."""
+        first = self.members[0].transform
+        cols = min((m.transform.c - first.c) / first.a for m in self.members)
+        rows = min((m.transform.f - first.f) / first.e for m in self.members)
+        x, y = first.c + round(cols) * first.a, first.f + round(rows) * first.e
+        return Affine(first.a, 0.0, x, 0.0, first.e, y)
+
+    def place(self, member: Member) -> tuple[int, int]:
+        """First row and column of a member in the grid."""
+        own = self.transform
+        row = round((member.transform.f - own.f) / own.e)
+        return row, round((member.transform.c - own.c) / own.a)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the grid."""
+        places = [(self.place(m), m) for m in self.members]
+        return (
+            max(row + m.height for (row, _), m in places),
+            max(col + m.width for (_, col), m in places),
+        )
+
+    @property
+    def version(self) -> str:
+        """Changes when a member changes, comes or goes."""
+        known = [
+            (m.scene.id, m.scene.size_bytes, m.scene.mtime_ns, m.scene.etag) for m in self.members
+        ]
+        return hashlib.sha256(json.dumps(known).encode()).hexdigest()
+
+
+def mosaics_of(job: ArchiveJob, scenes: Iterable[Scene]) -> tuple[list[Mosaic], list[Scene]]:
+    """Scenes in groups that touch, by name, and those that belong to none, with their faults."""
+    members, alone = [], []
+    for scene in scenes:
+        member = None
+        if scene.fault is None:
+            try:
+                member = _member(job, scene)
+            except TilemapperError as error:
+                scene = replace(scene, fault=redacted(" ".join(str(error).split())))
+        if member is None:
+            alone.append(scene)
+        else:
+            members.append(member)
+    found = []
+    for group in _touching(members):
+        name = group[0].scene.stem
+        found.append(Mosaic(name, tuple(group)))
+    return sorted(found, key=lambda mosaic: mosaic.members[0].scene.name), alone
+
+
+def _member(job: ArchiveJob, scene: Scene) -> Member | None:
+    """A scene's header; None if it cannot be part of a mosaic, and is rendered alone.
+
+    Raises:
+        RasterError: it cannot be opened.
+    """
+    with open_raster(scene.path, allow_drivers=job.render.allow_driver) as src:
+        north_up = src.transform.b == src.transform.d == 0 and src.transform.e < 0
+        plain = src.crs is not None and north_up and src.transform.a > 0 and not src.gcps[0]
+        colours = [c for c in src.colorinterp if c is not ColorInterp.alpha]
+        if not plain or ColorInterp.palette in colours or set(src.dtypes) - set(_VRT_TYPES):
+            return None
+        bands = tuple(
+            (index, _VRT_TYPES[src.dtypes[index - 1]], _WORDS.get(colour, "Undefined"))
+            for index, colour in zip(src.indexes, src.colorinterp, strict=True)
+            if colour is not ColorInterp.alpha
+        )
+        kind = (
+            src.crs.to_wkt(),
+            bands,
+            float(f"{src.transform.a:.9g}"),
+            float(f"{src.transform.e:.9g}"),
+        )
+        return Member(scene, src.height, src.width, src.transform, kind, src.crs, bands)
+
+
+def _touching(members: list[Member]) -> Iterator[list[Member]]:
+    """Connected groups of members of one kind on one grid, by a sweep from left to right."""
+    parent = list(range(len(members)))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = parent[parent[index]]
+            index = parent[index]
+        return index
+
+    order = sorted(range(len(members)), key=lambda i: members[i].box[0])
+    active: list[int] = []
+    for index in order:
+        member = members[index]
+        slack = member.transform.a / 2
+        active = [i for i in active if members[i].box[2] + slack >= member.box[0]]
+        for other in active:
+            if _meet(members[other], member):
+                parent[root(index)] = root(other)
+        active.append(index)
+    groups: dict[int, list[Member]] = {}
+    for index, member in enumerate(members):
+        groups.setdefault(root(index), []).append(member)
+    yield from groups.values()
+
+
+def _meet(one: Member, other: Member) -> bool:
+    """Whether two members touch or overlap, and lie on one grid."""
+    if one.kind != other.kind:
+        return False
+    cols = (other.transform.c - one.transform.c) / one.transform.a
+    rows = (other.transform.f - one.transform.f) / one.transform.e
+    if max(abs(cols - round(cols)), abs(rows - round(rows))) > MAX_SHIFT:
+        return False
+    col, row = round(cols), round(rows)
+    return -other.width <= col <= one.width and -other.height <= row <= one.height
+
+
+def vrt_text(mosaic: Mosaic) -> str:
+    """The virtual raster of a mosaic: the members' bands, and an alpha band of what they cover.
+
+    Masked pixels of a member never hide valid ones of another.
+    """
+    height, width = mosaic.size
+    first = mosaic.members[0]
+    transform = mosaic.transform
+    numbers = ", ".join(
+        repr(v) for v in (transform.c, transform.a, 0.0, transform.f, 0.0, transform.e)
+    )
+    lines = [
+        f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}">',
+        f"<!-- {mosaic.version} -->",
+        f"<SRS>{escape(first.crs.to_wkt())}</SRS>",
+        f"<GeoTransform>{numbers}</GeoTransform>",
+    ]
+    alpha = len(first.bands) + 1
+    for position, (band, kind, colour) in enumerate(first.bands, 1):
+        lines.append(f'<VRTRasterBand dataType="{kind}" band="{position}">')
+        lines.append(f"<ColorInterp>{colour}</ColorInterp>")
+        lines += [_source(mosaic, member, str(band)) for member in mosaic.members]
+        lines.append("</VRTRasterBand>")
+    lines.append(f'<VRTRasterBand dataType="Byte" band="{alpha}"><ColorInterp>Alpha</ColorInterp>')
+    lines += [_source(mosaic, member, "mask,1") for member in mosaic.members]
+    return "\n".join([*lines, "</VRTRasterBand>", "</VRTDataset>", ""])
+
+
+def _source(mosaic: Mosaic, member: Member, band: str) -> str:
+    row, col = mosaic.place(member)
+    path = gdal_path(member.scene.path)
+    size = f'xSize="{member.width}" ySize="{member.height}"'
+    return (
+        f'<ComplexSource><SourceFilename relativeToVRT="0" shared="0">{escape(path)}'
+        f"</SourceFilename><SourceBand>{band}</SourceBand>"
+        f'<SrcRect xOff="0" yOff="0" {size}/><DstRect xOff="{col}" yOff="{row}" {size}/>'
+        "<UseMaskBand>true</UseMaskBand></ComplexSource>"
+    )
+
+
+def gdal_path(path: str) -> str:
+    """A path as GDAL takes it inside a VRT."""
+    if path.startswith("s3://"):
+        return "/vsis3/" + path.removeprefix("s3://")
+    return (
+        f"/vsicurl/{path}"
+        if path.startswith(("https://", "http://"))
+        else str(Path(path).absolute())
+    )
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of a mosaic's map that becomes an output of its own.
+
+    box: in the CRS, for one output a scene; cell: row and column, for one output a cell.
+    """
+
+    whole: str
+    box: tuple[float, float, float, float] | None = None
+    cell: tuple[int, int] | None = None
+    cell_px: int = 0
+
+
+def window_of(
+    part: Part, transform: Affine, height: int, width: int
+) -> tuple[int, int, int, int] | None:
+    """Row, col, height, width of a part in the whole map; None if it lies outside of it."""
+    if part.cell is not None:
+        rows = part.cell[0] * part.cell_px, (part.cell[0] + 1) * part.cell_px
+        cols = part.cell[1] * part.cell_px, (part.cell[1] + 1) * part.cell_px
+    else:
+        assert part.box is not None
+        left, bottom, right, top = part.box
+        # A hair inside, so that a scene's own edge adds no pixel by rounding.
+        rows = (
+            math.floor((top - transform.f) / transform.e + 1e-6),
+            math.ceil((bottom - transform.f) / transform.e - 1e-6),
+        )
+        cols = (
+            math.floor((left - transform.c) / transform.a + 1e-6),
+            math.ceil((right - transform.c) / transform.a - 1e-6),
+        )
+    first_row, first_col = max(0, rows[0]), max(0, cols[0])
+    end_row, end_col = min(height, rows[1]), min(width, cols[1])
+    if first_row >= end_row or first_col >= end_col:
+        return None
+    return first_row, first_col, end_row - first_row, end_col - first_col
+
+
+def remove_stale(folder: Path, keep: set[str]) -> None:
+    """Removes virtual rasters of mosaics that are no more."""
+    for path in folder.glob("*.vrt"):
+        if path.name not in keep:
+            with contextlib.suppress(OSError):
+                path.unlink()
