@@ -42,7 +42,7 @@ def make_model(folder: Path, width: int) -> Path:
 def make_raster(path: Path, size: int) -> None:
     """A tiled, DEFLATE-compressed raster of smooth noise, written in rows of file blocks."""
     import rasterio
-    from rasterio.transform import from_origin
+    from affine import Affine
     from rasterio.windows import Window
 
     profile = {"driver": "GTiff", "count": 3, "dtype": "uint8", "height": size, "width": size}
@@ -51,7 +51,7 @@ def make_raster(path: Path, size: int) -> None:
     rng = np.random.default_rng(0)
     row = rng.integers(90, 170, (3, 512, size), dtype=np.uint8)
     with rasterio.open(
-        path, "w", transform=from_origin(583000, 4507000, 0.9, 0.9), **profile
+        path, "w", transform=Affine(0.9, 0, 583000, 0, -0.9, 4507000), **profile
     ) as dst:
         for at in range(0, size, 512):
             height = min(512, size - at)
@@ -158,9 +158,8 @@ def measure(given: argparse.Namespace, folder: Path) -> None:
     )
     if given.memory_only:
         run = in_process("--one", "render", "--city", str(city), *common)
-        print(
-            f"{given.size} px: {run['tiles']:.0f} tiles, {run['tiles'] / run['seconds']:.1f} tiles/s"
-        )
+        rate = run["tiles"] / run["seconds"]
+        print(f"width {given.width}, {given.size} px: {run['tiles']:.0f} tiles, {rate:.1f} tiles/s")
         print(
             f"peak {run['peak_mib']:.0f} MiB, {run['peak_mib'] - run['base_mib']:.0f} above torch"
         )
@@ -181,9 +180,8 @@ def measure(given: argparse.Namespace, folder: Path) -> None:
     ratio = statistics.median(run["seconds"] / run["forward"] for run in rows)
     rate = statistics.median(run["tiles"] / run["seconds"] for run in rows)
     above = statistics.median(run["peak_mib"] - run["base_mib"] for run in rows)
-    print(
-        f"U-Net-256 width {given.width}, {given.size} px, {tiles} tiles ({rows[0]['tiles']:.0f} run)"
-    )
+    run_now = f"{rows[0]['tiles']:.0f} run"
+    print(f"U-Net-256 width {given.width}, {given.size} px, {tiles} tiles ({run_now})")
     print(f"median ratio {ratio:.3f}, {rate:.1f} tiles/s, peak {above:.0f} MiB above torch")
 
 
