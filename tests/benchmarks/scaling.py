@@ -33,18 +33,17 @@ from affine import Affine
 from rasterio.windows import Window
 
 
-def make_raster(path: Path, size: int) -> None:
+def make_raster(path: Path, height: int, width: int) -> None:
     """A tiled, DEFLATE-compressed raster of noise, written in rows of file blocks."""
-    profile = {"driver": "GTiff", "count": 3, "dtype": "uint8", "height": size, "width": size}
+    profile = {"driver": "GTiff", "count": 3, "dtype": "uint8", "height": height, "width": width}
     profile |= {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "deflate"}
     profile |= {"zlevel": 1, "predictor": 2, "crs": "EPSG:32618", "BIGTIFF": "IF_SAFER"}
-    row = np.random.default_rng(0).integers(90, 170, (3, 512, size), dtype=np.uint8)
+    row = np.random.default_rng(0).integers(90, 170, (3, 512, width), dtype=np.uint8)
     grid = Affine(0.9, 0, 583000, 0, -0.9, 4507000)
     with rasterio.open(path, "w", transform=grid, **profile) as dst:
-        for at in range(0, size, 512):
-            height = min(512, size - at)
-            shifted = np.roll(row, at * 7, axis=2)[:, :height]
-            dst.write(shifted, window=Window(0, at, size, height))
+        for at in range(0, height, 512):
+            shifted = np.roll(row, at * 7, axis=2)[:, : height - at]
+            dst.write(shifted, window=Window(0, at, width, shifted.shape[1]))
 
 
 def make_model(folder: Path, sleep_s: float) -> Path:
@@ -112,8 +111,10 @@ def header() -> None:
 def scaling(given: argparse.Namespace, folder: Path) -> None:
     """The table of `--workers`."""
     city, model = folder / "city.tif", make_model(folder / "model", given.sleep)
-    make_raster(city, given.size)
-    print(f"{given.size} px, blocks of {given.block} px, {given.sleep} s a batch\n")
+    make_raster(city, given.height, given.width)
+    print(
+        f"{given.width} x {given.height} px, blocks of {given.block} px, {given.sleep} s a batch\n"
+    )
     print(
         "| workers | start-up s | render s | ideal s | sleeping share | times one worker | load |"
     )
@@ -140,7 +141,7 @@ def scaling(given: argparse.Namespace, folder: Path) -> None:
 def ceiling(given: argparse.Namespace, folder: Path) -> None:
     """Pixels a second of the pipeline alone, and what that means elsewhere."""
     city, model = folder / "city.tif", make_model(folder / "model", 0.0)
-    make_raster(city, given.size)
+    make_raster(city, given.height, given.width)
     runs = []
     for _ in range(given.repeat):
         cpu = time.process_time()
@@ -149,8 +150,10 @@ def ceiling(given: argparse.Namespace, folder: Path) -> None:
         runs.append(run)
     seconds = statistics.median(run["start_s"] + run["seconds"] for run in runs)
     cpu_s = statistics.median(run["cpu_s"] for run in runs)
-    pixels, tiles = given.size**2, runs[0]["tiles"]
-    print(f"{given.size} px, blocks of {given.block} px, no sleep, this process alone, all stages")
+    pixels, tiles = given.height * given.width, runs[0]["tiles"]
+    print(
+        f"{given.width} x {given.height} px, blocks of {given.block} px, no sleep, this process alone, all stages"
+    )
     print(f"{seconds:.2f} s wall, {cpu_s:.2f} s of CPU, median of {given.repeat}")
     print(f"{pixels / seconds / 1e6:.1f} Mpx/s, {tiles / seconds:.0f} tiles/s here")
     print(f"{1e3 * cpu_s / tiles:.2f} ms of CPU a tile: {tiles / cpu_s:.0f} tiles/s a core,")
@@ -161,9 +164,10 @@ def main() -> None:
     """Measures and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 8])
-    parser.add_argument("--size", type=int, default=8192)
-    parser.add_argument("--block", type=int, default=1024)
-    parser.add_argument("--sleep", type=float, default=0.2, help="seconds a batch")
+    parser.add_argument("--height", type=int, default=2048)
+    parser.add_argument("--width", type=int, default=4096)
+    parser.add_argument("--block", type=int, default=512)
+    parser.add_argument("--sleep", type=float, default=4.0, help="seconds a batch")
     parser.add_argument("--repeat", type=int, default=1)
     parser.add_argument("--ceiling", action="store_true")
     given = parser.parse_args()

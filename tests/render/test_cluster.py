@@ -249,6 +249,7 @@ def test_a_stopped_worker_is_given_up_and_no_worker_ends_the_run(
                 scheduler=str(farm.file),
                 stall_s=3,
                 lonely_s=3,
+                load_s=3,
                 at=lambda number: stopped[1].suspend(),
             )
         assert time.monotonic() - begun < 40

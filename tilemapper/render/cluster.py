@@ -37,7 +37,7 @@ from tilemapper.render.journal import Receipt
 from tilemapper.render.messenger import Messenger, Tasks, candidates
 from tilemapper.render.nannies import OwnWorkers, quiet_dask
 from tilemapper.render.plan import Plan
-from tilemapper.render.spread import LONELY_S, STALL_S, Spread
+from tilemapper.render.spread import LONELY_S, Spread
 from tilemapper.render.workers import Files, Look, Order, examine, take_model, versions
 
 LOG = logging.getLogger(__name__)
@@ -68,16 +68,14 @@ def spread_blocks(
     scheduler: str | None = None,
     dashboard: bool = False,
     insecure: bool = False,
-    stall_s: float = STALL_S,
-    lonely_s: float = LONELY_S,
+    **patience: Any,
 ) -> Generator[Receipt, None, None]:
     """Renders the pending blocks on the workers of a cluster; receipts as they are finished.
 
     The first five arguments are those of `tilemapper.render.render.render_blocks`. ``workers``
     says how many processes to start here, if no ``scheduler`` is named (see `scheduler_address`,
     also for ``insecure``). ``dashboard`` shows dask's for our own workers, on the loopback
-    interface. ``stall_s`` and ``lonely_s``: how long a quiet worker, and a cluster without any
-    worker, are waited for.
+    interface. ``patience`` is how long to wait for what, as `Spread` names it.
 
     Raises:
         NoWorkerError: no scheduler or no worker, at the start or later. What is done is kept.
@@ -105,7 +103,7 @@ def spread_blocks(
         address = _address(scheduler, insecure) if own is None else own.cluster
         client = stack.enter_context(_connected(address))
         crew = stack.enter_context(contextlib.closing(Messenger(client, order, TASKS, own)))
-        yield from Spread(crew, pending, folder, tick, stall_s=stall_s, lonely_s=lonely_s)
+        yield from Spread(crew, pending, folder, tick, **patience)
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,8 @@ class Spread:
         pending: blocks to render.
         folder: where finished blocks are.
         tick: called with the number of tiles done since the last call.
-        stall_s, lonely_s: how long to wait for a quiet worker, and for any worker at all.
+        stall_s, lonely_s, load_s: how long to wait for a quiet worker, for any worker at all, and
+            for a worker's first answer.
         clock: seconds, monotonic.
     """
 
@@ -77,10 +78,12 @@ class Spread:
         *,
         stall_s: float = STALL_S,
         lonely_s: float = LONELY_S,
+        load_s: float = LOAD_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._crew, self._folder, self._tick = crew, folder, tick
-        self._stall_s, self._lonely_s, self._clock = stall_s, lonely_s, clock
+        self._stall_s, self._lonely_s, self._load_s = stall_s, lonely_s, load_s
+        self._clock = clock
         self._waiting = deque(_Job(block) for block in pending)
         self._left = len(self._waiting)
         self._seats: dict[str, _Seat] = {}
@@ -279,7 +282,7 @@ class Spread:
         patience_s = max(self._stall_s, PATIENCE * self._longest_s)
         for address, seat in list(self._seats.items()):
             quiet_s = now - seat.sign_s
-            if quiet_s > (patience_s if seat.ready else LOAD_S) and (
+            if quiet_s > (patience_s if seat.ready else self._load_s) and (
                 seat.tickets or not seat.ready
             ):
                 LOG.warning("worker %s: no sign of life for %.0f s; given up", address, quiet_s)
