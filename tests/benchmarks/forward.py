@@ -153,9 +153,8 @@ def measure(given: argparse.Namespace, folder: Path) -> None:
     make_raster(city, given.size)
     common = ["--model", str(model), "--precision", given.precision, "--batch", str(given.batch)]
     print(f"{datetime.date.today()}  {' '.join(sys.argv)}")
-    print(
-        f"{torch.get_num_threads()} threads, Python {platform.python_version()}, torch {torch.__version__}"
-    )
+    python = platform.python_version()
+    print(f"{torch.get_num_threads()} threads, Python {python}, torch {torch.__version__}")
     if given.memory_only:
         run = in_process("--one", "render", "--city", str(city), *common)
         rate = run["tiles"] / run["seconds"]
