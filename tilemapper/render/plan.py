@@ -126,7 +126,7 @@ class Plan:
             "block": self.block,
             "batch_size": self.batch_size,
             "model": {"name": self.model_name, "folder": self.model_folder},
-            "source": self.source.path,
+            "source": without_secrets(self.source.path),
             "deciding": json.loads(json.dumps(self.deciding(), default=str)),
         }
 
