@@ -129,6 +129,7 @@ def plan_archive(
     living = ledger.living_runs() if ledger is not None else {}
     plan = ArchivePlan([], job.render.recipe(model_digest))
     outputs = Outputs(job)
+    outputs.check()
     index, count = shard
     for scene in scenes:
         output = named.get(scene.id)

@@ -28,6 +28,15 @@ class Outputs:
         prefix = self._job.output.template.partition("{")[0].rpartition("/")[0] + "/"
         return {e.url: f"{e.size_bytes}:{e.etag}" for e in remote.listed(prefix)}
 
+    def check(self) -> None:
+        """Looks at the store, if there is one, before any work is done for it.
+
+        Raises:
+            JobError: it is not there, or refuses.
+        """
+        if self._job.output.is_remote:
+            len(self._store)
+
     def stamp(self, output: str) -> str | None:
         """Size and times of an output on a disk, size and ETag in a store; None if missing."""
         if remote.is_remote(output):

@@ -6,6 +6,7 @@ the same endpoint. No message names a user, a password or a query.
 
 from __future__ import annotations
 
+import base64
 import importlib
 import os
 import urllib.error
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from html.parser import HTMLParser
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
 from tilemapper.archive.secrets import public
 from tilemapper.errors import JobError
@@ -83,6 +84,17 @@ def _failed(url: str, error: Exception, what: str) -> JobError:
     return JobError(f"{public(url)}: {what} ({code}); check the address, rights and credentials")
 
 
+def _request(url: str, method: str) -> urllib.request.Request:
+    """A request; user and password of the address go into its header, as GDAL does it."""
+    parts = urlsplit(url)
+    user, separator, host = parts.netloc.rpartition("@")
+    request = urllib.request.Request(parts._replace(netloc=host).geturl(), method=method)
+    if separator:
+        token = base64.b64encode(unquote(user).encode()).decode()
+        request.add_unredirected_header("Authorization", f"Basic {token}")
+    return request
+
+
 def entry(url: str) -> Entry:
     """Size and version of one object, from its head.
 
@@ -94,8 +106,7 @@ def entry(url: str) -> Entry:
             bucket, key = bucket_and_key(url)
             head = s3_client().head_object(Bucket=bucket, Key=key)
             return Entry(url, head["ContentLength"], head["ETag"].strip('"'))
-        request = urllib.request.Request(url, method="HEAD")
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
+        with urllib.request.urlopen(_request(url, "HEAD"), timeout=TIMEOUT_S) as answer:
             size = answer.headers.get("Content-Length")
             version = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
             return Entry(url, None if size is None else int(size), version and version.strip('"'))
@@ -117,7 +128,7 @@ def fetch(url: str) -> bytes:
             body = s3_client().get_object(Bucket=bucket, Key=key)["Body"]
             data: bytes = body.read(MAX_DOCUMENT_BYTES + 1)
         else:
-            with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:
+            with urllib.request.urlopen(_request(url, "GET"), timeout=TIMEOUT_S) as answer:
                 data = answer.read(MAX_DOCUMENT_BYTES + 1)
     except JobError:
         raise

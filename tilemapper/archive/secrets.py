@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 _URL = re.compile(r"(?:https?|s3)://[^\s'\"<>]+")
 # Parameters that change with every signature, and those that are keys by themselves.
@@ -25,9 +25,29 @@ def public(path: str) -> str:
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{name}"
 
 
-def redacted(text: str) -> str:
-    """A message with every URL in it made `public`."""
-    return _URL.sub(lambda found: public(found[0]), text)
+def redacted(text: str, path: str = "") -> str:
+    """A message with every URL in it made `public`.
+
+    path: the address that the message is about: what is secret in it is taken out wherever it
+    stands, since GDAL cuts addresses into pieces.
+    """
+    text = _URL.sub(lambda found: public(found[0]), text)
+    for secret in sorted(_secrets(path), key=len, reverse=True):
+        text = text.replace(secret, "")
+    return text
+
+
+def _secrets(path: str) -> set[str]:
+    _, separator, rest = path.partition("://")
+    if not separator:
+        return set()
+    place, _, query = rest.partition("?")
+    user = place.partition("/")[0].rpartition("@")[0]
+    found = {f"{user}@", user.partition(":")[2], f"?{query}", query}
+    found |= {value for key, value in parse_qsl(query) if _SECRET.match(key)}
+    found |= {quote(value, safe="") for value in found} | {unquote(value) for value in found}
+    # A single letter would tear words apart, and gives nothing away.
+    return {value for value in found if len(value) > 2}
 
 
 def scene_id(path: str) -> str:

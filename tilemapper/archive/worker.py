@@ -73,19 +73,19 @@ def render_scene(
     except _Skip as reason:
         outcome.state, outcome.line = "skipped", str(reason)
     except TryAgainError as error:
-        outcome.state, outcome.line = "later", _line(error)
+        outcome.state, outcome.line = "later", _line(error, task)
         outcome.stop = not isinstance(error, LockedError)
     except TilemapperError as error:
-        outcome.state, outcome.line = "failed", _line(error)
+        outcome.state, outcome.line = "failed", _line(error, task)
     except Exception as error:  # a defect must not end the night's run either
         outcome.state = "failed"
-        outcome.line = _line(f"{type(error).__name__}: {error}; report this as a defect")
+        outcome.line = _line(f"{type(error).__name__}: {error}; report this as a defect", task)
     outcome.seconds = round(time.monotonic() - begun, 3)
     return outcome
 
 
-def _line(error: object) -> str:
-    return redacted(" ".join(str(error).split()))[:1000]
+def _line(error: object, task: SceneTask) -> str:
+    return redacted(" ".join(str(error).split()), task.path)[:1000]
 
 
 def _render(
@@ -117,7 +117,7 @@ def _render(
         "gsd_m": result.gsd_m,
         "overlap_disagreement": result.overlap_disagreement,
         "model": result.model,
-        "notices": [redacted(notice) for notice in result.notices],
+        "notices": [redacted(notice, task.path) for notice in result.notices],
         "blocks_resumed": result.blocks_resumed,
         **asdict(place_of(Path(task.staged))),
     }

@@ -1,0 +1,202 @@
+"""Object stores and web servers, against a real S3 server in a process of its own."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.archive.world import write_archive, write_job, write_scene
+from tilemapper.archive import remote
+from tilemapper.archive.job import load_job
+from tilemapper.archive.ledger import Ledger
+from tilemapper.archive.run import run_archive
+from tilemapper.archive.scenes import discover
+
+pytestmark = pytest.mark.skipif(
+    not (importlib.util.find_spec("moto") and importlib.util.find_spec("flask")),
+    reason="moto[server] is not installed",
+)
+SECRETS = ("AKIAEXAMPLE", "wJalrSECRET", "hunter2", "SIGNEDabc")
+
+
+@pytest.fixture(scope="module")
+def server():
+    """Port of an S3 server that also answers plain GETs, ranges included."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = subprocess.DEVNULL
+    process = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=log, stderr=log,
+    )  # fmt: skip
+    try:
+        for _ in range(600):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.1)
+        yield port
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.fixture
+def store(server, monkeypatch):
+    """A boto3 client on an empty bucket; GDAL and boto3 find the same server by the environment."""
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": SECRETS[0], "AWS_SECRET_ACCESS_KEY": SECRETS[1],
+        "AWS_S3_ENDPOINT": f"127.0.0.1:{server}", "AWS_HTTPS": "NO",
+        "AWS_VIRTUAL_HOSTING": "FALSE", "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    remote.s3_client.cache_clear()
+    client = remote.s3_client()
+    client.create_bucket(Bucket="maps")
+    yield client
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket="maps"):
+        for item in page.get("Contents", ()):
+            client.delete_object(Bucket="maps", Key=item["Key"])
+    client.delete_bucket(Bucket="maps")
+    client.close()
+    remote.s3_client.cache_clear()
+
+
+def put_public(client, key: str, data: bytes) -> None:
+    client.put_object(Bucket="maps", Key=key, Body=data, ACL="public-read")
+
+
+def keys(client) -> list[str]:
+    found = client.list_objects_v2(Bucket="maps").get("Contents", ())
+    return [item["Key"] for item in found]
+
+
+def job_of(folder: Path, model: Path, scenes: list[str], template: str):
+    path = write_job(folder, model, render="batch_size = 1")
+    text = path.read_text().replace('["in"]', json.dumps(scenes))
+    text = text.replace(
+        'template = "out/{relpath}_map.tif"', f'template = "{template}"\nwork = "work"'
+    )
+    path.write_text(text)
+    return load_job(path)
+
+
+def no_secret_in(folder: Path, *more: str) -> None:
+    texts = {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    texts |= {f"text {i}": text.encode() for i, text in enumerate(more)}
+    for name, data in texts.items():
+        for secret in SECRETS:
+            assert secret.encode() not in data, name
+
+
+def test_scenes_of_a_bucket_are_rendered_into_it_and_an_unchanged_one_is_left_alone(
+    store, tmp_path, models, identity
+):
+    for path in write_archive(tmp_path / "made", 3):
+        store.upload_file(str(path), "maps", f"in/{path.parent.name}/{path.name}")
+    store.put_object(Bucket="maps", Key="in/readme.txt", Body=b"no raster")
+    job = job_of(
+        tmp_path, models / "identity", ["s3://maps/in/"], "s3://maps/out/{relpath}_map.tif"
+    )
+    events: list[dict] = []
+    summary = run_archive(job, identity, tell=events.append)
+    assert (summary.done, summary.exit_code) == (3, 0), summary.failures
+    outputs = [key for key in keys(store) if key.startswith("out/")]
+    assert outputs == [
+        "out/2026-03-01/scene_00000_map.tif", "out/2026-03-02/scene_00001_map.tif",
+        "out/2026-03-03/scene_00002_map.tif",
+    ]  # fmt: skip
+    row = next(iter(Ledger(job.work / "ledger.sqlite").select("1 ORDER BY source")))
+    head = store.head_object(Bucket="maps", Key=outputs[0])
+    assert head["Metadata"]["sha256"] == row["output_sha256"]
+    assert row["etag"]
+    body = store.get_object(Bucket="maps", Key=outputs[0])["Body"].read()
+    assert SECRETS[0].encode() not in body
+    no_secret_in(tmp_path / "work", json.dumps(events))
+
+    assert run_archive(job, identity).already_done == 3
+    changed = write_scene(tmp_path / "new.tif", 77)
+    store.upload_file(str(changed), "maps", "in/2026-03-01/scene_00000.tif")
+    store.delete_object(Bucket="maps", Key=outputs[1])
+    store.put_object(Bucket="maps", Key=outputs[2], Body=b"altered")
+    told: list[dict] = []
+    run_archive(job, identity, tell=told.append)
+    assert told[0]["reasons"] == {"source changed": 1, "output missing": 1, "output altered": 1}
+    assert not list((job.work / "staging").iterdir())
+
+
+def test_a_kill_before_the_last_copy_leaves_nothing_under_the_final_key(
+    store, tmp_path, models, identity, monkeypatch
+):
+    path = write_scene(tmp_path / "a.tif", 1)
+    job = job_of(tmp_path, models / "identity", [str(path)], "s3://maps/out/{stem}.tif")
+
+    def killed(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tilemapper.archive.publishing._put_remote", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_archive(job, identity)
+    assert "out/a.tif" not in keys(store)
+    assert run_archive(job, identity).done == 1
+    assert keys(store) == ["out/a.tif"]
+
+
+def test_a_bucket_that_is_not_there_is_named_without_credentials(store, tmp_path, models, identity):
+    path = write_scene(tmp_path / "a.tif", 1)
+    job = job_of(tmp_path, models / "identity", [str(path)], "s3://nowhere/{stem}.tif")
+    with pytest.raises(remote.JobError, match=r"s3://nowhere/: cannot be listed \(NoSuchBucket\)"):
+        run_archive(job, identity)
+
+
+def test_a_signed_address_leaves_no_secret_anywhere(
+    store, server, tmp_path, models, identity, capfd
+):
+    put_public(store, "a.tif", write_scene(tmp_path / "a.tif", 1).read_bytes())
+    put_public(store, "broken.tif", b"II*\0 not really a raster")
+    base = f"http://user:hunter2@127.0.0.1:{server}/maps"
+    signed = "X-Amz-Expires=60&sig=SIGNEDabc"
+    (tmp_path / "list.txt").write_text(
+        f"{base}/a.tif?{signed}\n{base}/broken.tif?{signed}\n{base}/missing.tif?{signed}\n"
+    )
+    job = job_of(tmp_path, models / "identity", ["list.txt"], "out/{stem}.tif")
+    events: list[dict] = []
+    summary = run_archive(job, identity, tell=events.append)
+    (tmp_path / "list.txt").unlink()
+    assert (summary.done, summary.failed) == (1, 2), summary.failures
+    no_secret_in(tmp_path, json.dumps(events), json.dumps(summary.to_json()), *capfd.readouterr())
+
+
+def test_an_index_page_is_a_prefix(store, server, tmp_path, monkeypatch):
+    for name in ("x_20260301.tif", "sub/y.tif"):
+        put_public(store, name, write_scene(tmp_path / "a.tif", 1).read_bytes())
+    base = f"http://127.0.0.1:{server}/maps/"
+    pages = {
+        base: b'<a href="../">up</a><a href="x_20260301.tif">x</a><a href="sub/">s</a>'
+        b'<a href="http://elsewhere.example/z.tif">z</a><a href="?C=M">sort</a>',
+        base + "sub/": b'<a href="y.tif">y</a><a href="/maps/">top</a>',
+    }
+    monkeypatch.setattr(remote, "fetch", lambda url: pages[url])
+    (tmp_path / "job").mkdir()
+    job = job_of(tmp_path / "job", tmp_path, [base], "out/{relpath}.tif")
+    found = discover(job.source)
+    assert [(scene.relpath, scene.date) for scene in found] == [
+        ("sub/y", None), ("x_20260301", "2026-03-01"),
+    ]  # fmt: skip
+    assert all(scene.etag for scene in found)
+
+
+def test_a_list_on_a_server_may_not_name_local_files(store, server, tmp_path):
+    store.put_object(Bucket="maps", Key="list.txt", Body=b"/etc/passwd\n")
+    job = job_of(tmp_path, tmp_path, ["s3://maps/list.txt"], "out/{stem}.tif")
+    with pytest.raises(remote.JobError, match="names a local path"):
+        discover(job.source)
