@@ -152,7 +152,8 @@ def ceiling(given: argparse.Namespace, folder: Path) -> None:
     cpu_s = statistics.median(run["cpu_s"] for run in runs)
     pixels, tiles = given.height * given.width, runs[0]["tiles"]
     print(
-        f"{given.width} x {given.height} px, blocks of {given.block} px, no sleep, this process alone, all stages"
+        f"{given.width} x {given.height} px, blocks of {given.block} px, no sleep, one process, "
+        "all stages"
     )
     print(f"{seconds:.2f} s wall, {cpu_s:.2f} s of CPU, median of {given.repeat}")
     print(f"{pixels / seconds / 1e6:.1f} Mpx/s, {tiles / seconds:.0f} tiles/s here")

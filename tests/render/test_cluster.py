@@ -272,7 +272,7 @@ def interrupt(city, target, model, number, *, group):
     """Signals a render with two workers once a block stands; returns code, words, its workers."""
     run = start_command(city, target, model)
     deadline = time.monotonic() + 120
-    while not list(staging_folder(target).glob("blocks/r*")):
+    while not read_journal(staging_folder(target) / "journal"):
         assert time.monotonic() < deadline
         assert run.poll() is None
         time.sleep(0.02)
