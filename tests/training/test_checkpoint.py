@@ -43,7 +43,7 @@ def test_one_flipped_bit_anywhere_is_found(tmp_path):
 def test_a_pickle_that_runs_code_is_refused_and_not_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"step": Poison()}, tmp_path / "archive")
-    for payload in (pickle.dumps(Poison()), (tmp_path / "archive").read_bytes()):
+    for payload in (pickle.dumps(Poison(), protocol=2), (tmp_path / "archive").read_bytes()):
         path = tmp_path / "a.ckpt"
         path.write_bytes(MARK + hashlib.sha256(payload).digest() + payload)
         with pytest.raises(TrainingError, match="holds more than data"):

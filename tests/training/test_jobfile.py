@@ -35,6 +35,21 @@ def test_a_set_value_is_found_by_its_key_alone_where_one_section_has_it():
     assert (job.trainer.batch, job.losses.l1, job.networks.generator) == (3, 7.0, "unet")
 
 
+def test_a_length_given_later_takes_the_place_of_the_presets(tmp_path):
+    trainer = load_job(preset="classic", overrides={"minutes": "3"}).trainer
+    assert (trainer.epochs, trainer.minutes) == (0, 3)
+
+
+def test_another_architecture_drops_the_arguments_of_the_one_before():
+    networks = load_job(overrides={"generator": "residual"}).networks
+    assert networks.generator_arguments == {}
+    networks = load_job(overrides={"networks.generator_arguments.width": "7"}).networks
+    assert networks.generator_arguments["width"] == 7
+    assert networks.generator_arguments["depth"] == 8
+    networks = load_job(overrides={"generator_arguments": "{width=7}"}).networks
+    assert networks.generator_arguments == {"width": 7}
+
+
 def test_an_unknown_key_is_refused_with_the_nearest_one():
     with pytest.raises(OptionError, match="learing_rate: unknown key; did you mean learning_rate"):
         load_job(overrides={"learing_rate": "1"})

@@ -93,6 +93,7 @@ def test_cyclegan_takes_unpaired_folders_and_resumes_with_its_pools(tmp_path):
         "trainer.steps": "4",
         "data.resize": "0",
         "data.held_out": "0.2",
+        "networks.generator": "resnet",
         "networks.generator_arguments": "{width=4, blocks=1}",
         "losses.pool": "3",
         "trainer.ema": "0.9",
@@ -115,7 +116,8 @@ def test_a_run_leaves_all_that_it_promises(pairs, tmp_path):
         "model/model.toml", "model/README.md", "model/generator.safetensors",
     }  # fmt: skip
     assert any(name.startswith("tensorboard/events") for name in names)
-    assert Image.open(run / "samples" / "step_2.png").size == (4 * 32, 32)
+    with Image.open(run / "samples" / "step_2.png") as sheet:
+        assert sheet.size == (4 * 32, 32)
     page = (run / "report.html").read_text()
     assert not re.search(r"(src|href)=\"(?!data:)", page) and page.count("data:image/png") == 2
     card = open_model(run / "model").card

@@ -16,6 +16,7 @@ from tilemapper.networks.model import ModelCard, Tone, save_model
 from tilemapper.training.checkpoint import read_checkpoint
 from tilemapper.training.feed import Feed
 from tilemapper.training.heldout import generate
+from tilemapper.training.parallel import unsynchronised
 from tilemapper.training.split import Split
 from tilemapper.training.trainer import Trainer
 
@@ -34,7 +35,7 @@ def export_model(
     `save_model` and `read_checkpoint`.
     """
     job, device = trainer.job, trainer.device
-    generator = copy.deepcopy(trainer.judged)
+    generator = unsynchronised(copy.deepcopy(trainer.judged))
     best = trainer.checkpoints.best()
     step = trainer.step
     if best is not None:

@@ -17,6 +17,7 @@ from tilemapper.networks.build import nearest
 from tilemapper.training.config import TrainingJob
 
 DEFAULT_PRESET = "fast"
+LENGTHS = ("steps", "epochs", "minutes")
 # Chosen by hand rather than found by walking the model: the order is that of the job file.
 SECTIONS = ("data", "augment", "networks", "losses", "trainer")
 
@@ -61,9 +62,11 @@ def load_job(
             )
         values, where = _read_toml(presets[name]), presets[name].name
     if config is not None:
-        values, where = _merged(values, _read_toml(Path(config))), Path(config).name
+        values, where = _over(values, _read_toml(Path(config))), Path(config).name
     for key, text in (overrides or {}).items():
-        values = _merged(values, _nested(_full_key(key), _toml_value(text)))
+        path = _full_key(key)
+        layer = _nested(path, _toml_value(text))
+        values = _merged(values, layer) if len(path) > 2 else _over(values, layer)
     return check_job(values, where=where)
 
 
@@ -144,6 +147,26 @@ def _nested(path: Sequence[str], value: Any) -> dict[str, Any]:
         value = {name: value}
     assert isinstance(value, dict)
     return value
+
+
+def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`_merged`, where what is given above takes the place of what it makes senseless below.
+
+    A length of the run replaces another length; arguments are replaced as a whole, and another
+    architecture drops those of the one before.
+    """
+    networks = above.get("networks")
+    if isinstance(networks, Mapping):
+        old = dict(below.get("networks") or {})
+        if networks.get("generator", old.get("generator")) != old.get("generator"):
+            old.pop("generator_arguments", None)
+        old = {n: v for n, v in old.items() if not (n.endswith("_arguments") and n in networks)}
+        below = {**below, "networks": old}
+    trainer = above.get("trainer")
+    if isinstance(trainer, Mapping) and any(trainer.get(name) for name in LENGTHS):
+        kept = {n: v for n, v in dict(below.get("trainer") or {}).items() if n not in LENGTHS}
+        below = {**below, "trainer": kept}
+    return _merged(below, above)
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

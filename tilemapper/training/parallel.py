@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,15 @@ def from_first(values: Tensor, processes: Processes) -> Tensor:
     return values
 
 
+def mean_over(figures: dict[str, float], processes: Processes) -> dict[str, float]:
+    """The mean of each figure over the processes, which must have the same ones."""
+    if processes.world == 1 or not figures:
+        return figures
+    values = torch.tensor(list(figures.values()), dtype=torch.float64)
+    dist.all_reduce(values)
+    return dict(zip(figures, (values / processes.world).tolist(), strict=True))
+
+
 def any_of(flag: bool, processes: Processes) -> bool:
     """Whether the flag is set in any process."""
     if processes.world == 1:
@@ -71,6 +80,22 @@ def any_of(flag: bool, processes: Processes) -> bool:
     value = torch.tensor([float(flag)])
     dist.all_reduce(value, dist.ReduceOp.MAX)
     return bool(value.item())
+
+
+class _Summed(torch.autograd.Function):
+    """The sum over the processes; its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone()
+        dist.all_reduce(total)
+        return total
 
 
 class SyncedBatchNorm(nn.BatchNorm2d):
@@ -86,7 +111,7 @@ class SyncedBatchNorm(nn.BatchNorm2d):
         n = x.numel() // x.shape[1]
         x32 = x.float()
         sums = torch.cat([x32.sum((0, 2, 3)), x32.square().sum((0, 2, 3)), x32.new_tensor([n])])
-        sums = all_reduce(sums)  # type: ignore[no-untyped-call]
+        sums = _Summed.apply(sums)  # type: ignore[no-untyped-call]
         mean, square, total = sums[: x.shape[1]], sums[x.shape[1] : -1], sums[-1]
         mean = mean / total
         variance = square / total - mean.square()
@@ -107,12 +132,23 @@ class SyncedBatchNorm(nn.BatchNorm2d):
 
 def synchronised(network: nn.Module, processes: Processes) -> nn.Module:
     """The network with every batch norm replaced by a synchronised one, if there are others."""
-    if processes.world == 1:
-        return network
+    if processes.world > 1:
+        _replace_norms(network, nn.BatchNorm2d, SyncedBatchNorm)
+    return network
+
+
+def unsynchronised(network: nn.Module) -> nn.Module:
+    """The counterpart: for what one process does alone, in train mode too."""
+    _replace_norms(network, SyncedBatchNorm, nn.BatchNorm2d)
+    return network
+
+
+def _replace_norms(
+    network: nn.Module, old: type[nn.BatchNorm2d], new: type[nn.BatchNorm2d]
+) -> None:
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
-            if type(child) is nn.BatchNorm2d:
-                synced = SyncedBatchNorm(child.num_features, child.eps, child.momentum)
-                synced.load_state_dict(child.state_dict())
-                setattr(parent, name, synced)
-    return network
+            if type(child) is old:
+                norm = new(child.num_features, child.eps, child.momentum)
+                norm.load_state_dict(child.state_dict())
+                setattr(parent, name, norm.train(child.training))

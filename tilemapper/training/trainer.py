@@ -17,7 +17,7 @@ from tilemapper.training.checkpoint import Checkpoints
 from tilemapper.training.config import TrainingJob
 from tilemapper.training.feed import Batch, Feed
 from tilemapper.training.heldout import HeldOut, better, write_png
-from tilemapper.training.parallel import Processes, any_of, from_first
+from tilemapper.training.parallel import Processes, any_of, from_first, mean_over
 from tilemapper.training.recording import Recorder
 from tilemapper.training.watch import LossWatch
 
@@ -151,7 +151,7 @@ class Trainer:
     def _write_down(self, recorder: Recorder | None) -> None:
         config = self.job.trainer
         if self.step % config.log_every == 0:
-            means = self.watch.means()
+            means = mean_over(self.watch.means(), self.processes)
             if recorder:
                 speed, waiting = self.watch.rates()
                 extra = {

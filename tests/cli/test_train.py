@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.training.synthetic_pairs import TINY, write_pairs
+from tilemapper.cli.main import cli, run
+from tilemapper.training.checkpoint import read_checkpoint
+
+TINY_SETTINGS = [word for key, value in TINY.items() for word in ("--set", f"{key}={value}")]
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory) -> Path:
+    return write_pairs(tmp_path_factory.mktemp("data") / "pairs", 8)
+
+
+def train(*arguments: object, settings: tuple[str, ...] = ()) -> int:
+    # trainer.steps and the like come last: they replace what TINY says.
+    extra = [word for setting in settings for word in ("--set", setting)]
+    return run(cli, ["train", *map(str, arguments), *TINY_SETTINGS, *extra])
+
+
+def test_a_run_ends_with_one_line_on_stdout_and_nothing_on_stderr(pairs, tmp_path, capsys):
+    code = train(pairs, "--out", tmp_path / "run", settings=("steps=2",))
+    out, err = capsys.readouterr()
+    assert (code, err, out.count("\n")) == (0, "", 1)
+    assert "step 2, finished" in out and str(tmp_path / "run" / "model") in out
+
+
+def test_json_prints_one_object(pairs, tmp_path, capsys):
+    code = train(
+        pairs, "--out", tmp_path / "run", "--json", "--seed", 5, "--direction", "AtoB",
+        settings=("steps=1",),
+    )  # fmt: skip
+    result = json.loads(capsys.readouterr().out)
+    assert (code, result["step"], result["finished"]) == (0, 1, True)
+    assert "seed = 5" in (tmp_path / "run" / "config.toml").read_text()
+
+
+def test_several_values_are_a_sweep_that_ends_with_one_table(pairs, tmp_path, capsys):
+    code = train(pairs, "--out", tmp_path / "sweep", settings=("steps=1,2", "losses.l1=0.0,1.0"))
+    lines = capsys.readouterr().out.splitlines()
+    assert code == 0
+    assert len(lines) == 5 and lines[0].split()[:2] == ["run", "step"]
+    assert lines[4].split()[:2] == ["steps=2,l1=1.0", "2"]
+    assert (tmp_path / "sweep" / "steps=2,l1=1.0" / "model" / "model.toml").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--preset", "fats"], 2, "did you mean fast"),
+        (["--set", "learing_rate=1"], 2, "did you mean learning_rate"),
+        (["--set", "learning_rate"], 2, "no key=value"),
+        (["--set", "batch=0"], 1, "trainer.batch is '0'"),
+        (["--config", "none.toml"], 1, "none.toml: not found"),
+        (["--resume"], 1, "no run to resume"),
+        (["--device", "tpu"], 1, "--device tpu"),
+        ([], 1, "no length"),
+    ],
+)
+def test_what_cannot_be_run_is_said_in_one_line(pairs, tmp_path, capsys, arguments, code, words):
+    found = run(cli, ["train", str(pairs), "--out", str(tmp_path / "run"), *arguments])
+    out, err = capsys.readouterr()
+    assert (found, out) == (code, "")
+    assert err.startswith("error: ") and err.count("\n") == 1 and words in err
+    assert not (tmp_path / "run" / "config.toml").exists()
+
+
+def test_missing_and_damaged_pairs_are_named(pairs, tmp_path, capsys):
+    assert train(tmp_path / "none", "--out", tmp_path / "a", settings=("steps=1",)) == 1
+    assert "none" in capsys.readouterr().err
+    data = write_pairs(tmp_path / "data", 4)
+    whole = (data / "2.png").read_bytes()
+    (data / "2.png").write_bytes(whole[: len(whole) // 2])
+    assert train(data, "--out", tmp_path / "b", settings=("steps=1",)) == 1
+    err = capsys.readouterr().err
+    assert "2.png" in err and err.count("\n") == 1
+
+
+@pytest.mark.fault
+def test_a_signal_ends_a_run_within_ten_seconds_and_it_resumes(pairs, tmp_path):
+    out = tmp_path / "run"
+    words = [*TINY_SETTINGS, "--set", "steps=100000", "--threads", "1"]
+    child = subprocess.Popen(
+        [sys.executable, "-m", "tilemapper", "train", str(pairs), "--out", str(out), *words],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    metrics = out / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    child.send_signal(signal.SIGTERM)
+    asked = time.monotonic()
+    err = child.communicate(timeout=60)[1]
+    assert (child.returncode, time.monotonic() - asked < 10) == (143, True), err
+    step = read_checkpoint(out / "checkpoints" / "last.ckpt")["step"]
+    assert step >= 1
+    assert run(cli, ["train", str(pairs), "--out", str(out), "--resume",
+                     "--set", f"steps={step + 1}"]) == 0  # fmt: skip
