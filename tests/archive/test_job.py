@@ -1,20 +1,14 @@
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 
 import pytest
 
 from tests.archive.world import write_job
-from tilemapper.archive.job import ArchiveJob, Render, load_job
+from tilemapper.archive.job import Render, load_job
 from tilemapper.cli.render import render as render_command
 from tilemapper.errors import JobError
 
-PIPELINES = Path(__file__).parents[2] / "pipelines"
-ARCHIVE_JOBS = sorted(
-    path for path in PIPELINES.glob("*.toml")
-    if tomllib.loads(path.read_text())["kind"] == "archive"
-)  # fmt: skip
 # Of the command, but senseless or not yet there for an archive.
 NOT_IN_JOBS = {
     "source", "target", "overwrite", "restart", "dry_run", "as_json", "quiet", "verbose", "debug",
@@ -111,12 +105,3 @@ def test_the_recipe_changes_with_what_decides_pixels_and_with_nothing_else():
     assert Render(overlap=96).recipe("m") != base
     assert Render(gsd="native").recipe("m") != base
     assert Render().recipe("other model") != base
-
-
-@pytest.mark.parametrize("path", ARCHIVE_JOBS, ids=lambda path: path.stem)
-def test_example_jobs_load_and_say_how_they_are_run(path):
-    job = load_job(path)
-    assert isinstance(job, ArchiveJob)
-    head = path.read_text().split("kind =")[0]
-    for word in ("command:", "schedule:", "expected:"):
-        assert word in head
