@@ -34,7 +34,7 @@ def test_a_whole_grey_level_comes_back(level):
     channels=st.sampled_from([1, 3, 5]),
     seed=st.integers(0, 99),
 )
-def test_lanes_add_what_a_loop_over_tiles_adds(width, overlap, channels, seed):
+def test_both_ways_add_what_the_definition_says(width, overlap, channels, seed):
     axis = Axis(width, overlap)
     starts = axis.starts + 32
     tiles = np.random.default_rng(seed).integers(0, TOP + 1, (len(starts), channels, 4, 256))
@@ -46,6 +46,9 @@ def test_lanes_add_what_a_loop_over_tiles_adds(width, overlap, channels, seed):
     blend_along(row, tiles, axis.weights, starts)
     assert np.array_equal(row[:, :, :-256], expected)
     assert not row[:, :, -256:].any()
+    lanes = torch.zeros(row.shape, dtype=torch.int32)
+    blend_along(lanes, torch.from_numpy(tiles), torch.from_numpy(axis.weights), starts)
+    assert np.array_equal(lanes.numpy(), row)
 
 
 @pytest.mark.parametrize("overlap", OVERLAPS)

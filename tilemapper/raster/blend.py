@@ -61,7 +61,7 @@ def blend_along(row: Any, tiles: Any, weights: Any, starts: NDArray[np.int64]) -
     """Adds tiles that lie side by side into one row of tiles, weighted along the columns.
 
     Args:
-        row: (channels, tile, width) int32, added to in place; width is at least what the tiles
+        row: (channels, tile, width) integers, added to in place; width is at least what the tiles
             cover, plus one tile.
         tiles: (n, channels, tile, tile) integers 0..2040.
         weights: (n, tile) int32, of these tiles.
@@ -69,8 +69,10 @@ def blend_along(row: Any, tiles: Any, weights: Any, starts: NDArray[np.int64]) -
     """
     tile = tiles.shape[-1]
     count = len(starts)
-    if count == 1:
-        row[:, :, starts[0] : starts[0] + tile] += tiles[0] * weights[0][None, None, :]
+    if count == 1 or isinstance(row, np.ndarray):
+        # On a CPU one tile at a time stays in its cache: twice as fast as all at once.
+        for start, one, weight in zip(starts, tiles, weights, strict=True):
+            row[:, :, start : start + tile] += one * weight
         return
     # Every second tile lies clear of the one before: two additions serve all regular tiles, and
     # the last one, which may lie closer, takes a third.

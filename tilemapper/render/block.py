@@ -161,5 +161,10 @@ def grey_rows(rows: PixelRows) -> NDArray[np.uint8]:
 
 def class_rows(rows: PixelRows) -> NDArray[np.uint8]:
     """Most likely class of finished rows, (rows, width) uint8; the first of equals wins."""
-    classes: NDArray[np.uint8] = rows.totals.argmax(axis=0).astype(np.uint8)
+    best = rows.totals[0].copy()
+    classes = np.zeros(best.shape, np.uint8)
+    # numpy's argmax over the first axis strides through memory; this runs along it.
+    for index, total in enumerate(rows.totals[1:], start=1):
+        np.putmask(classes, total > best, index)
+        np.maximum(best, total, out=best)
     return classes
