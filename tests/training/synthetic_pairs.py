@@ -21,7 +21,7 @@ TINY = {
     "networks.generator": "residual",
     "networks.generator_arguments": "{width=4, stride=16, blocks=1, bottom_blocks=1}",
     "networks.discriminator_arguments": "{width=4, n_layers=1}",
-    "losses.gan_from": "0.0",
+    "losses.gan": "hinge",
     "trainer.batch": "2",
     "trainer.precision": "fp32",
     "trainer.evaluate_every": "0",

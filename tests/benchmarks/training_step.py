@@ -1,0 +1,123 @@
+"""Time of a whole training step against forward and backward of the bare networks.
+
+    python tests/benchmarks/training_step.py --preset fast
+    python tests/benchmarks/training_step.py --preset classic --device cuda --batch 16
+
+A whole step is what `tilemapper train` does: batch from uint8, augmentation, losses, both
+optimisers, average, watching the losses. Bare is: the generator and, where the preset has one, the
+discriminator on real and fake and again for the generator, each with its backward pass, on tensors
+that are there. Both in this one run and in turn, after a warm-up; medians. Pixels are noise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import platform
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tilemapper.training.assembly import choose_device
+from tilemapper.training.checkpoint import Checkpoints
+from tilemapper.training.config import TrainingJob
+from tilemapper.training.feed import Feed, Group
+from tilemapper.training.jobfile import load_job
+from tilemapper.training.parallel import Processes
+from tilemapper.training.pix2pix import Pix2Pix
+from tilemapper.training.pixels import Pixels
+from tilemapper.training.trainer import Trainer
+
+IMAGES, SIDE = 64, 600
+
+
+def make_trainer(job: TrainingJob, device: torch.device, folder: Path) -> Trainer:
+    """A trainer on noise, its pixels on the device."""
+    random = np.random.default_rng(0)
+    noise = torch.from_numpy(random.integers(0, 255, (IMAGES * SIDE * SIDE, 3), dtype=np.uint8))
+    at = torch.arange(IMAGES, device=device)
+    sides = torch.full_like(at, SIDE)
+    pixels = Pixels(noise.to(device), noise.to(device), at * SIDE * SIDE, sides, sides, SIDE)
+    feed = Feed(
+        pixels, [Group(0, IMAGES, 1.0)], job.augment,
+        batch=job.trainer.batch, seed=0, device=device,
+    )  # fmt: skip
+    task = Pix2Pix(job, device, Processes())
+    if task.colours is not None:
+        task.class_weights = torch.ones(len(job.palette), device=device)
+    return Trainer(
+        job, task, feed, steps=10**9, device=device, processes=Processes(),
+        checkpoints=Checkpoints(folder, 1),
+    )  # fmt: skip
+
+
+def bare_step(trainer: Trainer, source: torch.Tensor) -> None:
+    """Forward and backward of the networks, and nothing else."""
+    task = trainer.task
+    assert isinstance(task, Pix2Pix)
+    with task._autocast():
+        output = task.generator(source)
+        loss = output.float().mean()
+        if task.discriminator is not None:
+            fake = output[:, :3].float()
+            task.discriminator.requires_grad_(True)
+            for image in (source, fake.detach()):
+                verdict = task.discriminator(torch.cat([source, image], 1))
+                verdict[0].logits.float().mean().backward()
+            task.discriminator.requires_grad_(False)
+            verdict = task.discriminator(torch.cat([source, fake], 1))
+            loss = loss + verdict[0].logits.float().mean()
+    loss.backward()
+
+
+def timed(call, device: torch.device) -> float:
+    """Seconds of one call, the device's work included."""
+    start = time.perf_counter()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """Prints one table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--preset", default="fast", choices=["classic", "fast", "best"])
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--repeat", type=int, default=8)
+    arguments = parser.parse_args()
+    device = choose_device(arguments.device)
+    job = load_job(
+        preset=arguments.preset, overrides={"batch": str(arguments.batch), "losses.gan_from": "0.0"}
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = make_trainer(job, device, Path(folder))
+        source = trainer.feed.make(0).source
+        whole, bare = [], []
+        for turn in range(arguments.repeat + 2):
+            a = timed(lambda: trainer._one_step(0.5, lambda _: None), device)
+            b = timed(lambda: bare_step(trainer, source), device)
+            if turn >= 2:  # warm by now
+                whole.append(a)
+                bare.append(b)
+        trainer.feed.close()
+    ratio = statistics.median(a / b for a, b in zip(whole, bare, strict=True))
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    print(f"{datetime.date.today()}, {name}, {torch.get_num_threads()} threads, "
+          f"torch {torch.__version__}, {arguments.repeat} repeats")  # fmt: skip
+    print(f"| preset | batch | step ms | bare ms | ratio | spread | waiting |\n|{'---|' * 7}")
+    print(
+        f"| {arguments.preset} | {arguments.batch} | {1000 * statistics.median(whole):.0f} "
+        f"| {1000 * statistics.median(bare):.0f} | {ratio:.3f} "
+        f"| {min(whole) / min(bare):.3f} to {max(whole) / max(bare):.3f} "
+        f"| {trainer.watch.rates()[1]:.2%} |"
+    )
+
+
+if __name__ == "__main__":
+    main()
