@@ -116,7 +116,8 @@ class Engine:
 
     def _quantise(self, output: torch.Tensor) -> torch.Tensor:
         """RGB in [-1, 1] or class logits to (n, channels, tile, tile) int16, 0..2040."""
-        output = output.float()
+        # One class after another in memory: softmax is twice as fast so, and blending wants it so.
+        output = output.float().contiguous()
         share = output.softmax(dim=1) if self.is_palette else (output + 1) / 2
         if not torch.isfinite(share.sum()):
             raise ModelError(
