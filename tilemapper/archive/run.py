@@ -22,17 +22,14 @@ from tilemapper.archive.mosaic import vrt_text
 from tilemapper.archive.planning import ArchivePlan, Decision, plan_archive
 from tilemapper.archive.scenes import Scene
 from tilemapper.archive.secrets import redacted
+from tilemapper.archive.spreading import Spread
 from tilemapper.archive.units import listed
-from tilemapper.archive.worker import SceneOutcome, SceneTask, render_scene
-from tilemapper.errors import TilemapperError, TryAgainError
+from tilemapper.archive.worker import SceneOutcome, SceneTask, engine_for, render_scene
+from tilemapper.errors import TargetError, TilemapperError, TryAgainError
 from tilemapper.networks.model import Model
 from tilemapper.raster.atomic import write_text_atomic
-from tilemapper.render.devices import choose_device, choose_precision, default_batch
 from tilemapper.render.engine import Engine
 
-Work = Callable[[SceneTask], SceneOutcome]
-# How scenes are spread over workers: the builtin map, or a cluster's.
-Spread = Callable[[Work, Iterator[SceneTask]], Iterable[SceneOutcome]]
 Tell = Callable[[dict[str, Any]], None]
 
 
@@ -74,6 +71,7 @@ class _Run:
         minutes = job.run.time_budget_minutes
         self.deadline = None if minutes is None else time.monotonic() + 60 * minutes
         self.staging = job.work / "staging"
+        self.options = job.render.options()
         self.made = ledger.ids("made")
         deaths = ledger.ids("deaths")
         # Scenes that a run died of come last: they must not keep the others waiting.
@@ -96,6 +94,12 @@ class _Run:
             failed_before=len(failed),
             failures=failed,
         )
+
+    @functools.cached_property
+    def engine(self) -> Engine:
+        """The engine for all scenes that are rendered in this process."""
+        names = ("device", "precision", "batch_size", "tta", "compiled")
+        return engine_for(self.model, **{name: self.options[name] for name in names})
 
     def tasks(self, batch: Iterable[Decision]) -> Iterator[SceneTask]:
         """Claims one scene after the other, for as long as time and disk last."""
@@ -151,7 +155,7 @@ class _Run:
         for stale in self.staging.glob(f"{scene.id}-*"):
             if not stale.name.startswith(staged.name):
                 shutil.rmtree(stale) if stale.is_dir() else stale.unlink(missing_ok=True)
-        options = self.job.render.options()
+        options = dict(self.options)
         if scene.mosaic is not None:
             # Its members were opened one by one, by first bytes and header, when it was made.
             options["allow_drivers"] = (*options["allow_drivers"], "VRT")
@@ -218,6 +222,11 @@ class _Run:
             "facts": json.dumps(outcome.facts | {"date": scene.date}),
         }  # fmt: skip
         try:
+            if not staged.exists():
+                raise TargetError(
+                    f"{staged}: is not to be seen here; scenes that other machines render need "
+                    "output.work on a file system that they share"
+                )
             publishing.prepare(output)
             if remote.is_remote(output):
                 publishing.upload(staged, output, sha256)
@@ -257,13 +266,14 @@ def run_archive(
         scenes: what `listed` found, if it was called before.
         shard: (I, N): only the I-th of N parts, counted from 1.
         retry_failed: also what failed before and did not change since.
-        spread: scenes over workers; in this process, one after the other, if None.
+        spread: workers for scenes; in this process, one after the other, if None.
         tell: called with an event for each scene and for each batch of tiles.
 
     Raises:
         JobError: the archive cannot be listed, or two scenes would share an output.
         TargetError, DiskFullError, LockedError: the ledger cannot be written.
         ModelError, DeviceError: the model cannot be loaded.
+        NoWorkerError: no scheduler answers, or no worker is left.
     """
     begun = time.monotonic()
     found = listed(job, model.card.gsd_m) if scenes is None else scenes
@@ -286,36 +296,26 @@ def run_archive(
         return run.summary
 
 
-def engine_for(job: ArchiveJob, model: Model) -> Engine:
-    """The engine of all scenes of a job: the same that each would open for itself."""
-    wanted = job.render
-    device = choose_device(wanted.device)
-    return Engine(
-        model,
-        device=device,
-        precision=choose_precision(wanted.precision, device, model),
-        batch_size=default_batch(device) if wanted.batch_size == "auto" else wanted.batch_size,
-        tta=wanted.tta,
-        compiled=wanted.compile,
-    )
-
-
 def _rounds(run: _Run, spread: Spread | None) -> None:
     """All scenes once, then those that failed, as often as the job says; parts of mosaics last."""
     run.staging.mkdir(parents=True, exist_ok=True)
-    if spread is None:
-        work: Work = functools.partial(
-            render_scene, engine=engine_for(run.job, run.model), tick=run.tick
-        )
-    else:
-        work = render_scene
     for is_part in (False, True):
         for _ in range(run.job.run.retries + 1):
             batch = [d for d in run.waiting.values() if (d.scene.part is not None) == is_part]
             if not batch or run.summary.stopped:
                 break
-            for outcome in (spread or map)(work, run.tasks(batch)):
+            for outcome in _outcomes(run, batch, spread):
                 run.close(outcome)
+
+
+def _outcomes(run: _Run, batch: list[Decision], spread: Spread | None) -> Iterable[SceneOutcome]:
+    """A batch of scenes, rendered where the spread says."""
+    if spread is not None and len(batch) >= spread.workers:
+        return spread.many(run.tasks(batch))
+    if spread is not None:
+        run.options |= spread.few()
+        return map(functools.partial(render_scene, tick=run.tick), run.tasks(batch))
+    return map(functools.partial(render_scene, engine=run.engine, tick=run.tick), run.tasks(batch))
 
 
 @contextlib.contextmanager

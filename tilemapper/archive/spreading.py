@@ -1,18 +1,52 @@
-"""Scenes over the workers of a cluster; the cluster itself is `tilemapper.render.cluster`'s."""
+"""How scenes are spread: over workers while there are many, block by block when there are few."""
 
 from __future__ import annotations
 
-from tilemapper.archive.run import Spread
-from tilemapper.errors import OptionError
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from tilemapper.archive.worker import SceneOutcome, SceneTask, render_on_worker
+
+Work = Callable[[SceneTask], SceneOutcome]
 
 
-def over_cluster(scheduler: str | None, workers: int | None) -> Spread:
-    """A spread over a running cluster, or over a local one of so many workers.
+@dataclass(frozen=True)
+class Spread:
+    """Workers for scenes. workers: processes to start here; scheduler: of a running cluster."""
 
-    Raises:
-        OptionError: there is no way to spread scenes.
-    """
-    raise OptionError(
-        f"--scheduler {scheduler} --workers {workers}: scenes are not spread over workers by this "
-        "version; use --shard I/N"
-    )
+    workers: int = 2
+    scheduler: str | None = None
+    insecure: bool = False
+    device: str = "cpu"
+
+    def many(self, tasks: Iterator[SceneTask]) -> Iterable[SceneOutcome]:
+        """Whole scenes over the workers.
+
+        Raises:
+            NoWorkerError: no scheduler answers, or no worker is left.
+        """
+        from tilemapper.render.calls import spread_calls  # loads dask
+        from tilemapper.render.division import threads_each
+
+        threads = None if self.scheduler else threads_each(self.workers)
+        return spread_calls(
+            functools.partial(render_on_worker, threads=threads),
+            tasks,
+            failed=_failed,
+            workers=self.workers,
+            scheduler=self.scheduler,
+            device=self.device,
+            insecure=self.insecure,
+        )
+
+    def few(self) -> dict[str, Any]:
+        """Options of `tilemapper.render` that spread the blocks of one scene instead."""
+        if self.scheduler is not None:
+            return {"scheduler": self.scheduler, "insecure": self.insecure}
+        return {"workers": self.workers}
+
+
+def _failed(task: SceneTask, line: str) -> SceneOutcome:
+    return SceneOutcome(task.id, "failed", line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import time
@@ -10,14 +11,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tilemapper.archive.cutting import cut
 from tilemapper.archive.mosaic import Part
 from tilemapper.archive.place import place_of, placed
 from tilemapper.archive.scenes import touches
 from tilemapper.archive.secrets import redacted
 from tilemapper.errors import LockedError, RasterError, TilemapperError, TryAgainError
+from tilemapper.networks.model import Model, open_model
 from tilemapper.raster.opening import open_raster
 from tilemapper.render.blockfile import file_sha256
+from tilemapper.render.devices import choose_device, choose_precision, default_batch
 from tilemapper.render.engine import Engine
 from tilemapper.render.render import render
 
@@ -82,6 +87,59 @@ def render_scene(
         outcome.line = _line(f"{type(error).__name__}: {error}; report this as a defect", task)
     outcome.seconds = round(time.monotonic() - begun, 3)
     return outcome
+
+
+def render_on_worker(task: SceneTask, threads: int | None = None) -> SceneOutcome:
+    """`render_scene` in a process of a cluster, whose engine stays open from scene to scene."""
+    if threads is not None and torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
+    try:
+        engine = None if task.part is not None else _engine(task.model, *_engine_options(task))
+    except TryAgainError as error:
+        return SceneOutcome(task.id, "later", _line(error, task), stop=True)
+    except TilemapperError as error:
+        return SceneOutcome(task.id, "failed", _line(error, task))
+    return render_scene(task, engine)
+
+
+def _engine_options(task: SceneTask) -> tuple[Any, ...]:
+    names = ("device", "precision", "batch_size", "tta", "compiled")
+    return tuple(task.options[name] for name in names)
+
+
+@functools.lru_cache(maxsize=1)
+def _engine(
+    model: str, device: str, precision: str, batch_size: int | None, tta: bool, compiled: bool
+) -> Engine:
+    return engine_for(
+        open_model(model), device=device, precision=precision, batch_size=batch_size, tta=tta,
+        compiled=compiled,
+    )  # fmt: skip
+
+
+def engine_for(
+    model: Model,
+    *,
+    device: str,
+    precision: str,
+    batch_size: int | None,
+    tta: bool = False,
+    compiled: bool = False,
+) -> Engine:
+    """The engine of all scenes: the same that each render would open for itself.
+
+    Raises:
+        ModelError, DeviceError: the model cannot be loaded, or not onto this device.
+    """
+    device = choose_device(device)
+    return Engine(
+        model,
+        device=device,
+        precision=choose_precision(precision, device, model),
+        batch_size=batch_size or default_batch(device),
+        tta=tta,
+        compiled=compiled,
+    )
 
 
 def _line(error: object, task: SceneTask) -> str:

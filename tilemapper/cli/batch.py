@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tilemapper.archive.estimate import ArchiveEstimate
     from tilemapper.archive.job import ArchiveJob
     from tilemapper.archive.run import RunSummary
+    from tilemapper.archive.spreading import Spread
 
 _LOG_EVERY_S = 30.0
 
@@ -46,6 +47,7 @@ def _shard(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[in
     help="Processes to spread scenes over; run.workers of the job if not given.",
 )
 @click.option("--scheduler", help="Address or file of a running dask scheduler.")
+@click.option("--insecure", is_flag=True, help="Take a scheduler elsewhere without TLS.")
 @click.option(
     "--metrics",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -62,6 +64,7 @@ def batch(
     retry_failed: bool,
     workers: int | str | None,
     scheduler: str | None,
+    insecure: bool,
     metrics: Path | None,
     as_json: bool,
     quiet: bool,
@@ -102,22 +105,36 @@ def batch(
     with _Progress(as_json=as_json, quiet=quiet, verbose=verbose) as progress:
         summary = run_archive(
             checked, model, shard=shard, retry_failed=retry_failed, tell=progress.tell,
-            **_spread(checked, workers, scheduler),
+            spread=_spread(checked, workers, scheduler, insecure),
         )  # fmt: skip
     leave(checked, summary, metrics=metrics)
     _print_summary(checked, summary, as_json, quiet)
     return summary.exit_code
 
 
-def _spread(job: ArchiveJob, workers: int | str | None, scheduler: str | None) -> dict[str, Any]:
-    """How scenes are spread: nothing for this process alone."""
-    scheduler = scheduler or job.run.scheduler
-    count = workers or job.run.workers
-    if scheduler is None and count in (1, "auto"):
-        return {}
-    from tilemapper.archive.spreading import over_cluster
+def _spread(
+    job: ArchiveJob, workers: int | str | None, scheduler: str | None, insecure: bool
+) -> Spread | None:
+    """How scenes are spread; None for this process alone."""
+    from tilemapper.archive.spreading import Spread
 
-    return {"spread": over_cluster(scheduler, None if count == "auto" else int(count))}
+    scheduler = scheduler or job.run.scheduler
+    device = job.render.device
+    if scheduler is not None:
+        return Spread(scheduler=scheduler, insecure=insecure, device=device)
+    from tilemapper.render.division import worker_count
+
+    count = worker_count(workers or job.run.workers, device)
+    if not count:
+        return None
+    on_gpu = device.startswith("cuda") or (device == "auto" and _has_gpu())
+    return Spread(workers=count, device="cuda" if on_gpu else "cpu")
+
+
+def _has_gpu() -> bool:
+    from tilemapper.render.division import visible_gpus
+
+    return bool(visible_gpus())
 
 
 class _Progress:

@@ -1,0 +1,119 @@
+"""Calls of a function on the workers of a cluster: for whole rasters, where there are many.
+
+Blocks of one raster are spread by `tilemapper.render.cluster`, whose cluster this borrows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import secrets
+import time
+from collections.abc import Callable, Generator, Iterator
+from typing import Any, TypeVar
+
+from tilemapper.errors import NoWorkerError
+from tilemapper.render.cluster import _address, _connected, _own_workers
+from tilemapper.render.nannies import OwnWorkers
+from tilemapper.render.spread import LONELY_S
+
+DEPTH = 2  # calls out at a worker: one that runs, one that waits there
+LOOK_S = 1.0
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def spread_calls(
+    work: Callable[[Item], Result],
+    items: Iterator[Item],
+    *,
+    failed: Callable[[Item, str], Result],
+    workers: int = 2,
+    scheduler: str | None = None,
+    device: str = "cpu",
+    insecure: bool = False,
+    lonely_s: float = LONELY_S,
+) -> Generator[Result, None, None]:
+    """Results of ``work`` as they are finished; items are taken one by one as workers are free.
+
+    Args:
+        work: a function that workers can import. It must bear to be called again for the same
+            item, since a worker may die.
+        items: what to call it with; each can be pickled.
+        failed: makes the result of an item that workers died of, or that raised, from a line.
+        workers: processes to start here, if no ``scheduler`` is named.
+        scheduler: of a running cluster; see `tilemapper.render.address.scheduler_address`.
+        insecure: take a scheduler on another machine without TLS.
+        device: of our own workers; on ``cuda`` each sees one.
+        lonely_s: how long a cluster without any worker is waited for.
+
+    Raises:
+        NoWorkerError: no scheduler, or no worker is left. Items not answered for are not lost.
+        OptionError: the scheduler's address may not be used.
+    """
+    with contextlib.ExitStack() as stack:
+        own: OwnWorkers | None = None
+        if scheduler is None:
+            own = stack.enter_context(_own_workers(workers, device, dashboard=False))
+        address = _address(scheduler, insecure) if own is None else own.cluster
+        client = stack.enter_context(_connected(address))
+        yield from _answered(client, own, work, items, failed, lonely_s)
+
+
+def _answered(
+    client: Any,
+    own: OwnWorkers | None,
+    work: Callable[[Item], Result],
+    items: Iterator[Item],
+    failed: Callable[[Item, str], Result],
+    lonely_s: float,
+) -> Iterator[Result]:
+    answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    again: list[Item] = []
+    out: dict[str, tuple[Any, Item]] = {}
+    run, count, more, staffed_s = secrets.token_hex(8), 0, True, time.monotonic()
+    try:
+        while True:
+            present = len(client.scheduler_info(n_workers=-1)["workers"])
+            if present:
+                staffed_s = time.monotonic()
+            elif time.monotonic() - staffed_s > lonely_s:
+                raise NoWorkerError(
+                    f"cluster: no worker for {lonely_s:.0f} s; start some, then run the same "
+                    "command again"
+                )
+            if own is not None:
+                own.revive()
+            while (again or more) and len(out) < DEPTH * present:
+                item = again.pop() if again else next(items, None)
+                if item is None:
+                    more = False
+                    break
+                key, count = f"tilemapper-call-{run}-{count}", count + 1
+                future = client.submit(work, item, key=key, pure=False)
+                out[key] = (future, item)
+                future.add_done_callback(lambda done: answers.put(done.key))
+            if not (out or again or more):
+                return
+            with contextlib.suppress(queue.Empty):
+                future, item = out.pop(answers.get(timeout=LOOK_S))
+                if future.status in ("lost", "cancelled"):
+                    again.append(item)  # its worker died with the answer
+                else:
+                    yield _result(future, item, failed)
+    finally:
+        for future, _ in out.values():
+            with contextlib.suppress(Exception):
+                future.cancel()
+
+
+def _result(future: Any, item: Item, failed: Callable[[Item, str], Result]) -> Result:
+    if future.status == "finished":
+        result: Result = future.result()
+        return result
+    error = future.exception() if future.status == "error" else None
+    kind = type(error).__name__ if error is not None else future.status
+    if kind == "KilledWorker":
+        return failed(item, "workers died while rendering it, several in turn; look at it alone")
+    return failed(item, f"{kind}: {error}; report this as a defect")
