@@ -388,13 +388,13 @@ def test_tls_is_taken_from_dasks_own_configuration(city, models, expected, tmp_p
     options = [
         f"--tls-{'ca-file' if s == 'ca' else s}={tmp_path / s}" for s in ("ca", "cert", "key")
     ]
-    settings = {"ca-file": str(tmp_path / "ca")}
-    pair = {"cert": str(tmp_path / "cert"), "key": str(tmp_path / "key")}
-    settings |= {"client": pair, "worker": pair, "scheduler": pair}
+    settings = {"distributed.comm.tls.ca-file": str(tmp_path / "ca")}
+    for short in ("cert", "key"):
+        settings[f"distributed.comm.tls.client.{short}"] = str(tmp_path / short)
     farm = Farm(tmp_path, 1, *options)
     try:
         farm.ready()
-        with dask.config.set({"distributed.comm.tls": settings}):
+        with dask.config.set(settings):
             render(city, tmp_path / "map.tif", models / "slow", block=512, scheduler=str(farm.file))
     finally:
         farm.close()
