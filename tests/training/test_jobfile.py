@@ -7,11 +7,11 @@ import pytest
 from tilemapper.errors import JobError, OptionError
 from tilemapper.training.jobfile import (
     check_job,
-    job_text,
     load_job,
     parse_overrides,
     preset_paths,
 )
+from tilemapper.training.jobtext import job_text
 
 
 @pytest.mark.parametrize("name", ["classic", "fast", "best", "cyclegan"])

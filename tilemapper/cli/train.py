@@ -17,7 +17,7 @@ from tilemapper.errors import Interrupted
 
 if TYPE_CHECKING:
     from tilemapper.training.run import RunResult
-    from tilemapper.training.trainer import Progress
+    from tilemapper.training.task import Progress
 
 SHOWN = ("road_f1", "water_iou", "park_iou", "acc5", "psnr", "ssim", "loss")
 

@@ -24,7 +24,6 @@ class ExtraPairs(Section):
 
     path: str
     share: Annotated[float, Field(gt=0, lt=1)]
-    direction: Literal["AtoB", "BtoA"] = "AtoB"
 
 
 class DataConfig(Section):

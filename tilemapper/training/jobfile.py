@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -193,30 +192,3 @@ def _is_training(path: Path) -> bool:
         return tomllib.loads(path.read_text(encoding="utf-8")).get("kind") == "training"
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
         return False
-
-
-def job_text(job: TrainingJob) -> str:
-    """The complete job as TOML, defaults included."""
-    lines, tables = [], []
-    for key, value in job.plain().items():
-        if isinstance(value, dict):
-            tables += ["", f"[{key}]", *(f"{name} = {_toml(v)}" for name, v in value.items())]
-        elif key == "palette":
-            for entry in value:
-                tables += [
-                    "",
-                    "[[palette]]",
-                    *(f"{name} = {_toml(v)}" for name, v in entry.items()),
-                ]
-        else:
-            lines.append(f"{key} = {_toml(value)}")
-    return "\n".join([*lines, *tables]) + "\n"
-
-
-def _toml(value: Any) -> str:
-    """A JSON value as TOML; tables inside are written inline."""
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{name} = {_toml(v)}" for name, v in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(_toml(v) for v in value) + "]"
-    return json.dumps(value, ensure_ascii=False)

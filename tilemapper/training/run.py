@@ -16,18 +16,17 @@ from tilemapper.training.checkpoint import Checkpoints
 from tilemapper.training.classes import class_weights
 from tilemapper.training.config import TrainingJob
 from tilemapper.training.cyclegan import CycleGan
+from tilemapper.training.dataset import Dataset
 from tilemapper.training.export import export_model
-from tilemapper.training.feed import Feed, Group
-from tilemapper.training.heldout import HeldOut, spread
+from tilemapper.training.feed import Feed
 from tilemapper.training.jobfile import load_job
-from tilemapper.training.pairs import PairSource, open_pairs, split_pairs
 from tilemapper.training.parallel import Processes, join_processes, leave_processes
 from tilemapper.training.pix2pix import Pix2Pix
-from tilemapper.training.pixels import Pixels, load_pixels
 from tilemapper.training.recording import Recorder
 from tilemapper.training.runfolder import CONFIG_NAME, open_run, write_config
 from tilemapper.training.runreport import write_report
-from tilemapper.training.trainer import Limits, Progress, Trainer
+from tilemapper.training.task import Limits, Progress
+from tilemapper.training.trainer import Trainer
 
 # Pixels looked at for the shares of the classes: enough for three digits of the rarest.
 SHARE_SAMPLE = 4_000_000
@@ -130,12 +129,8 @@ class _Run:
     ) -> None:
         self.job, self.folder, self.device = job, folder, device
         self.processes, self.notice = processes, notice
-        source = open_pairs(data, direction=job.data.direction, unpaired=job.data.unpaired)
-        self.split = split_pairs(
-            source, share=job.data.held_out, overlaps=_overlaps(job, data), seed=job.data.split_seed
-        )
-        self.source = source
-        self.pixels, self.groups = self._training_pixels()
+        self.data = Dataset(job, data, folder, device)
+        self.split = self.data.split
         self.steps = job.trainer.steps or math.ceil(
             job.trainer.epochs * len(self.split.train) / (job.trainer.batch * processes.world)
         )
@@ -166,8 +161,8 @@ class _Run:
         job = self.job
         task = self._task()
         feed = Feed(
-            self.pixels,
-            self.groups,
+            self.data.pixels,
+            self.data.groups,
             job.augment,
             batch=job.trainer.batch,
             seed=job.trainer.seed,
@@ -185,7 +180,7 @@ class _Run:
             device=self.device,
             processes=self.processes,
             checkpoints=checkpoints,
-            held_out=self._held_out(task) if self.processes.rank == 0 else None,
+            held_out=self.data.held_out(task.paint) if self.processes.rank == 0 else None,
         )
         if self.processes.rank == 0:
             checkpoints.tidy()
@@ -200,47 +195,7 @@ class _Run:
             return CycleGan(self.job, self.device, self.processes)
         task = Pix2Pix(self.job, self.device, self.processes)
         if task.colours is not None:
-            pixels = self.pixels.target
+            pixels = self.data.pixels.target
             shares = task.colours.shares(pixels[:: max(1, len(pixels) // SHARE_SAMPLE)])
             task.class_weights = class_weights(shares, self.job.losses.class_power)
         return task
-
-    def _training_pixels(self) -> tuple[Pixels, list[Group]]:
-        job = self.job.data
-        chosen = [(self.source, i) for i in self.split.train]
-        extras = [open_pairs(e.path, direction=job.direction) for e in job.extra]
-        groups = [Group(0, len(chosen), 1 - sum(e.share for e in job.extra))]
-        for extra, source in zip(job.extra, extras, strict=True):
-            groups.append(Group(len(chosen), len(source), extra.share))
-            chosen += [(source, i) for i in range(len(source))]
-        return self._load(chosen, storage=job.storage, device=self.device), groups
-
-    def _held_out(self, task: Pix2Pix | CycleGan) -> HeldOut | None:
-        indices = spread(self.split.held_out, self.job.trainer.evaluate_pairs)
-        if not indices:
-            return None
-        pixels = self._load(
-            [(self.source, i) for i in indices], storage="host", device=torch.device("cpu")
-        )
-        is_map = self.job.data.direction == "AtoB"
-        return HeldOut(pixels, self.job.augment.crop, task.paint, is_map=is_map)
-
-    def _load(
-        self, pairs: list[tuple[PairSource, int]], *, storage: str, device: torch.device
-    ) -> Pixels:
-        return load_pixels(
-            pairs,
-            resize=self.job.data.resize,
-            crop=self.job.augment.crop,
-            storage=storage,
-            device=device,
-            folder=self.folder,
-        )
-
-
-def _overlaps(job: TrainingJob, data: Path) -> Path | None:
-    """The job's list of overlapping pairs, or one that lies in or beside the data."""
-    if job.data.overlaps:
-        return Path(job.data.overlaps)
-    found = (folder / "overlaps.json" for folder in (data, data.parent))
-    return next((path for path in found if path.is_file()), None)

@@ -10,7 +10,7 @@ from pathlib import Path
 from tilemapper.errors import LockedError, TargetError
 from tilemapper.raster.atomic import write_text_atomic, writing_failed
 from tilemapper.training.config import TrainingJob
-from tilemapper.training.jobfile import job_text
+from tilemapper.training.jobtext import job_text
 
 CONFIG_NAME = "config.toml"
 

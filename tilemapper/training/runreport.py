@@ -10,7 +10,7 @@ from typing import Any
 
 from tilemapper.raster.atomic import write_bytes_atomic, write_text_atomic
 from tilemapper.training.config import TrainingJob
-from tilemapper.training.jobfile import job_text
+from tilemapper.training.jobtext import job_text
 from tilemapper.training.recording import METRICS_NAME, read_events
 
 NO_LOSSES = frozenset({"kind", "step", "images_per_s", "waiting_share", "minutes"})

@@ -4,61 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tilemapper.errors import TrainingError
 from tilemapper.training.assembly import Average
 from tilemapper.training.augment import random_state
 from tilemapper.training.checkpoint import Checkpoints
 from tilemapper.training.config import TrainingJob
-from tilemapper.training.feed import Batch, Feed
+from tilemapper.training.feed import Feed
 from tilemapper.training.heldout import HeldOut, better, write_png
 from tilemapper.training.parallel import Processes, any_of, from_first, mean_over
 from tilemapper.training.recording import Recorder
+from tilemapper.training.task import Limits, Progress, Task
 from tilemapper.training.watch import LossWatch
-
-
-class Task(Protocol):
-    """What learns: `Pix2Pix` or `CycleGan`."""
-
-    generator: nn.Module
-    modules: dict[str, nn.Module]
-    optimisers: dict[str, torch.optim.Optimizer]
-
-    def step(self, batch: Batch, step: int, done: float) -> dict[str, Tensor]:
-        """Learns from one batch."""
-        ...
-
-    def extra_state(self) -> dict[str, Tensor]:
-        """What a checkpoint keeps besides networks and optimisers."""
-        ...
-
-    def load_extra_state(self, state: dict[str, Tensor]) -> None:
-        """The counterpart of `extra_state`."""
-        ...
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a caller may show while a run goes on. ``losses`` are the last ones known."""
-
-    step: int
-    done: float
-    losses: dict[str, float]
-    images_per_s: float
-    waiting_share: float
-
-
-@dataclass
-class Limits:
-    """When to leave the loop early. ``stop`` is asked after every step."""
-
-    budget_s: float | None = None
-    stop: Callable[[], bool] = field(default=lambda: False)
 
 
 class Trainer:

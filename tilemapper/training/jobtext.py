@@ -1,0 +1,35 @@
+"""A training job as the text of a job file, complete and readable."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tilemapper.training.config import TrainingJob
+
+
+def job_text(job: TrainingJob) -> str:
+    """The complete job as TOML, defaults included."""
+    lines, tables = [], []
+    for key, value in job.plain().items():
+        if isinstance(value, dict):
+            tables += ["", f"[{key}]", *(f"{name} = {_toml(v)}" for name, v in value.items())]
+        elif key == "palette":
+            for entry in value:
+                tables += [
+                    "",
+                    "[[palette]]",
+                    *(f"{name} = {_toml(v)}" for name, v in entry.items()),
+                ]
+        else:
+            lines.append(f"{key} = {_toml(value)}")
+    return "\n".join([*lines, *tables]) + "\n"
+
+
+def _toml(value: Any) -> str:
+    """A JSON value as TOML; tables inside are written inline."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name} = {_toml(v)}" for name, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(_toml(v) for v in value) + "]"
+    return json.dumps(value, ensure_ascii=False)
