@@ -91,7 +91,7 @@ def choose_device(name: str) -> torch.device:
     Raises DeviceError when there is none of this name.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -99,7 +99,8 @@ def choose_device(name: str) -> torch.device:
     count = torch.cuda.device_count() if device.type == "cuda" else 1
     if device.type not in ("cpu", "cuda") or (device.index or 0) >= count:
         raise DeviceError(f"--device {name}: not found here, {count} CUDA device(s) are; use auto")
-    return device
+    # With its number: tensors say "cuda:0", and "cuda" is not equal to that.
+    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
 
 
 def use_bf16(precision: str, device: torch.device) -> bool:
