@@ -154,6 +154,18 @@ def test_blocks_of_a_lost_worker_are_rendered_by_the_others(tmp_path):
     assert crew.done_by["a"] > 8
 
 
+def test_a_worker_lost_while_it_looks_around_is_no_misfit(tmp_path):
+    crew = FakeCrew("a", "b")
+    crew.looks["b"] = None
+
+    def leave():
+        if crew.now > 1:
+            crew.leave("b")
+
+    crew.hook = leave
+    assert len(list(spread(crew, 6, tmp_path))) == 6
+
+
 def test_a_worker_that_joins_late_gets_work(tmp_path):
     crew = FakeCrew("a")
 

@@ -13,10 +13,10 @@ from tilemapper.render.workers import Files, Look
 
 @dataclass(frozen=True)
 class Examined:
-    """A worker has looked around, or cannot."""
+    """A worker has looked around, or cannot; None when it was lost meanwhile."""
 
     address: str
-    answer: Look | BaseException
+    answer: Look | BaseException | None
 
 
 @dataclass(frozen=True)

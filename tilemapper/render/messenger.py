@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tilemapper.errors import NoWorkerError
 from tilemapper.raster.lattice import Block
 from tilemapper.render.crew import Event, Examined, Finished, Progress
 from tilemapper.render.journal import Receipt
@@ -142,8 +141,7 @@ class Messenger:
                 answer = None if type(error).__name__ == "KilledWorker" else error
         if name.startswith("?"):
             self.forget(name)
-            lost = answer is None
-            return Examined(name[1:], NoWorkerError("lost") if lost else answer)
+            return Examined(name[1:], answer)
         return Finished(name, answer)
 
     def close(self) -> None:

@@ -259,6 +259,9 @@ class Spread:
             return
         seat.sign_s = self._clock()
         look = event.answer
+        if look is None:
+            self._lose(event.address)  # if it is back at the next look, it is asked again
+            return
         if isinstance(look, BaseException):
             look = Look((f"cannot look around ({type(look).__name__}: {look})",), False, True)
         if not look.holds_model and not look.faults and not seat.model_sent:
