@@ -163,6 +163,7 @@ def test_pixels_are_the_images_wherever_they_are_kept(tmp_path, storage):
         place = slice(int(pixels.offset[i]), int(pixels.offset[i]) + 48 * 48)
         for side, image in zip((pixels.source, pixels.target), source.load(i), strict=True):
             assert_array_equal(side[place].view(48, 48, 3).numpy(), image)
+    assert [p.name for p in tmp_path.iterdir()] == ["pairs"]  # the mapped file has no name
 
 
 def test_images_are_resized_to_the_shorter_side_and_too_small_ones_refused(tmp_path):

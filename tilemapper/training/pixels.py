@@ -137,14 +137,18 @@ def _place(storage: str, size_bytes: int, device: torch.device) -> str:
 def _empty(total: int, folder: Path | None) -> NDArray[np.uint8]:
     if folder is None:
         return np.empty((2, total, 3), np.uint8)
-    path = folder / "pixels.npy"
+    # One a process, and without a name once it is mapped: nothing is left behind, even by a kill.
+    path = folder / f".pixels.{os.getpid()}.npy"
     try:
         mapped: NDArray[np.uint8] = np.lib.format.open_memmap(
             path, mode="w+", dtype=np.uint8, shape=(2, total, 3)
         )
-        # Reserved now: a full disk must be an error here, not a crash at the first write.
-        with path.open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        try:
+            # Reserved now: a full disk must be an error here, not a crash at the first write.
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        finally:
+            path.unlink()
     except OSError as error:
         raise writing_failed(path, error) from error
     return mapped
