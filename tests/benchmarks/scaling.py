@@ -6,8 +6,8 @@
 A batch takes ``--sleep`` seconds as if a GPU of one's own computed it, and its pixels come out as
 they went in; everything else (reading, cutting, blending, encoding, hashing, staging, dealing out
 blocks, the journal) is real, on the cores of this machine. So what is lost against n times one
-worker is lost by dealing, by waiting and by cores that are busy. The clock runs from the first
-batch of any worker to the last receipt: starting processes is shown beside it, not in it.
+worker is lost by dealing, by waiting and by cores that are busy. The clock runs from the start of
+the first batch of any worker to the last receipt: starting processes is shown beside it.
 
 ``--ceiling`` takes no sleep and no worker processes: pixels a second of the pipeline alone.
 """
@@ -57,7 +57,9 @@ def make_model(folder: Path, sleep_s: float) -> Path:
     return folder
 
 
-def measure(city: Path, model: Path, target: Path, workers: int, block: int) -> dict[str, Any]:
+def measure(
+    city: Path, model: Path, target: Path, workers: int, block: int, sleep_s: float
+) -> dict[str, Any]:
     """Renders all blocks with so many worker processes; 0 is this process alone."""
     from tilemapper.networks.model import open_model
     from tilemapper.render.cluster import spread_blocks
@@ -87,8 +89,9 @@ def measure(city: Path, model: Path, target: Path, workers: int, block: int) -> 
         staging.remove()
     batches = sum(-(-count // plan.batch_size) for count in tiles)
     return {
-        "start_s": first[0] - begun,
-        "seconds": end - first[0],
+        # The first tick comes when the first batch is done.
+        "start_s": first[0] - sleep_s - begun,
+        "seconds": end - first[0] + sleep_s,
         "busy_s": busy,
         "tiles": sum(tiles),
         "batches": batches,
@@ -123,7 +126,7 @@ def scaling(given: argparse.Namespace, folder: Path) -> None:
     for workers in given.workers:
         # One worker is a process of its own here too, so that all rows have the same parts.
         runs = [
-            measure(city, model, folder / "map.tif", workers, given.block)
+            measure(city, model, folder / "map.tif", workers, given.block, given.sleep)
             for _ in range(given.repeat)
         ]
         seconds = statistics.median(run["seconds"] for run in runs)
@@ -145,7 +148,7 @@ def ceiling(given: argparse.Namespace, folder: Path) -> None:
     runs = []
     for _ in range(given.repeat):
         cpu = time.process_time()
-        run = measure(city, model, folder / "map.tif", 0, given.block)
+        run = measure(city, model, folder / "map.tif", 0, given.block, 0.0)
         run["cpu_s"] = time.process_time() - cpu
         runs.append(run)
     seconds = statistics.median(run["start_s"] + run["seconds"] for run in runs)

@@ -258,13 +258,7 @@ def _own_workers(count: int, device: str, *, dashboard: bool) -> Iterator[OwnWor
     ):
         options = _cluster_options(own, environments(count, device), scratch, dashboard)
         try:
-            try:
-                own.cluster = SpecCluster(**options)  # type: ignore[no-untyped-call]
-            except (RuntimeError, OSError) as error:
-                raise NoWorkerError(
-                    f"workers: {count} could not be started ({error}); free memory or processes, "
-                    "then run the same command again"
-                ) from error
+            _start(own, options)
             if dashboard:
                 LOG.warning("dashboard: %s", own.cluster.dashboard_link)
             yield own
@@ -273,6 +267,21 @@ def _own_workers(count: int, device: str, *, dashboard: bool) -> Iterator[OwnWor
             # Nannies set variables here for the processes that they start.
             os.environ.clear()
             os.environ.update(before)
+
+
+def _start(own: OwnWorkers, options: dict[str, Any]) -> None:
+    """Starts scheduler and workers; again, if one of them dies on the way: dask then gives up."""
+    for last in (False, False, True):
+        try:
+            own.cluster = SpecCluster(**options)  # type: ignore[no-untyped-call]
+            return
+        except (RuntimeError, OSError) as error:
+            if last:
+                raise NoWorkerError(
+                    f"workers: {len(options['workers'])} could not be started ({error}); free "
+                    "memory or processes, then run the same command again"
+                ) from error
+            own.end()
 
 
 def _cluster_options(

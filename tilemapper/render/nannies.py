@@ -50,6 +50,8 @@ class OwnWorkers:
     def end(self) -> None:
         """Kills all workers and closes the cluster. Blocks are whole or not there: none is lost."""
         for nanny in self._nannies:
+            if nanny.status.name in ("closing", "closed", "failed"):
+                continue
             nanny.close_gracefully()
             if nanny.pid:
                 with contextlib.suppress(ProcessLookupError):
@@ -57,6 +59,8 @@ class OwnWorkers:
         if self.cluster is not None:
             with contextlib.suppress(TimeoutError):
                 self.cluster.close(timeout=5)
+        self.cluster = None
+        self._nannies.clear()
 
 
 @contextlib.contextmanager
