@@ -106,7 +106,7 @@ def test_the_report_needs_nothing_from_elsewhere_and_escapes_names(left):
         assert attributes.get("src", "data:").startswith("data:")
         assert "href" not in attributes
     assert "&lt;b&gt;bad &amp; ugly.tif" in text
-    assert "the file is empty" in text
+    assert "<td>the file is empty" in text
 
 
 def test_the_report_of_nothing_is_a_page_too():

@@ -1,20 +1,24 @@
 """What a run would do and cost: from the headers of a sample, and the pace of scenes done before.
 
-Nothing is written, and no pixel is read.
+Nothing is written, and no pixel of a scene is read.
 """
 
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+import numpy as np
 
 from tilemapper.archive.job import ArchiveJob
 from tilemapper.archive.ledger import Ledger
 from tilemapper.archive.planning import ArchivePlan, Decision, plan_archive
 from tilemapper.archive.scenes import Scene
 from tilemapper.archive.units import size_of
+from tilemapper.archive.worker import engine_for
 from tilemapper.errors import TilemapperError
 from tilemapper.networks.model import Model
 from tilemapper.raster.gsd import output_size, pixel_size_m, wanted_steps
@@ -27,8 +31,9 @@ _BYTES_A_PIXEL = 3 * 4 / 3  # three bands and their overviews, uncompressed
 
 @dataclass(frozen=True)
 class ArchiveEstimate:
-    """A plan's cost. hours and disk are None while there is nothing to take them from.
+    """A plan's cost. ``tiles`` and ``pixels`` are extrapolated from ``sampled`` headers.
 
+    hours: at the pace of scenes done before, or of a batch measured now, on this machine alone.
     disk_bytes: outputs at the ratio of those done before, or uncompressed at the worst.
     """
 
@@ -41,7 +46,7 @@ class ArchiveEstimate:
     tiles: int
     pixels: int
     sampled: int
-    hours: float | None
+    hours: float
     disk_bytes: int
     examples: list[dict[str, str]]
 
@@ -87,7 +92,9 @@ def estimate(
         tiles=tiles,
         pixels=pixels,
         sampled=sampled,
-        hours=round(pixels * seconds / known / 3600, 4) if known else None,
+        hours=round(
+            (pixels * seconds / known if known else _probed_s(job, model, tiles)) / 3600, 6
+        ),
         disk_bytes=int(pixels * bytes_a_pixel),
         examples=[
             {"scene": d.scene.name, "reason": d.reason, "output": d.output} for d in plan.todo[:20]
@@ -98,6 +105,23 @@ def estimate(
 def _failed_before(plan: ArchivePlan) -> int:
     known = ("failed before", "cannot be rendered", "kills the run")
     return sum(d.reason in known for d in plan.decisions)
+
+
+def _probed_s(job: ArchiveJob, model: Model, tiles: int) -> float:
+    """Seconds for so many tiles, from one batch of random pixels: nothing was rendered before."""
+    if not tiles:
+        return 0.0
+    options = job.render.options()
+    names = ("device", "precision", "batch_size", "tta", "compiled")
+    engine = engine_for(model, **{name: options[name] for name in names})
+    shape = (engine.batch_size, model.card.tile, model.card.tile, 3)
+    noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    spent = []
+    for _ in range(3):
+        begun = time.perf_counter()
+        engine.predict(noise)
+        spent.append(time.perf_counter() - begun)
+    return min(spent) * tiles / engine.batch_size
 
 
 def _measure(job: ArchiveJob, model: Model, todo: Sequence[Decision]) -> tuple[int, int, int]:

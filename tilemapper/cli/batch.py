@@ -223,7 +223,6 @@ def _print_estimate(cost: ArchiveEstimate, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(cost.to_json()))
         return
-    hours = "unknown, nothing was rendered before" if cost.hours is None else f"{cost.hours:.2f} h"
     click.echo(f"scenes   {cost.scenes}, {cost.todo} to render")
     for reason, count in cost.reasons.items():
         click.echo(f"           {count} {reason}")
@@ -231,7 +230,7 @@ def _print_estimate(cost: ArchiveEstimate, as_json: bool) -> None:
     if cost.held:
         click.echo(f"held     {cost.held} by another run")
     click.echo(f"tiles    {cost.tiles}, {cost.pixels / 1e6:.1f} Mpx, from {cost.sampled} headers")
-    click.echo(f"time     {hours}")
+    click.echo(f"time     {cost.hours:.2f} h")
     click.echo(f"disk     {cost.disk_bytes / 1e9:.2f} GB")
     for example in cost.examples:
         click.echo(f"  {example['scene']} -> {example['output']} ({example['reason']})")

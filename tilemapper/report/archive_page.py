@@ -12,6 +12,7 @@ from typing import Any
 # Beyond this the map is a smear, and the file grows without telling more.
 MAX_SHAPES = 20_000
 _MAP_PX = 720
+_SMALL_PX = 4
 _STYLE = """
 :root { color-scheme: light dark; font: 15px/1.5 system-ui, sans-serif; }
 body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
@@ -58,7 +59,9 @@ def archive_page(page: ArchivePage) -> str:
         _figures(page.figures),
         "<h2>Failures</h2>",
         _table(
-            ("scene", "reason"), ((escape(s), escape(e)) for s, e in page.failures), "No failures."
+            ("scene", "reason"),
+            ((escape(s), escape(e.removeprefix(f"{s}: "))) for s, e in page.failures),
+            "No failures.",
         ),
         "<h2>Coverage</h2>",
         coverage_svg(page.footprints, page.colours) or "<p>No footprint is known.</p>",
@@ -151,6 +154,10 @@ def coverage_svg(
             f"{(x - west) * shrink * scale:.1f},{(north - y) * scale:.1f}" for x, y in ring
         )
         shapes.append(f'<polygon points="{points}" fill="{colours[state]}" />')
+        wide = max((max(x for x, _ in ring) - min(x for x, _ in ring)) * shrink * scale, 0)
+        if wide < _SMALL_PX:  # a scene of some km on a map of the world
+            x, y = (ring[0][0] - west) * shrink * scale, (north - ring[0][1]) * scale
+            shapes.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colours[state]}" />')
     width, height = max(4.0, span_x * scale), max(4.0, span_y * scale)
     return (
         f'<svg viewBox="-8 -8 {width + 16:.0f} {height + 16:.0f}" role="img" '
