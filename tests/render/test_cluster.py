@@ -326,7 +326,7 @@ def test_twenty_killed_workers_change_no_byte(models, tmp_path):
     chance, killed, stop = random.Random(5), [], threading.Event()
 
     def kill():
-        while len(killed) < 20 and not stop.wait(chance.uniform(0.2, 2.5)):
+        while len(killed) < 20 and not stop.wait(chance.uniform(0.5, 5.0)):
             workers = children()
             if workers:
                 worker = chance.choice(workers)

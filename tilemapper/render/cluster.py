@@ -44,6 +44,7 @@ LOG = logging.getLogger(__name__)
 
 CONNECT_S = 30.0
 BEAT_S = 0.5  # between two signs of life of a worker
+STARTS = 20  # of a worker, if it dies each time before it is up
 DASHBOARD = "127.0.0.1:8787"
 # Blocks are dealt out one by one to named workers: dask is not to move them, nor to wait for ever.
 CONFIG = {
@@ -239,6 +240,18 @@ TASKS = Tasks(_examine, _take_model, _render)
 # And our own workers.
 
 
+class _Nanny(Nanny):
+    """Starts a worker again that dies while it is started: dask would give the cluster up."""
+
+    async def instantiate(self) -> Any:
+        """The status of the worker, running unless it died many times in a row."""
+        for _ in range(STARTS):
+            status = await super().instantiate()
+            if status.name == "running" or self.status.name not in ("init", "running"):
+                break
+        return status
+
+
 @contextlib.contextmanager
 def _own_workers(count: int, device: str, *, dashboard: bool) -> Iterator[OwnWorkers]:
     """A scheduler in this process and ``count`` workers beside it, all on the loopback interface.
@@ -249,7 +262,7 @@ def _own_workers(count: int, device: str, *, dashboard: bool) -> Iterator[OwnWor
     """
     if dashboard and importlib.util.find_spec("bokeh") is None:
         raise OptionError("--dashboard: bokeh is not installed; pip install bokeh, or leave it out")
-    own = OwnWorkers(Nanny)
+    own = OwnWorkers(_Nanny)
     before = dict(os.environ)
     with (
         quiet_dask(),
@@ -258,7 +271,13 @@ def _own_workers(count: int, device: str, *, dashboard: bool) -> Iterator[OwnWor
     ):
         options = _cluster_options(own, environments(count, device), scratch, dashboard)
         try:
-            _start(own, options)
+            try:
+                own.cluster = SpecCluster(**options)  # type: ignore[no-untyped-call]
+            except (RuntimeError, OSError) as error:
+                raise NoWorkerError(
+                    f"workers: {count} could not be started ({error}); free memory or processes, "
+                    "then run the same command again"
+                ) from error
             if dashboard:
                 LOG.warning("dashboard: %s", own.cluster.dashboard_link)
             yield own
@@ -267,21 +286,6 @@ def _own_workers(count: int, device: str, *, dashboard: bool) -> Iterator[OwnWor
             # Nannies set variables here for the processes that they start.
             os.environ.clear()
             os.environ.update(before)
-
-
-def _start(own: OwnWorkers, options: dict[str, Any]) -> None:
-    """Starts scheduler and workers; again, if one of them dies on the way: dask then gives up."""
-    for last in (False, False, True):
-        try:
-            own.cluster = SpecCluster(**options)  # type: ignore[no-untyped-call]
-            return
-        except (RuntimeError, OSError) as error:
-            if last:
-                raise NoWorkerError(
-                    f"workers: {len(options['workers'])} could not be started ({error}); free "
-                    "memory or processes, then run the same command again"
-                ) from error
-            own.end()
 
 
 def _cluster_options(
