@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.archive.world import BOUNDS, poison, write_archive, write_job
-from tilemapper.archive.job import ArchiveJob, load_job
+from tilemapper.archive.job import ArchiveJob
+from tilemapper.archive.jobfile import load_job
 from tilemapper.networks.model import Model, open_model
 
 

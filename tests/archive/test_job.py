@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from tests.archive.world import write_job
-from tilemapper.archive.job import Render, load_job
+from tilemapper.archive.job import Render
+from tilemapper.archive.jobfile import load_job
 from tilemapper.cli.render import render as render_command
 from tilemapper.errors import JobError
 

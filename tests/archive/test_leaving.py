@@ -15,10 +15,11 @@ from pystac.validation.stac_validator import JsonSchemaSTACValidator
 
 from tests.archive.world import write_archive, write_job
 from tests.conftest import write_raster
-from tilemapper.archive.job import load_job
+from tilemapper.archive.jobfile import load_job
 from tilemapper.archive.leaving import leave
 from tilemapper.archive.metrics import openmetrics
-from tilemapper.archive.run import RunSummary, run_archive
+from tilemapper.archive.run import run_archive
+from tilemapper.archive.session import RunSummary
 from tilemapper.archive.status import status
 from tilemapper.report.archive_page import ArchivePage, archive_page
 from tilemapper.report.thumbnail import thumbnail_png

@@ -7,7 +7,9 @@ import time
 
 import pytest
 
-from tilemapper.archive.ledger import Change, Ledger, birth_of
+from tilemapper.archive.ledger import Ledger
+from tilemapper.archive.liveness import birth_of
+from tilemapper.archive.rows import Change
 from tilemapper.errors import TargetError
 
 

@@ -9,8 +9,9 @@ from affine import Affine
 
 from tests.archive.world import write_job
 from tests.conftest import UTM, noise, write_raster
-from tilemapper.archive.job import load_job
-from tilemapper.archive.mosaic import mosaics_of, vrt_text
+from tilemapper.archive.jobfile import load_job
+from tilemapper.archive.mosaic import mosaics_of
+from tilemapper.archive.mosaic_vrt import vrt_text
 from tilemapper.archive.run import run_archive
 from tilemapper.archive.scenes import discover
 from tilemapper.networks.model import open_model

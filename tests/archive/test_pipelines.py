@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from tests.archive.world import write_archive
-from tilemapper.archive.job import ArchiveJob, load_job
+from tilemapper.archive.job import ArchiveJob
+from tilemapper.archive.jobfile import load_job
 from tilemapper.cli.batch import batch
 from tilemapper.cli.main import run
 

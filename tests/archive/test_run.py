@@ -9,9 +9,9 @@ import pytest
 import rasterio
 
 from tests.archive.world import write_archive, write_job, write_scene
+from tilemapper.archive import publishing, worker
 from tilemapper.archive import run as run_module
-from tilemapper.archive import worker
-from tilemapper.archive.job import load_job
+from tilemapper.archive.jobfile import load_job
 from tilemapper.archive.ledger import Ledger
 from tilemapper.archive.planning import shard_of
 from tilemapper.archive.run import run_archive
@@ -232,14 +232,14 @@ def test_a_signal_hands_the_scene_back_and_the_next_run_goes_on(small, identity,
 
 
 def test_a_kill_between_publication_and_ledger_loses_no_work(small, identity, monkeypatch):
-    real = run_module.publishing.put
+    real = publishing.put
 
     def killed(staged, output, sha256):
         real(staged, output, sha256)
         raise Interrupted(9)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_module.publishing, "put", killed)
+        patch.setattr(publishing, "put", killed)
         with pytest.raises(Interrupted):
             run_archive(small, identity)
     assert len(digests(small.root)) == 1

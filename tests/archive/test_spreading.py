@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.archive.world import poison, write_archive, write_job
-from tilemapper.archive.job import load_job
+from tilemapper.archive.jobfile import load_job
 from tilemapper.archive.run import run_archive
 from tilemapper.archive.spreading import Spread
 from tilemapper.networks.model import open_model
@@ -52,6 +52,7 @@ def children() -> list[int]:
     return found
 
 
+@pytest.mark.fault  # not for what it breaks, but for the half minute that it takes
 def test_two_workers_make_the_same_outputs_as_this_process(tmp_path, models, identity):
     one, two = two_jobs(tmp_path, models / "identity", 8)
     poison(tmp_path / "scenes" / "bad")

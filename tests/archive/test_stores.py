@@ -14,7 +14,7 @@ import pytest
 
 from tests.archive.world import write_archive, write_job, write_scene
 from tilemapper.archive import remote
-from tilemapper.archive.job import load_job
+from tilemapper.archive.jobfile import load_job
 from tilemapper.archive.ledger import Ledger
 from tilemapper.archive.run import run_archive
 from tilemapper.archive.scenes import discover

@@ -94,7 +94,7 @@ def measure_listing(folder: Path, count: int) -> None:
 def plan_once(job_path: Path) -> None:
     """Lists, plans and writes; prints seconds, with the imports, and peak memory."""
     begun = time.monotonic()
-    from tilemapper.archive.job import load_job
+    from tilemapper.archive.jobfile import load_job
     from tilemapper.archive.ledger import Ledger
     from tilemapper.archive.planning import plan_archive
     from tilemapper.archive.units import listed
@@ -109,7 +109,8 @@ def plan_once(job_path: Path) -> None:
 
 def measure_ledger(folder: Path, count: int) -> None:
     """Claim, announce and publish, without any rendering."""
-    from tilemapper.archive.ledger import Change, Ledger
+    from tilemapper.archive.ledger import Ledger
+    from tilemapper.archive.rows import Change
 
     ids = [f"{index:032x}" for index in range(count)]
     spent = []

@@ -13,7 +13,7 @@ from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
-from tilemapper.archive.mosaic import Part, window_of
+from tilemapper.archive.part import Part, window_of
 from tilemapper.errors import RasterError, StagingError, TargetError
 from tilemapper.raster.geometry import shifted
 from tilemapper.raster.opening import open_raster

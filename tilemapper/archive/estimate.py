@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from tilemapper.archive.engines import engine_for
 from tilemapper.archive.job import ArchiveJob
 from tilemapper.archive.ledger import Ledger
 from tilemapper.archive.planning import ArchivePlan, Decision, plan_archive
-from tilemapper.archive.scenes import Scene
+from tilemapper.archive.scene import Scene
 from tilemapper.archive.units import size_of
-from tilemapper.archive.worker import engine_for
 from tilemapper.errors import TilemapperError
 from tilemapper.networks.model import Model
 from tilemapper.raster.gsd import output_size, pixel_size_m, wanted_steps

@@ -7,13 +7,12 @@ import hashlib
 import json
 import re
 import string
-import tomllib
 from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 import tilemapper
 from tilemapper.errors import JobError
@@ -143,7 +142,7 @@ class Render(_Closed):
         values["model_sha256"] = model_digest
         values["version"] = tilemapper.__version__
         if self.mask is not None:
-            values["mask_sha256"] = hashlib.sha256(_bytes(Path(self.mask))).hexdigest()
+            values["mask_sha256"] = hashlib.sha256(read_bytes(Path(self.mask))).hexdigest()
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
@@ -209,82 +208,12 @@ class ArchiveJob(_Closed):
         return Path(self.output.template.partition("{")[0] + "x").parent
 
 
-def load_job(path: str | Path) -> ArchiveJob:
-    """The job of a file. Paths in it count from the file's folder.
+def read_bytes(path: Path) -> bytes:
+    """A small file that a job names, whole.
 
     Raises:
-        JobError: it cannot be read, has an unknown key, or a value that cannot be used.
+        JobError: it cannot be read.
     """
-    path = Path(path)
-    try:
-        values = tomllib.loads(_bytes(path).decode())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise JobError(f"{path}: is no TOML file ({error}); correct it") from error
-    if values.get("kind") != "archive":
-        raise JobError(
-            f'{path}: kind {values.get("kind")!r} found, needed is kind = "archive"; training '
-            "jobs are run by tilemapper train"
-        )
-    values.setdefault("name", re.sub(r"[^A-Za-z0-9._-]", "-", path.stem))
-    return _rooted(_checked(values, str(path)), path.absolute().parent)
-
-
-def _checked(values: dict[str, Any], where: str) -> ArchiveJob:
-    try:
-        return ArchiveJob.model_validate(values)
-    except ValidationError as error:
-        fault = error.errors()[0]
-    # A union's members appear in the place too; they are no keys of the file.
-    place = [str(part) for part in fault["loc"] if not re.search(r"[\[(]", str(part))][:2]
-    if fault["type"] == "extra_forbidden":
-        raise JobError(f"{where}: unknown key {'.'.join(place)}{nearest(place[-1], _known(place))}")
-    if fault["type"] == "missing":
-        raise JobError(f"{where}: key {'.'.join(place)} is missing; add it")
-    found = "" if isinstance(fault["input"], dict) else f" is {str(fault['input'])[:80]!r}"
-    message = fault["msg"].removeprefix("Value error, ")
-    raise JobError(f"{where}: {'.'.join(place) or 'job'}{found}: {message}; correct it")
-
-
-def _known(place: list[str]) -> list[str]:
-    tables: dict[str, type[BaseModel]] = {
-        "source": Source,
-        "output": Output,
-        "render": Render,
-        "run": Run,
-        "mosaic": Mosaic,
-    }
-    table: type[BaseModel] = tables.get(place[0], ArchiveJob) if len(place) > 1 else ArchiveJob
-    return [*table.model_fields]
-
-
-def _rooted(job: ArchiveJob, folder: Path) -> ArchiveJob:
-    """Relative paths made absolute: cron and systemd start programs anywhere."""
-
-    def rooted(path: str) -> str:
-        return path if path == "-" or "://" in path else str(folder / Path(path).expanduser())
-
-    def folder_kept(path: str) -> str:
-        return rooted(path) + ("/" if path.endswith("/") and "://" not in path else "")
-
-    model = job.render.model
-    if "/" in model or model.startswith((".", "~")):
-        model = rooted(model)
-    mask = job.render.mask and rooted(job.render.mask)
-    source = {"scenes": tuple(map(folder_kept, job.source.scenes))}
-    output = {
-        "template": rooted(job.output.template),
-        "work": job.output.work and rooted(job.output.work),
-    }
-    return job.model_copy(
-        update={
-            "source": job.source.model_copy(update=source),
-            "output": job.output.model_copy(update=output),
-            "render": job.render.model_copy(update={"model": model, "mask": mask}),
-        }
-    )
-
-
-def _bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:

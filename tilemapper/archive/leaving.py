@@ -11,7 +11,7 @@ from tilemapper.archive import stac
 from tilemapper.archive.job import ArchiveJob
 from tilemapper.archive.ledger import Ledger
 from tilemapper.archive.metrics import openmetrics
-from tilemapper.archive.run import RunSummary
+from tilemapper.archive.session import RunSummary
 from tilemapper.raster.atomic import write_text_atomic
 from tilemapper.report.archive_page import ArchivePage, Thumbnail, archive_page
 from tilemapper.report.thumbnail import thumbnail_png

@@ -12,81 +12,17 @@ import socket
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from tilemapper.archive.liveness import birth_of, is_alive, is_on_network
+from tilemapper.archive.rows import ROW_COLUMNS, SCHEMA, STATES, Change, Row
 from tilemapper.errors import LockedError, TargetError
 from tilemapper.raster.atomic import writing_failed
 
-STATES = ("pending", "running", "done", "failed", "skipped")
 # Killed this often while one scene was being rendered, a run takes the scene for the cause.
 MAX_DEATHS = 5
 _BUSY_S = 60.0
-_NETWORK_FILE_SYSTEMS = ("nfs", "cifs", "smb", "lustre", "gpfs", "fuse", "9p", "beegfs", "ceph")
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS scenes (
-  id TEXT PRIMARY KEY, source TEXT NOT NULL, output TEXT NOT NULL, state TEXT NOT NULL,
-  reason TEXT, run TEXT, attempts INTEGER NOT NULL DEFAULT 0, deaths INTEGER NOT NULL DEFAULT 0,
-  size_bytes INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, etag TEXT, head_sha256 TEXT,
-  recipe TEXT, error TEXT, started_s REAL, ended_s REAL, seconds REAL, pixels INTEGER,
-  tiles INTEGER, output_sha256 TEXT, output_bytes INTEGER, output_stamp TEXT, facts TEXT,
-  made INTEGER NOT NULL DEFAULT 0,
-  gone INTEGER NOT NULL DEFAULT 0
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS scenes_state ON scenes (state);
-CREATE TABLE IF NOT EXISTS runs (
-  id TEXT PRIMARY KEY, host TEXT, pid INTEGER, birth TEXT, started_s REAL, beat_s REAL,
-  lease_s REAL, ended_s REAL, outcome TEXT
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS facts (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """What planning needs to know of a scene; the ledger's columns by their names."""
-
-    id: str
-    output: str
-    state: str
-    run: str | None
-    attempts: int
-    deaths: int
-    size_bytes: int | None
-    mtime_ns: int | None
-    ctime_ns: int | None
-    etag: str | None
-    head_sha256: str | None
-    recipe: str | None
-    error: str | None
-    output_sha256: str | None
-    output_stamp: str | None
-    made: int
-
-
-class Change(NamedTuple):
-    """What planning writes of a scene: ten columns, and what becomes of the others.
-
-    keep: attempts and an announced output still count, since source and options are the same.
-    died: 1 if a run was killed while it had the scene.
-    """
-
-    id: str
-    source: str
-    output: str
-    state: str
-    reason: str | None
-    error: str | None
-    size_bytes: int | None
-    mtime_ns: int | None
-    ctime_ns: int | None
-    etag: str | None
-    keep: bool = False
-    died: int = 0
-
-
-_ROW_COLUMNS = ", ".join(Row.__slots__)
 
 
 class Ledger:
@@ -112,10 +48,10 @@ class Ledger:
             self._db.row_factory = sqlite3.Row
             if not read_only:
                 # WAL shares memory between processes, which those of two machines do not have.
-                journal = "DELETE" if _is_on_network(path.parent) else "WAL"
+                journal = "DELETE" if is_on_network(path.parent) else "WAL"
                 self._db.execute(f"PRAGMA journal_mode={journal}")
                 self._db.execute("PRAGMA synchronous=FULL")
-                self._db.executescript(_SCHEMA)
+                self._db.executescript(SCHEMA)
 
     @contextlib.contextmanager
     def _said(self) -> Iterator[None]:
@@ -151,7 +87,7 @@ class Ledger:
     def rows(self) -> dict[str, Row]:
         """All scenes by id."""
         with self._said():
-            found = self._db.execute(f"SELECT {_ROW_COLUMNS} FROM scenes")
+            found = self._db.execute(f"SELECT {ROW_COLUMNS} FROM scenes")
             return {row[0]: Row(*row) for row in found}
 
     def select(self, where: str = "1", values: tuple[Any, ...] = ()) -> Iterator[dict[str, Any]]:
@@ -208,9 +144,7 @@ class Ledger:
         """Runs whose scenes must not be touched: id -> ``host, pid``."""
         with self._said():
             found = self._db.execute("SELECT * FROM runs WHERE ended_s IS NULL").fetchall()
-        return {
-            row["id"]: f"{row['host']}, process {row['pid']}" for row in found if _is_alive(row)
-        }
+        return {row["id"]: f"{row['host']}, process {row['pid']}" for row in found if is_alive(row)}
 
     def last_run(self) -> dict[str, Any] | None:
         """The run that began last."""
@@ -338,43 +272,3 @@ class Ledger:
 
     def __exit__(self, *_error: object) -> None:
         self.close()
-
-
-def birth_of(pid: int) -> str | None:
-    """Which process a number means: machine's boot, its process space, tick at which it began.
-
-    None if there is no such process, or no way to tell.
-    """
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        space = str(Path("/proc/self/ns/pid").readlink())
-    except OSError:
-        return None
-    after_name = text.rpartition(")")[2].split()
-    # A zombie has died, though its number is still taken.
-    return None if after_name[0] == "Z" else f"{boot}/{space}/{after_name[19]}"
-
-
-def _is_alive(run: sqlite3.Row) -> bool:
-    here = birth_of(os.getpid())
-    if here and run["birth"] and here.rpartition("/")[0] == run["birth"].rpartition("/")[0]:
-        return birth_of(run["pid"]) == str(run["birth"])
-    # Another machine or container: its heart decides.
-    return bool(time.time() - run["beat_s"] < run["lease_s"])
-
-
-def _is_on_network(folder: Path) -> bool:
-    """Whether a folder lies on a file system that several machines share."""
-    try:
-        mounts = Path("/proc/mounts").read_text().splitlines()
-    except OSError:
-        return False
-    best, kind = "", ""
-    place = str(folder.resolve())
-    for line in mounts:
-        _, point, name, *_ = line.split()
-        inside = place == point or place.startswith(point.rstrip("/") + "/")
-        if inside and len(point) >= len(best):
-            best, kind = point, name
-    return kind.startswith(_NETWORK_FILE_SYSTEMS)

@@ -5,21 +5,17 @@ So neighbouring outputs meet without a seam, and pixels that two of them share a
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
-from xml.sax.saxutils import escape
 
 from affine import Affine
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 
 from tilemapper.archive.job import ArchiveJob
-from tilemapper.archive.scenes import Scene
+from tilemapper.archive.scene import Scene
 from tilemapper.archive.secrets import redacted
 from tilemapper.errors import TilemapperError
 from tilemapper.raster.opening import open_raster
@@ -180,101 +176,3 @@ def _meet(one: Member, other: Member) -> bool:
         return False
     col, row = round(cols), round(rows)
     return -other.width <= col <= one.width and -other.height <= row <= one.height
-
-
-def vrt_text(mosaic: Mosaic) -> str:
-    """The virtual raster of a mosaic: the members' bands, and an alpha band of what they cover.
-
-    Masked pixels of a member never hide valid ones of another.
-    """
-    height, width = mosaic.size
-    first = mosaic.members[0]
-    transform = mosaic.transform
-    numbers = ", ".join(
-        repr(v) for v in (transform.c, transform.a, 0.0, transform.f, 0.0, transform.e)
-    )
-    lines = [
-        f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}">',
-        f"<!-- {mosaic.version} -->",
-        f"<SRS>{escape(first.crs.to_wkt())}</SRS>",
-        f"<GeoTransform>{numbers}</GeoTransform>",
-    ]
-    alpha = len(first.bands) + 1
-    for position, (band, kind, colour) in enumerate(first.bands, 1):
-        lines.append(f'<VRTRasterBand dataType="{kind}" band="{position}">')
-        lines.append(f"<ColorInterp>{colour}</ColorInterp>")
-        lines += [_source(mosaic, member, str(band)) for member in mosaic.members]
-        lines.append("</VRTRasterBand>")
-    lines.append(f'<VRTRasterBand dataType="Byte" band="{alpha}"><ColorInterp>Alpha</ColorInterp>')
-    lines += [_source(mosaic, member, "mask,1") for member in mosaic.members]
-    return "\n".join([*lines, "</VRTRasterBand>", "</VRTDataset>", ""])
-
-
-def _source(mosaic: Mosaic, member: Member, band: str) -> str:
-    row, col = mosaic.place(member)
-    path = gdal_path(member.scene.path)
-    size = f'xSize="{member.width}" ySize="{member.height}"'
-    return (
-        f'<ComplexSource><SourceFilename relativeToVRT="0" shared="0">{escape(path)}'
-        f"</SourceFilename><SourceBand>{band}</SourceBand>"
-        f'<SrcRect xOff="0" yOff="0" {size}/><DstRect xOff="{col}" yOff="{row}" {size}/>'
-        "<UseMaskBand>true</UseMaskBand></ComplexSource>"
-    )
-
-
-def gdal_path(path: str) -> str:
-    """A path as GDAL takes it inside a VRT."""
-    if path.startswith("s3://"):
-        return "/vsis3/" + path.removeprefix("s3://")
-    return (
-        f"/vsicurl/{path}"
-        if path.startswith(("https://", "http://"))
-        else str(Path(path).absolute())
-    )
-
-
-@dataclass(frozen=True)
-class Part:
-    """A piece of a mosaic's map that becomes an output of its own.
-
-    box: in the CRS, for one output a scene; cell: row and column, for one output a cell.
-    """
-
-    whole: str
-    box: tuple[float, float, float, float] | None = None
-    cell: tuple[int, int] | None = None
-    cell_px: int = 0
-
-
-def window_of(
-    part: Part, transform: Affine, height: int, width: int
-) -> tuple[int, int, int, int] | None:
-    """Row, col, height, width of a part in the whole map; None if it lies outside of it."""
-    if part.cell is not None:
-        rows = part.cell[0] * part.cell_px, (part.cell[0] + 1) * part.cell_px
-        cols = part.cell[1] * part.cell_px, (part.cell[1] + 1) * part.cell_px
-    else:
-        assert part.box is not None
-        left, bottom, right, top = part.box
-        # A hair inside, so that a scene's own edge adds no pixel by rounding.
-        rows = (
-            math.floor((top - transform.f) / transform.e + 1e-6),
-            math.ceil((bottom - transform.f) / transform.e - 1e-6),
-        )
-        cols = (
-            math.floor((left - transform.c) / transform.a + 1e-6),
-            math.ceil((right - transform.c) / transform.a - 1e-6),
-        )
-    first_row, first_col = max(0, rows[0]), max(0, cols[0])
-    end_row, end_col = min(height, rows[1]), min(width, cols[1])
-    if first_row >= end_row or first_col >= end_col:
-        return None
-    return first_row, first_col, end_row - first_row, end_col - first_col
-
-
-def remove_stale(folder: Path, keep: set[str]) -> None:
-    """Removes virtual rasters of mosaics that are no more."""
-    for path in folder.glob("*.vrt"):
-        if path.name not in keep:
-            with contextlib.suppress(OSError):
-                path.unlink()

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tilemapper.archive.job import ArchiveJob
-from tilemapper.archive.ledger import MAX_DEATHS, Change, Ledger, Row
+from tilemapper.archive.ledger import MAX_DEATHS, Ledger
 from tilemapper.archive.publishing import Outputs
-from tilemapper.archive.scenes import Scene
+from tilemapper.archive.rows import Change, Row
+from tilemapper.archive.scene import Scene
 from tilemapper.errors import JobError
 
 

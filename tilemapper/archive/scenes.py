@@ -6,67 +6,20 @@ import fnmatch
 import glob
 import os
 import re
-import stat
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tilemapper.archive import remote, stac_source
 from tilemapper.archive.job import RASTER_SUFFIXES, Source
-from tilemapper.archive.secrets import public, redacted, scene_id
+from tilemapper.archive.scene import Scene, bare, date_of, local_scene, touches
+from tilemapper.archive.secrets import public, redacted
 from tilemapper.errors import JobError
 
-if TYPE_CHECKING:
-    from tilemapper.archive.mosaic import Mosaic, Part
-
 LIST_SUFFIXES = (".txt", ".lst")
-_DATE = re.compile(r"(?<!\d)((?:19|20)\d\d)[-_]?(0[1-9]|1[0-2])[-_]?(0[1-9]|[12]\d|3[01])(?!\d)")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """One raster of an archive, as it was listed.
-
-    path: as it is opened; may hold a signature, so it is neither stored nor shown: `name` is.
-    relpath: below the folder or prefix it was found in, without suffix. version: what is known of
-    its content without opening it: size, mtime and ctime in ns, or ETag. date: ISO, from the
-    catalog or the name. bbox: west, south, east, north, from the catalog. fault: why it cannot be
-    rendered, whatever the options. name: what is shown, the path without secrets if nothing else.
-    id: the key in the ledger. fields: more fields for the template; output: the output, whatever
-    the template. mosaic: what a whole mosaic is made of. part: what is cut out of one; group: its
-    mosaic's id.
-    """
-
-    path: str
-    relpath: str
-    size_bytes: int | None = None
-    mtime_ns: int | None = None
-    ctime_ns: int | None = None
-    etag: str | None = None
-    date: str | None = None
-    bbox: tuple[float, float, float, float] | None = None
-    fault: str | None = None
-    shown: str | None = None
-    fields: tuple[tuple[str, str], ...] = ()
-    output: str | None = None
-    group: str | None = None
-    mosaic: Mosaic | None = None
-    part: Part | None = None
-    name: str = field(init=False)
-    id: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "name", self.shown or public(self.path))
-        object.__setattr__(self, "id", scene_id(self.path))
-
-    @property
-    def stem(self) -> str:
-        """File name without folder and suffix."""
-        return self.relpath.rpartition("/")[2]
 
 
 def discover(source: Source, *, stdin: Iterable[str] | None = None) -> list[Scene]:
@@ -104,39 +57,6 @@ def _named(named: str, source: Source, stdin: Iterable[str] | None) -> Iterator[
         yield local_scene(named, Path(named).stem)
 
 
-def local_scene(path: str, relpath: str) -> Scene:
-    """A scene on a disk; what is wrong with it already is told by its ``fault``."""
-    if _CONTROL.search(path):
-        shown = path.encode("unicode_escape", "surrogatepass").decode()
-        # Such a name would break every list, log and report that it enters.
-        safe = _CONTROL.sub("?", path)
-        fault = f"{shown}: the name has control characters or bytes that are no text; rename it"
-        return Scene(safe, _CONTROL.sub("?", relpath), fault=fault)
-    dated = _date_of(path.rpartition("/")[2])
-    try:
-        status = Path(path).stat()
-    except OSError:
-        fault = f"{path}: is a link to nothing, or cannot be looked at; restore the file"
-        return Scene(path, relpath, date=dated, fault=fault)
-    wrong: str | None = None
-    if not stat.S_ISREG(status.st_mode):
-        wrong = f"{path}: is a folder or a device, a raster file is needed; rename or exclude it"
-    return Scene(
-        path, relpath, status.st_size, status.st_mtime_ns, status.st_ctime_ns, None, dated,
-        fault=wrong,
-    )  # fmt: skip
-
-
-def _bare(path: str) -> str:
-    """A path without its suffix."""
-    return os.path.splitext(path)[0]  # noqa: PTH122  100,000 of them, URLs among them
-
-
-def _date_of(name: str) -> str | None:
-    found = _DATE.search(name)
-    return "-".join(found.groups()) if found else None
-
-
 def _folder(root: str) -> Iterator[Scene]:
     """Rasters below a folder by their suffix; hidden files and folders are left out."""
     waiting = [root.rstrip("/") or "/"]
@@ -151,7 +71,7 @@ def _folder(root: str) -> Iterator[Scene]:
             if entry.name.startswith("."):
                 continue
             if entry.name.lower().endswith(RASTER_SUFFIXES):
-                yield local_scene(entry.path, _bare(entry.path[base:]))
+                yield local_scene(entry.path, bare(entry.path[base:]))
             elif entry.is_dir(follow_symlinks=False):
                 waiting.append(entry.path)
 
@@ -161,7 +81,7 @@ def _globbed(pattern: str) -> Iterator[Scene]:
     for path in glob.iglob(pattern, recursive=True):  # noqa: PTH207  takes absolute patterns
         if Path(path).is_dir() and not path.lower().endswith(RASTER_SUFFIXES):
             continue
-        yield local_scene(path, _bare(path[len(fixed) :].lstrip("/")))
+        yield local_scene(path, bare(path[len(fixed) :].lstrip("/")))
 
 
 def _lines(lines: Iterable[str], where: str, source: Source) -> Iterator[Scene]:
@@ -204,13 +124,13 @@ def _remote_scene(url: str) -> Scene:
     try:
         return _of_entry(remote.entry(url), name)
     except JobError as error:
-        return Scene(url, _bare(name), fault=redacted(str(error)))
+        return Scene(url, bare(name), fault=redacted(str(error)))
 
 
 def _of_entry(entry: remote.Entry, relpath: str) -> Scene:
     return Scene(
-        entry.url, _bare(relpath), entry.size_bytes, None, None, entry.etag,
-        _date_of(relpath.rpartition("/")[2]),
+        entry.url, bare(relpath), entry.size_bytes, None, None, entry.etag,
+        date_of(relpath.rpartition("/")[2]),
     )  # fmt: skip
 
 
@@ -240,11 +160,6 @@ def _passes(scene: Scene, source: Source) -> bool:
         if source.before is not None and day >= source.before:
             return False
     return scene.bbox is None or source.bounds is None or touches(scene.bbox, source.bounds)
-
-
-def touches(box: tuple[float, ...], other: tuple[float, ...]) -> bool:
-    """Whether two boxes (left, bottom, right, top) share ground."""
-    return box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3]
 
 
 def _read_text(path: str) -> str:

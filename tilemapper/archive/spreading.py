@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tilemapper.archive.worker import SceneOutcome, SceneTask, render_on_worker
+from tilemapper.archive.engines import render_on_worker
+from tilemapper.archive.worker import SceneOutcome, SceneTask
 
 Work = Callable[[SceneTask], SceneOutcome]
 

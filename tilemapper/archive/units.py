@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from tilemapper.archive.job import ArchiveJob
-from tilemapper.archive.mosaic import Member, Mosaic, Part, mosaics_of
-from tilemapper.archive.scenes import Scene, discover
+from tilemapper.archive.mosaic import Member, Mosaic, mosaics_of
+from tilemapper.archive.part import Part
+from tilemapper.archive.scene import Scene
+from tilemapper.archive.scenes import discover
 from tilemapper.archive.secrets import scene_id
 from tilemapper.raster.gsd import output_size, pixel_size_m, wanted_steps
 

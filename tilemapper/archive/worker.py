@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
 import time
@@ -11,18 +10,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from tilemapper.archive.cutting import cut
-from tilemapper.archive.mosaic import Part
+from tilemapper.archive.part import Part
 from tilemapper.archive.place import place_of, placed
-from tilemapper.archive.scenes import touches
+from tilemapper.archive.scene import touches
 from tilemapper.archive.secrets import redacted
 from tilemapper.errors import LockedError, RasterError, TilemapperError, TryAgainError
-from tilemapper.networks.model import Model, open_model
 from tilemapper.raster.opening import open_raster
 from tilemapper.render.blockfile import file_sha256
-from tilemapper.render.devices import choose_device, choose_precision, default_batch
 from tilemapper.render.engine import Engine
 from tilemapper.render.render import render
 
@@ -78,71 +73,19 @@ def render_scene(
     except _Skip as reason:
         outcome.state, outcome.line = "skipped", str(reason)
     except TryAgainError as error:
-        outcome.state, outcome.line = "later", _line(error, task)
+        outcome.state, outcome.line = "later", one_line(error, task)
         outcome.stop = not isinstance(error, LockedError)
     except TilemapperError as error:
-        outcome.state, outcome.line = "failed", _line(error, task)
+        outcome.state, outcome.line = "failed", one_line(error, task)
     except Exception as error:  # a defect must not end the night's run either
         outcome.state = "failed"
-        outcome.line = _line(f"{type(error).__name__}: {error}; report this as a defect", task)
+        outcome.line = one_line(f"{type(error).__name__}: {error}; report this as a defect", task)
     outcome.seconds = round(time.monotonic() - begun, 3)
     return outcome
 
 
-def render_on_worker(task: SceneTask, threads: int | None = None) -> SceneOutcome:
-    """`render_scene` in a process of a cluster, whose engine stays open from scene to scene."""
-    if threads is not None and torch.get_num_threads() != threads:
-        torch.set_num_threads(threads)
-    try:
-        engine = None if task.part is not None else _engine(task.model, *_engine_options(task))
-    except TryAgainError as error:
-        return SceneOutcome(task.id, "later", _line(error, task), stop=True)
-    except TilemapperError as error:
-        return SceneOutcome(task.id, "failed", _line(error, task))
-    return render_scene(task, engine)
-
-
-def _engine_options(task: SceneTask) -> tuple[Any, ...]:
-    names = ("device", "precision", "batch_size", "tta", "compiled")
-    return tuple(task.options[name] for name in names)
-
-
-@functools.lru_cache(maxsize=1)
-def _engine(
-    model: str, device: str, precision: str, batch_size: int | None, tta: bool, compiled: bool
-) -> Engine:
-    return engine_for(
-        open_model(model), device=device, precision=precision, batch_size=batch_size, tta=tta,
-        compiled=compiled,
-    )  # fmt: skip
-
-
-def engine_for(
-    model: Model,
-    *,
-    device: str,
-    precision: str,
-    batch_size: int | None,
-    tta: bool = False,
-    compiled: bool = False,
-) -> Engine:
-    """The engine of all scenes: the same that each render would open for itself.
-
-    Raises:
-        ModelError, DeviceError: the model cannot be loaded, or not onto this device.
-    """
-    device = choose_device(device)
-    return Engine(
-        model,
-        device=device,
-        precision=choose_precision(precision, device, model),
-        batch_size=batch_size or default_batch(device),
-        tta=tta,
-        compiled=compiled,
-    )
-
-
-def _line(error: object, task: SceneTask) -> str:
+def one_line(error: object, task: SceneTask) -> str:
+    """An error in one line, without what is secret in the scene's address."""
     return redacted(" ".join(str(error).split()), task.path)[:1000]
 
 

@@ -15,7 +15,7 @@ from tilemapper.cli.options import OrWord, debug_option, json_option, talk_optio
 if TYPE_CHECKING:
     from tilemapper.archive.estimate import ArchiveEstimate
     from tilemapper.archive.job import ArchiveJob
-    from tilemapper.archive.run import RunSummary
+    from tilemapper.archive.session import RunSummary
     from tilemapper.archive.spreading import Spread
 
 _LOG_EVERY_S = 30.0
@@ -81,7 +81,7 @@ def batch(
     tilemapper batch nightly.toml --json --metrics /var/lib/node_exporter/tilemapper.prom
     tilemapper batch nightly.toml --shard 3/8
     """  # noqa: D301 (\b is click's mark for lines to keep)
-    from tilemapper.archive.job import load_job
+    from tilemapper.archive.jobfile import load_job
     from tilemapper.archive.leaving import leave
     from tilemapper.networks.model import open_model
 

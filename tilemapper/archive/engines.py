@@ -1,0 +1,67 @@
+"""Engines that stay open from scene to scene: one for this process, one for each of a cluster's."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+
+from tilemapper.archive.worker import SceneOutcome, SceneTask, one_line, render_scene
+from tilemapper.errors import TilemapperError, TryAgainError
+from tilemapper.networks.model import Model, open_model
+from tilemapper.render.devices import choose_device, choose_precision, default_batch
+from tilemapper.render.engine import Engine
+
+
+def render_on_worker(task: SceneTask, threads: int | None = None) -> SceneOutcome:
+    """`render_scene` in a process of a cluster, whose engine stays open from scene to scene."""
+    if threads is not None and torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
+    try:
+        engine = None if task.part is not None else _engine(task.model, *_engine_options(task))
+    except TryAgainError as error:
+        return SceneOutcome(task.id, "later", one_line(error, task), stop=True)
+    except TilemapperError as error:
+        return SceneOutcome(task.id, "failed", one_line(error, task))
+    return render_scene(task, engine)
+
+
+def _engine_options(task: SceneTask) -> tuple[Any, ...]:
+    names = ("device", "precision", "batch_size", "tta", "compiled")
+    return tuple(task.options[name] for name in names)
+
+
+@functools.lru_cache(maxsize=1)
+def _engine(
+    model: str, device: str, precision: str, batch_size: int | None, tta: bool, compiled: bool
+) -> Engine:
+    return engine_for(
+        open_model(model), device=device, precision=precision, batch_size=batch_size, tta=tta,
+        compiled=compiled,
+    )  # fmt: skip
+
+
+def engine_for(
+    model: Model,
+    *,
+    device: str,
+    precision: str,
+    batch_size: int | None,
+    tta: bool = False,
+    compiled: bool = False,
+) -> Engine:
+    """The engine of all scenes: the same that each render would open for itself.
+
+    Raises:
+        ModelError, DeviceError: the model cannot be loaded, or not onto this device.
+    """
+    device = choose_device(device)
+    return Engine(
+        model,
+        device=device,
+        precision=choose_precision(precision, device, model),
+        batch_size=batch_size or default_batch(device),
+        tta=tta,
+        compiled=compiled,
+    )

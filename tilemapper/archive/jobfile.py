@@ -1,0 +1,97 @@
+"""From a TOML file to a checked job, with one line about the first fault."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from tilemapper.archive.job import (
+    ArchiveJob,
+    Mosaic,
+    Output,
+    Render,
+    Run,
+    Source,
+    nearest,
+    read_bytes,
+)
+from tilemapper.errors import JobError
+
+
+def load_job(path: str | Path) -> ArchiveJob:
+    """The job of a file. Paths in it count from the file's folder.
+
+    Raises:
+        JobError: it cannot be read, has an unknown key, or a value that cannot be used.
+    """
+    path = Path(path)
+    try:
+        values = tomllib.loads(read_bytes(path).decode())
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise JobError(f"{path}: is no TOML file ({error}); correct it") from error
+    if values.get("kind") != "archive":
+        raise JobError(
+            f'{path}: kind {values.get("kind")!r} found, needed is kind = "archive"; training '
+            "jobs are run by tilemapper train"
+        )
+    values.setdefault("name", re.sub(r"[^A-Za-z0-9._-]", "-", path.stem))
+    return _rooted(_checked(values, str(path)), path.absolute().parent)
+
+
+def _checked(values: dict[str, Any], where: str) -> ArchiveJob:
+    try:
+        return ArchiveJob.model_validate(values)
+    except ValidationError as error:
+        fault = error.errors()[0]
+    # A union's members appear in the place too; they are no keys of the file.
+    place = [str(part) for part in fault["loc"] if not re.search(r"[\[(]", str(part))][:2]
+    if fault["type"] == "extra_forbidden":
+        raise JobError(f"{where}: unknown key {'.'.join(place)}{nearest(place[-1], _known(place))}")
+    if fault["type"] == "missing":
+        raise JobError(f"{where}: key {'.'.join(place)} is missing; add it")
+    found = "" if isinstance(fault["input"], dict) else f" is {str(fault['input'])[:80]!r}"
+    message = fault["msg"].removeprefix("Value error, ")
+    raise JobError(f"{where}: {'.'.join(place) or 'job'}{found}: {message}; correct it")
+
+
+def _known(place: list[str]) -> list[str]:
+    tables: dict[str, type[BaseModel]] = {
+        "source": Source,
+        "output": Output,
+        "render": Render,
+        "run": Run,
+        "mosaic": Mosaic,
+    }
+    table: type[BaseModel] = tables.get(place[0], ArchiveJob) if len(place) > 1 else ArchiveJob
+    return [*table.model_fields]
+
+
+def _rooted(job: ArchiveJob, folder: Path) -> ArchiveJob:
+    """Relative paths made absolute: cron and systemd start programs anywhere."""
+
+    def rooted(path: str) -> str:
+        return path if path == "-" or "://" in path else str(folder / Path(path).expanduser())
+
+    def folder_kept(path: str) -> str:
+        return rooted(path) + ("/" if path.endswith("/") and "://" not in path else "")
+
+    model = job.render.model
+    if "/" in model or model.startswith((".", "~")):
+        model = rooted(model)
+    mask = job.render.mask and rooted(job.render.mask)
+    source = {"scenes": tuple(map(folder_kept, job.source.scenes))}
+    output = {
+        "template": rooted(job.output.template),
+        "work": job.output.work and rooted(job.output.work),
+    }
+    return job.model_copy(
+        update={
+            "source": job.source.model_copy(update=source),
+            "output": job.output.model_copy(update=output),
+            "render": job.render.model_copy(update={"model": model, "mask": mask}),
+        }
+    )

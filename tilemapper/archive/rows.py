@@ -1,0 +1,71 @@
+"""Scenes as the ledger holds them: its tables, and the rows that planning reads and writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+STATES = ("pending", "running", "done", "failed", "skipped")
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS scenes (
+  id TEXT PRIMARY KEY, source TEXT NOT NULL, output TEXT NOT NULL, state TEXT NOT NULL,
+  reason TEXT, run TEXT, attempts INTEGER NOT NULL DEFAULT 0, deaths INTEGER NOT NULL DEFAULT 0,
+  size_bytes INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, etag TEXT, head_sha256 TEXT,
+  recipe TEXT, error TEXT, started_s REAL, ended_s REAL, seconds REAL, pixels INTEGER,
+  tiles INTEGER, output_sha256 TEXT, output_bytes INTEGER, output_stamp TEXT, facts TEXT,
+  made INTEGER NOT NULL DEFAULT 0,
+  gone INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS scenes_state ON scenes (state);
+CREATE TABLE IF NOT EXISTS runs (
+  id TEXT PRIMARY KEY, host TEXT, pid INTEGER, birth TEXT, started_s REAL, beat_s REAL,
+  lease_s REAL, ended_s REAL, outcome TEXT
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS facts (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What planning needs to know of a scene; the ledger's columns by their names."""
+
+    id: str
+    output: str
+    state: str
+    run: str | None
+    attempts: int
+    deaths: int
+    size_bytes: int | None
+    mtime_ns: int | None
+    ctime_ns: int | None
+    etag: str | None
+    head_sha256: str | None
+    recipe: str | None
+    error: str | None
+    output_sha256: str | None
+    output_stamp: str | None
+    made: int
+
+
+class Change(NamedTuple):
+    """What planning writes of a scene: ten columns, and what becomes of the others.
+
+    keep: attempts and an announced output still count, since source and options are the same.
+    died: 1 if a run was killed while it had the scene.
+    """
+
+    id: str
+    source: str
+    output: str
+    state: str
+    reason: str | None
+    error: str | None
+    size_bytes: int | None
+    mtime_ns: int | None
+    ctime_ns: int | None
+    etag: str | None
+    keep: bool = False
+    died: int = 0
+
+
+ROW_COLUMNS = ", ".join(Row.__slots__)
