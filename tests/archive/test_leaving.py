@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import io
 import itertools
 import json
@@ -16,11 +17,12 @@ from pystac.validation.stac_validator import JsonSchemaSTACValidator
 from tests.archive.world import write_archive, write_job
 from tests.conftest import write_raster
 from tilemapper.archive.jobfile import load_job
-from tilemapper.archive.leaving import leave
+from tilemapper.archive.leaving import check_extras, leave
 from tilemapper.archive.metrics import openmetrics
 from tilemapper.archive.run import run_archive
 from tilemapper.archive.session import RunSummary
 from tilemapper.archive.status import status
+from tilemapper.errors import JobError
 from tilemapper.report.archive_page import ArchivePage, archive_page
 from tilemapper.report.thumbnail import thumbnail_png
 
@@ -173,3 +175,11 @@ def test_a_thumbnail_is_small_and_white_where_masked(tmp_path):
         assert picture.getpixel((40, 10)) == (255, 255, 255)
         assert picture.getpixel((40, 120)) == (7, 7, 7)
     assert thumbnail_png(str(tmp_path / "none.tif")) is None
+
+
+def test_a_missing_package_is_named_before_any_work(small, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(JobError, match=r"pip install 'tilemapper\[archive\]'"):
+        check_extras(small)
+    plain = small.model_copy(update={"output": small.output.model_copy(update={"stac": False})})
+    check_extras(plain)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tilemapper.archive import stac
 from tilemapper.archive.job import ArchiveJob
 from tilemapper.archive.ledger import Ledger
 from tilemapper.archive.metrics import openmetrics
 from tilemapper.archive.session import RunSummary
+from tilemapper.errors import JobError
 from tilemapper.raster.atomic import write_text_atomic
 from tilemapper.report.archive_page import ArchivePage, Thumbnail, archive_page
 from tilemapper.report.thumbnail import thumbnail_png
@@ -22,6 +23,19 @@ COLOURS = {
 }  # fmt: skip
 THUMBNAILS = 24
 SLOWEST = 20
+
+
+def check_extras(job: ArchiveJob) -> None:
+    """Refuses, before any work, what needs a package that is not installed.
+
+    Raises:
+        JobError: STAC is wanted and pystac is missing.
+    """
+    if job.output.stac and importlib.util.find_spec("pystac") is None:
+        raise JobError(
+            "output.stac: pystac is needed and not installed; run pip install "
+            "'tilemapper[archive]', or set output.stac = false"
+        )
 
 
 def leave(job: ArchiveJob, summary: RunSummary, *, metrics: Path | None = None) -> bool:
@@ -39,6 +53,8 @@ def leave(job: ArchiveJob, summary: RunSummary, *, metrics: Path | None = None) 
             return False
         job.root.mkdir(parents=True, exist_ok=True)
         if job.output.stac:
+            from tilemapper.archive import stac  # needs pystac, which is an extra
+
             changed = ledger.select("state='done' AND ended_s>=?", (since_s,))
             stac.write_items(job, _visible(job, changed))
             done = ledger.select("state='done' AND NOT gone ORDER BY output")

@@ -82,10 +82,11 @@ def batch(
     tilemapper batch nightly.toml --shard 3/8
     """  # noqa: D301 (\b is click's mark for lines to keep)
     from tilemapper.archive.jobfile import load_job
-    from tilemapper.archive.leaving import leave
+    from tilemapper.archive.leaving import check_extras, leave
     from tilemapper.networks.model import open_model
 
     checked = load_job(job)
+    check_extras(checked)
     model = open_model(checked.render.model)
     if dry_run:
         from tilemapper.archive.estimate import estimate
@@ -159,6 +160,10 @@ class _Progress:
         self._failed += event["state"] == "failed"
         self._pixels += event["pixels"]
         if self._bar is not None:
+            seconds = time.monotonic() - self._begun
+            self._bar.set_postfix_str(
+                f"{self._pixels / 1e6 / seconds:.2f} Mpx/s, {self._failed} failed", refresh=False
+            )
             self._bar.update(1)
         if event["state"] == "failed":
             self._say(f"failed: {event['error']}")
