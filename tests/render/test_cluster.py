@@ -409,3 +409,19 @@ def test_a_dashboard_without_bokeh_is_refused_before_anything_starts(
     with pytest.raises(OptionError, match="bokeh is not installed"):
         render(city, tmp_path / "map.tif", models / "slow", block=512, workers=2, dashboard=True)
     assert not children()
+
+
+@pytest.mark.fault
+def test_a_hung_worker_of_our_own_is_killed_and_started_again(city, models, expected, tmp_path):
+    target, model, hung = tmp_path / "map.tif", open_model(models / "slow"), []
+
+    def hang(number):
+        if number == 0:
+            hung.append(children()[0])
+            hung[0].suspend()
+
+    spread(city, target, model, workers=2, stall_s=10, at=hang)
+    assert not hung[0].is_running()
+    assert not children()
+    render(city, target, model)
+    assert digest(target) == expected

@@ -138,3 +138,16 @@ def test_a_worker_lost_while_it_looks_around_has_no_answer():
     crew.examine("a")
     client.futures[0].done("lost")
     assert list(crew.events(1)) == [Examined("a", None)]
+
+
+def test_what_cannot_be_sent_counts_as_lost():
+    client = FakeClient({"a": worker()})
+    crew = messenger(client)
+
+    def closed(*arguments, **options):
+        raise RuntimeError("Tried sending message after closing")
+
+    client.submit = closed
+    crew.examine("a")
+    crew.render("x-1", "a", BLOCK, carry=False)
+    assert list(crew.events(1)) == [Examined("a", None), Finished("x-1", None)]

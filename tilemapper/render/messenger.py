@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import pickle
 import queue
 import secrets
@@ -15,6 +16,8 @@ from tilemapper.render.crew import Event, Examined, Finished, Progress
 from tilemapper.render.journal import Receipt
 from tilemapper.render.nannies import OwnWorkers
 from tilemapper.render.workers import Files, Look, Order, model_files
+
+LOG = logging.getLogger(__name__)
 
 ANSWER_S = 15.0  # for one answer of the scheduler
 
@@ -74,8 +77,14 @@ class Messenger:
     def send_model(self, address: str) -> None:
         """See `Crew.send_model`: once for each worker, by way of the scheduler."""
         files = pickle.dumps(model_files(self._order.model))
-        data = self._client.scatter(files, workers=[address], hash=False, direct=False)
-        self._submit(f"?{address}", self._tasks.take_model, self._payload, data, address=address)
+        try:
+            data = self._client.scatter(files, workers=[address], hash=False, direct=False)
+        except Exception as error:  # whatever dask raises when a worker or a scheduler is gone
+            self._unsent(f"?{address}", error)
+        else:
+            self._submit(
+                f"?{address}", self._tasks.take_model, self._payload, data, address=address
+            )
 
     def render(self, ticket: str, address: str, block: Block, *, carry: bool) -> None:
         """See `Crew.render`."""
@@ -92,17 +101,25 @@ class Messenger:
         resources: dict[str, int] | None = None,
     ) -> None:
         self._asked += 1
-        future = self._client.submit(
-            function,
-            *arguments,
-            key=f"{self._topic}-{name}-{self._asked}",
-            workers=[address],
-            allow_other_workers=False,
-            resources=resources,
-            pure=False,
-        )
+        try:
+            future = self._client.submit(
+                function,
+                *arguments,
+                key=f"{self._topic}-{name}-{self._asked}",
+                workers=[address],
+                allow_other_workers=False,
+                resources=resources,
+                pure=False,
+            )
+        except Exception as error:  # whatever dask raises when its client is closed
+            self._unsent(name, error)
+            return
         self._futures[name] = future
         future.add_done_callback(lambda done: self._heard.put((name, done)))
+
+    def _unsent(self, name: str, error: Exception) -> None:
+        LOG.info("%s: could not be sent: %s", name, error)
+        self._heard.put((name, None))
 
     def forget(self, ticket: str) -> None:
         """See `Crew.forget`."""
@@ -129,10 +146,10 @@ class Messenger:
     def _event(self, name: str, what: Any) -> Event | None:
         if not name:
             return Progress(what["ticket"], what["tiles"])
-        if name not in self._futures or self._futures[name] is not what:
+        if what is not None and self._futures.get(name) is not what:
             return None
         answer: Any = None
-        if what.status not in ("lost", "cancelled"):
+        if what is not None and what.status not in ("lost", "cancelled"):
             try:
                 answer = what.result(timeout=60)
             except TimeoutError:  # the worker died with the answer in its hands
