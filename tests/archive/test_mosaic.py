@@ -13,6 +13,7 @@ from tilemapper.archive.jobfile import load_job
 from tilemapper.archive.mosaic import mosaics_of
 from tilemapper.archive.mosaic_vrt import vrt_text
 from tilemapper.archive.run import run_archive
+from tilemapper.archive.scene import Scene
 from tilemapper.archive.scenes import discover
 from tilemapper.networks.model import open_model
 from tilemapper.render.render import render
@@ -171,3 +172,13 @@ def test_a_name_with_markup_cannot_add_to_the_virtual_raster(tmp_path, models):
     mosaics, _ = mosaics_of(job, discover(job.source))
     assert "a&amp;b&lt;SourceFilename&gt;.tif" in vrt_text(mosaics[0])
     assert run_archive(job, open_model(job.render.model)).done == 1
+
+
+def test_a_signed_address_never_gets_into_a_virtual_raster(tmp_path, models):
+    (tmp_path / "in").mkdir()
+    job = job_over(tmp_path, models / "identity", "one", "{mosaic}")
+    signed = Scene("https://user:pw@host.example/a.tif?sig=abc", "a")
+    mosaics, alone = mosaics_of(job, [signed])
+    assert not mosaics
+    assert "holds a signature or password" in alone[0].fault
+    assert "abc" not in alone[0].fault

@@ -16,6 +16,7 @@ from tilemapper.archive.ledger import Ledger
 from tilemapper.archive.planning import shard_of
 from tilemapper.archive.run import run_archive
 from tilemapper.archive.scenes import discover
+from tilemapper.archive.status import status
 from tilemapper.errors import DiskFullError, Interrupted, JobError
 
 
@@ -283,3 +284,22 @@ def test_filters_that_need_the_header_skip_without_failing(tmp_path, models, ide
     assert rendered(job, identity) == ["large"]
     again = run_archive(job, identity)
     assert (again.skipped, again.already_done, again.exit_code) == (2, 1, 0)
+
+
+def test_a_scene_that_comes_back_counts_again_and_is_not_rendered_again(small, identity, tmp_path):
+    run_archive(small, identity)
+    path = next((tmp_path / "in").rglob("*.tif"))
+    path.rename(tmp_path / "away.tif")
+    assert run_archive(small, identity).already_done == 5
+    assert status(small).gone == 1
+    (tmp_path / "away.tif").rename(path)
+    assert rendered(small, identity) == []
+    assert (status(small).gone, status(small).counts["done"]) == (0, 6)
+
+
+def test_what_was_staged_of_a_scene_that_is_gone_is_removed(small, identity):
+    stale = small.work / "staging" / f"{'0' * 32}-abc.tif.part"
+    stale.mkdir(parents=True)
+    (stale / "plan.json").write_text("{}")
+    run_archive(small, identity)
+    assert not stale.exists()

@@ -206,6 +206,21 @@ class Ledger:
         with self.transaction() as db:
             db.executemany(f"UPDATE scenes SET {columns} WHERE id=?", rows)
 
+    def mark_back(self, ids: Iterable[str]) -> None:
+        """Scenes that the archive lists again count again."""
+        with self.transaction() as db:
+            db.executemany("UPDATE scenes SET gone=0 WHERE id=?", [(i,) for i in ids])
+
+    def totals(self) -> dict[str, float]:
+        """Pixels, seconds and bytes of all scenes that are done, and how many are gone."""
+        with self._said():
+            row = self._db.execute(
+                "SELECT TOTAL(pixels), TOTAL(seconds), TOTAL(output_bytes) FROM scenes "
+                "WHERE state='done' AND NOT gone"
+            ).fetchone()
+            gone = self._db.execute("SELECT COUNT(*) FROM scenes WHERE gone").fetchone()[0]
+        return {"pixels": row[0], "seconds": row[1], "output_bytes": row[2], "gone": gone}
+
     def mark_gone(self, ids: Iterable[str]) -> None:
         """Scenes that the archive no longer lists stay in the ledger, but count no more."""
         with self.transaction() as db:

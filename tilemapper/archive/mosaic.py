@@ -16,8 +16,8 @@ from rasterio.enums import ColorInterp
 
 from tilemapper.archive.job import ArchiveJob
 from tilemapper.archive.scene import Scene
-from tilemapper.archive.secrets import redacted
-from tilemapper.errors import TilemapperError
+from tilemapper.archive.secrets import public, redacted
+from tilemapper.errors import RasterError, TilemapperError
 from tilemapper.raster.opening import open_raster
 
 # How far, in pixels, a scene's grid may lie off the mosaic's before it counts as another grid.
@@ -120,6 +120,11 @@ def _member(job: ArchiveJob, scene: Scene) -> Member | None:
     Raises:
         RasterError: it cannot be opened.
     """
+    if public(scene.path) != scene.path:
+        raise RasterError(
+            f"{scene.name}: its address holds a signature or password, which a mosaic would keep "
+            "on the disk; give credentials by the environment"
+        )
     with open_raster(scene.path, allow_drivers=job.render.allow_driver) as src:
         north_up = src.transform.b == src.transform.d == 0 and src.transform.e < 0
         plain = src.crs is not None and north_up and src.transform.a > 0 and not src.gcps[0]

@@ -40,6 +40,7 @@ class ArchivePlan:
     times: list[tuple[int | None, int | None, str]] = field(default_factory=list)
     finished: list[tuple[str, str]] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)
+    back: list[str] = field(default_factory=list)
 
     @property
     def todo(self) -> list[Decision]:
@@ -67,6 +68,8 @@ class ArchivePlan:
             ledger.update(
                 self.finished, "state='done', run=NULL, error=NULL, reason=NULL, output_stamp=?"
             )
+        if self.back:
+            ledger.mark_back(self.back)
         if self.gone:
             ledger.mark_gone(self.gone)
 
@@ -137,6 +140,8 @@ def plan_archive(
         if output is None or shard_of(scene.group or scene.id, count) != index - 1:
             continue
         row = rows.get(scene.id)
+        if row is not None and row.gone:
+            plan.back.append(scene.id)
         if row is not None and row.state == "running" and row.run in living:
             plan.decisions.append(
                 Decision(scene, output, False, "held by another run", living[row.run])
@@ -144,7 +149,7 @@ def plan_archive(
             continue
         plan.decisions.append(_decide(scene, output, row, plan, outputs, retry_failed))
     listed = set(named)
-    plan.gone = [i for i in rows if i not in listed]
+    plan.gone = [i for i, row in rows.items() if i not in listed and not row.gone]
     return plan
 
 

@@ -45,6 +45,7 @@ class Row:
     output_sha256: str | None
     output_stamp: str | None
     made: int
+    gone: int
 
 
 class Change(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import shutil
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -60,6 +61,7 @@ def run_archive(
         if plan.todo:
             with _registered(run, job.run.lease_s):
                 _rounds(run, spread)
+                _sweep(run)
         states = [ledger.state_of(scene) for scene in run.elsewhere]
         run.summary.already_done += states.count("done")
         open_still = states.count("pending") + states.count("running")
@@ -78,6 +80,18 @@ def _rounds(run: Session, spread: Spread | None) -> None:
                 break
             for outcome in _outcomes(run, batch, spread):
                 run.close(outcome)
+
+
+def _sweep(run: Session) -> None:
+    """Removes what is staged of scenes that are done by now, or gone."""
+    staged = list(run.staging.iterdir())
+    # Only now: whatever another run stages after this was not listed above.
+    wanted = run.ledger.ids("state IN ('pending', 'running', 'failed') AND NOT gone")
+    for path in staged:
+        if path.name.partition("-")[0] not in wanted:
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(
+                missing_ok=True
+            )
 
 
 def _outcomes(run: Session, batch: list[Decision], spread: Spread | None) -> Iterable[SceneOutcome]:

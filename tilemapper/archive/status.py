@@ -35,16 +35,16 @@ def status(job: ArchiveJob) -> Status:
     if not path.exists():
         return Status(job.name, str(path), {}, 0, 0, 0.0, 0, [], [], None)
     with Ledger(path, read_only=True) as ledger:
-        done = list(ledger.select("state='done' AND NOT gone"))
+        totals = ledger.totals()
         failures = ledger.select("state='failed' AND NOT gone ORDER BY source")
         return Status(
             job=job.name,
             ledger=str(path),
             counts=ledger.counts(),
-            gone=sum(1 for _ in ledger.select("gone")),
-            pixels=sum(row["pixels"] or 0 for row in done),
-            seconds=round(sum(row["seconds"] or 0 for row in done), 3),
-            output_bytes=sum(row["output_bytes"] or 0 for row in done),
+            gone=int(totals["gone"]),
+            pixels=int(totals["pixels"]),
+            seconds=round(totals["seconds"], 3),
+            output_bytes=int(totals["output_bytes"]),
             failures=[
                 {"scene": row["source"], "error": row["error"], "attempts": row["attempts"]}
                 for row in failures
