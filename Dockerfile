@@ -4,22 +4,24 @@
 #   docker build -t tilemapper:cuda --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu128 .
 #   docker run --rm -v "$PWD:/data" tilemapper render city.tif map.tif
 # CUDA: run with --gpus all; the driver is the host's, everything else comes with torch.
-ARG PYTHON=3.12
+# The version that constraints.txt was made with.
+ARG PYTHON=3.11
 
 FROM python:${PYTHON}-slim AS build
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/tilemapper
 ENV PATH=/opt/tilemapper/bin:$PATH
-# torch by itself first: it is large and changes seldom, so its layer is kept.
-RUN pip install --index-url "${TORCH_INDEX}" --extra-index-url https://pypi.org/simple "torch>=2.11,<2.14"
 WORKDIR /src
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY constraints.txt ./
+# torch by itself first: it is large and changes seldom, so its layer is kept. The index gives the
+# build for CPU or CUDA; constraints.txt gives the version, which all builds share.
+RUN pip install -c constraints.txt --index-url "${TORCH_INDEX}" --extra-index-url https://pypi.org/simple torch
+COPY pyproject.toml README.md LICENSE ./
 COPY models models
 COPY pipelines pipelines
 COPY tilemapper tilemapper
-# constraints.txt pins the CPU build of torch by its number alone, which every build shares.
-RUN pip install ".[archive]"
+RUN pip install -c constraints.txt ".[archive]"
 
 FROM python:${PYTHON}-slim
 RUN useradd --uid 10001 --create-home tilemapper
