@@ -24,6 +24,8 @@ COPY tilemapper tilemapper
 RUN pip install -c constraints.txt ".[archive]"
 
 FROM python:${PYTHON}-slim
+# GDAL inside rasterio's wheel takes this one library from the system.
+RUN apt-get update && apt-get install --yes --no-install-recommends libexpat1 && rm -rf /var/lib/apt/lists/*
 RUN useradd --uid 10001 --create-home tilemapper
 COPY --from=build /opt/tilemapper /opt/tilemapper
 ENV PATH=/opt/tilemapper/bin:$PATH PYTHONUNBUFFERED=1
