@@ -66,10 +66,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tilemapper.networks.model import ModelCard, PaletteClass, save_model
 
     folder = tmp_path_factory.mktemp("models")
-    palette = tuple(
-        PaletteClass(name=name, colour=colour)
-        for name, colour in (("land", (232, 228, 224)), ("water", (177, 209, 255)), ("road", (255, 255, 255)))
-    )  # fmt: skip
+    colours = {"land": (232, 228, 224), "water": (177, 209, 255), "road": (255, 255, 255)}
+    palette = tuple(PaletteClass(name=name, colour=colour) for name, colour in colours.items())
     for name, architecture, arguments, head in (
         ("identity", "identity", {}, "rgb"),
         ("slow", "identity", {"sleep_s": 0.02}, "rgb"),

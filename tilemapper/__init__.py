@@ -16,7 +16,7 @@ _DOORS = {
     "render": ("tilemapper.render", None),
     "open_model": ("tilemapper.networks.model", "open_model"),
 }
-__all__ = ["__version__", "open_model", "render"]  # noqa: F822 (imported by __getattr__)
+__all__ = ["__version__", "open_model", "render"]
 
 
 def __getattr__(name: str) -> Any:
