@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from rasterio.errors import NotGeoreferencedWarning
 from rio_cogeo import cog_validate
 
 import tilemapper
@@ -38,7 +39,9 @@ def digest(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-@pytest.mark.parametrize(("height", "width"), [(1, 1), (100, 300), (257, 1000), (1100, 700)])
+@pytest.mark.parametrize(
+    ("height", "width"), [(1, 1), (1300, 1), (3, 1500), (100, 300), (1100, 700)]
+)
 def test_an_identity_model_gives_the_source_back_as_a_valid_cog(
     make_raster, models, tmp_path, height, width
 ):
@@ -410,3 +413,17 @@ def test_killed_after_the_rename_the_same_command_ends_well(
     assert not staging_folder(target).exists()
     with pytest.raises(TargetError, match="exists already"):
         render(city, target, models / "identity", block=512)
+
+
+def test_a_raster_without_a_place_on_earth_renders_without_a_warning(models, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        city = write_raster(tmp_path / "city.tif", noise(90, 80), crs=None, transform=None)
+    result = render(city, tmp_path / "map.tif", models / "identity")
+    assert any("no georeferencing" in notice for notice in result.notices)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(tmp_path / "map.tif") as dst:
+            assert dst.crs is None
+            assert dst.transform.is_identity
+            assert np.array_equal(dst.read(), read_raster(city))

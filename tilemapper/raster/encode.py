@@ -101,14 +101,16 @@ def template_tags(
     profile = encoding.profile() | {"count": bands, "height": FILE_BLOCK, "width": FILE_BLOCK}
     if bands == 3:
         profile["photometric"] = "RGB"
-    if transform is not None:
-        profile["transform"] = Affine(*transform)
+    # Without a transform GDAL warns; so it gets one, whose tags are dropped again.
+    profile["transform"] = Affine(*(transform or (1, 0, 1, 0, -1, 1))[:6])
     with MemoryFile() as memory:
         with memory.open(**profile, crs=crs) as dst:
             dst.update_tags(**tags)
             if encoding.colour_map:
                 dst.write_colormap(1, dict(encoding.colour_map))
-        return tiff.read_directory(memory.getbuffer())
+        found = tiff.read_directory(memory.getbuffer())
+    placing = () if transform is not None else tiff.PLACING
+    return {tag: value for tag, value in found.items() if tag not in placing}
 
 
 def encoding_of(options: Mapping[str, str]) -> Encoding | None:

@@ -17,9 +17,12 @@ from tilemapper.raster.encode import FILE_BLOCK, Encoding, encode_mask, encode_r
 
 
 def level_count(height: int, width: int) -> int:
-    """Levels of a raster, the full resolution included, until one file block holds it all."""
+    """Levels of a raster, the full resolution included, until one file block holds it all.
+
+    A side of one pixel cannot be halved: readers tell overviews apart by how much smaller each is.
+    """
     levels = 1
-    while max(height, width) > FILE_BLOCK:
+    while max(height, width) > FILE_BLOCK and min(height, width) > 1:
         height, width, levels = -(-height // 2), -(-width // 2), levels + 1
     return levels
 

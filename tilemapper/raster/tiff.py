@@ -25,6 +25,7 @@ SAMPLES, PLANAR, PREDICTOR, TILE_WIDTH, TILE_HEIGHT = 277, 284, 317, 322, 323
 OFFSETS, COUNTS, EXTRA_SAMPLES, SAMPLE_FORMAT = 324, 325, 338, 339
 # What a template brings along: software, colour map, geo keys, GDAL's metadata and nodata.
 CARRIED = {305, 320, 33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113}
+PLACING = (33550, 33922, 34264)  # pixel scale, tie points, transformation
 DEFLATE, MASK_PHOTOMETRIC = 8, 4
 
 # Tells GDAL that each file block has its size before it and its last 4 bytes repeated after it,
