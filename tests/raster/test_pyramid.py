@@ -53,7 +53,7 @@ def test_classes_are_picked_never_mixed():
 
 @pytest.mark.parametrize(
     ("height", "width", "levels"),
-    [(1, 1, 1), (512, 512, 1), (513, 1, 2), (4096, 100, 4), (9000, 1, 1)],
+    [(1, 1, 1), (512, 512, 1), (513, 2, 2), (4096, 100, 4), (9000, 1, 1)],
 )
 def test_levels_end_when_one_file_block_holds_all(height, width, levels):
     assert level_count(height, width) == levels

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import warnings
 import zlib
 from dataclasses import asdict
 
@@ -48,7 +49,9 @@ def test_an_identity_model_gives_the_source_back_as_a_valid_cog(
     city, target = make_raster(height, width), tmp_path / "map.tif"
     result = render(city, target, models / "identity")
     assert np.array_equal(read_raster(target), read_raster(city))
-    assert cog_validate(target) == (True, [], [])
+    valid, errors, hints = cog_validate(target, quiet=True)
+    assert (valid, errors) == (True, [])
+    assert width == 1 or not hints  # one pixel cannot be halved: no overviews
     with rasterio.open(target) as dst, rasterio.open(city) as src:
         assert dst.crs == src.crs
         assert dst.transform == src.transform
