@@ -1,22 +1,24 @@
 # syntax=docker/dockerfile:1
 # tilemapper with its models, as a user without rights.
-#   docker build -t tilemapper .                              CPU
-#   docker build -t tilemapper:cuda --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu128 .
+#   docker build -t tilemapper:cpu --build-arg TORCH_INDEX=INDEX_OF_CPU_BUILDS .
+#   docker build -t tilemapper:cuda .
+# TORCH_INDEX is the package index to take torch from, as PyTorch's install page names it for CPU
+# or for a CUDA version; without it torch comes from pip's own index.
 #   docker run --rm -v "$PWD:/data" tilemapper render city.tif map.tif
 # CUDA: run with --gpus all; the driver is the host's, everything else comes with torch.
 # The version that constraints.txt was made with.
 ARG PYTHON=3.11
 
 FROM python:${PYTHON}-slim AS build
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+ARG TORCH_INDEX=
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/tilemapper
 ENV PATH=/opt/tilemapper/bin:$PATH
 WORKDIR /src
 COPY constraints.txt ./
-# torch by itself first: it is large and changes seldom, so its layer is kept. The index gives the
-# build for CPU or CUDA; constraints.txt gives the version, which all builds share.
-RUN pip install -c constraints.txt --index-url "${TORCH_INDEX}" --extra-index-url https://pypi.org/simple torch
+# torch by itself first: it is large and changes seldom, so its layer is kept. constraints.txt
+# gives its version, which all builds share.
+RUN pip install -c constraints.txt ${TORCH_INDEX:+--extra-index-url "${TORCH_INDEX}"} torch
 COPY pyproject.toml README.md LICENSE ./
 COPY models models
 COPY pipelines pipelines
