@@ -141,15 +141,27 @@ def _norm(generator: nn.Module) -> Literal["running", "instance"]:
 
 def _recipe(trainer: Trainer, split: Split, step: int) -> str:
     job, minutes = trainer.job, trainer.trained_s / 60
-    weights = {n: v for n, v in job.losses.model_dump().items() if isinstance(v, float) and v}
-    terms = ", ".join(f"{name} {value:g}" for name, value in weights.items())
+    terms = ", ".join(_terms(trainer))
     return (
         f"{len(split.train)} training pairs, {len(split.held_out)} held out by connected component "
         f"(seed {job.data.split_seed}); weights of step {step} of {trainer.step}, batch "
         f"{job.trainer.batch} x {trainer.processes.world}, {minutes:.1f} minutes; "
         f"{job.trainer.optimizer} {job.trainer.learning_rate:g} {job.trainer.schedule}; "
-        f"losses: gan {job.losses.gan}, {terms}"
+        f"losses: {terms}"
     )
+
+
+def _terms(trainer: Trainer) -> list[str]:
+    """The losses that took part, with their weights."""
+    losses, cycle = trainer.job.losses, trainer.job.trainer.task == "cyclegan"
+    adversarial = cycle or (losses.gan != "none" and losses.gan_from < 1)
+    names = ["cycle", "identity"] if cycle else ["l1", "gradient_l1", "cross_entropy"]
+    if adversarial and not cycle:
+        names.append("feature_matching")
+    terms = [f"{name} {getattr(losses, name):g}" for name in names if getattr(losses, name)]
+    if adversarial:
+        terms.append(f"{losses.gan} {losses.gan_weight:g} from {losses.gan_from:g} of the run")
+    return terms
 
 
 def _hardware(device: torch.device) -> str:
