@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
 import numpy as np
@@ -26,6 +27,11 @@ class Predictor(Protocol):
 
     channels: int
     batch_size: int
+    lanes: int  # calls that may run at once, each in a thread of its own
+
+    def enter_lane(self) -> None:
+        """Called once in each of these threads."""
+        ...
 
     def predict(self, tiles: NDArray[np.uint8]) -> NDArray[np.int16]:
         """(batch_size, tile, tile, 3) uint8 to (batch_size, channels, tile, tile) 0..2040."""
@@ -38,37 +44,51 @@ def predict_rows(
     """Runs the active tiles through the generator in batches of one fixed shape.
 
     A batch goes on over the end of a row of tiles, so only a block's last batch is filled up.
-    ``tick`` is called with the number of tiles of each batch.
+    As many batches run at once as the engine has lanes. ``tick`` is called with the number of
+    tiles of each batch.
     """
     waiting: deque[PredictedRow] = deque()
+    running: deque[tuple[Future[NDArray[np.int16]], list[tuple[PredictedRow, int]]]] = deque()
     tiles: list[NDArray[np.uint8]] = []
     places: list[tuple[PredictedRow, int]] = []
 
-    def run() -> None:
-        count = len(tiles)
-        batch = np.stack(tiles + [tiles[-1]] * (engine.batch_size - count))
-        for (row, place), prediction in zip(places, engine.predict(batch), strict=False):
+    def settle() -> None:
+        """Puts the oldest running batch's predictions where they belong."""
+        future, where = running.popleft()
+        for (row, place), prediction in zip(where, future.result(), strict=False):
             row.predictions[place] = prediction
             row.missing -= 1
         if tick is not None:
-            tick(count)
+            tick(len(where))
+
+    def submit() -> None:
+        spare = engine.batch_size - len(tiles)
+        batch = np.stack(tiles + [tiles[-1]] * spare)
+        running.append((pool.submit(engine.predict, batch), places.copy()))
         tiles.clear()
         places.clear()
+        # One batch more than can run, so that no lane waits for this thread.
+        if len(running) > engine.lanes:
+            settle()
 
-    for row in rows:
-        shape = (len(row.tiles), engine.channels, *row.tiles.shape[1:3])
-        predicted = PredictedRow(row.index, row.keep, np.zeros(shape, np.int16), len(row.active))
-        waiting.append(predicted)
-        for place in row.active:
-            tiles.append(row.tiles[place])
-            places.append((predicted, int(place)))
-            if len(tiles) == engine.batch_size:
-                run()
-        while waiting and not waiting[0].missing:
-            yield waiting.popleft()
-    if tiles:
-        run()
-    yield from waiting
+    with ThreadPoolExecutor(engine.lanes, "forward", engine.enter_lane) as pool:
+        for row in rows:
+            shape = (len(row.tiles), engine.channels, *row.tiles.shape[1:3])
+            empty = np.zeros(shape, np.int16)
+            predicted = PredictedRow(row.index, row.keep, empty, len(row.active))
+            waiting.append(predicted)
+            for place in row.active:
+                tiles.append(row.tiles[place])
+                places.append((predicted, int(place)))
+                if len(tiles) == engine.batch_size:
+                    submit()
+            while waiting and not waiting[0].missing:
+                yield waiting.popleft()
+        if tiles:
+            submit()
+        while running:
+            settle()
+        yield from waiting
 
 
 def blend_rows(

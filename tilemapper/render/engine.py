@@ -25,6 +25,7 @@ class Engine:
 
     Attributes:
         channels: of a prediction: 3 for RGB, the number of classes for palette models.
+        lanes: calls that run at once, each in a thread of its own.
         batch_size: tiles a call; a call is split when the device runs out of memory.
     """
 
@@ -46,10 +47,19 @@ class Engine:
         self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         network = fold_norms(model.generator()).to(self.device, self._dtype)
         self._network: nn.Module = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # On a CPU one batch a core, each on one thread: cores never wait for each other at the end
+        # of a layer, and reading and blending take what is left over.
+        cores = torch.get_num_threads() if self.device.type == "cpu" else 1
+        self.lanes = 1 if compiled else cores
         self._fits = batch_size  # tiles that go into one call; less once memory ran out
         self._tta = tta
         if compiled:
             self._network = compiled_network(self._network, model.card.tile, batch_size)
+
+    def enter_lane(self) -> None:
+        """Prepares a thread that will call `predict` beside others."""
+        if self.lanes > 1:
+            torch.set_num_threads(1)
 
     def predict(self, tiles: NDArray[np.uint8]) -> NDArray[np.int16]:
         """Predictions of a batch, in eighths of a grey level or of a class's probability.
