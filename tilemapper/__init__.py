@@ -14,9 +14,10 @@ __version__ = "0.1.0"
 # public name -> where it is; a package that can be called stands for itself
 _DOORS = {
     "render": ("tilemapper.render", None),
+    "train": ("tilemapper.training.run", "train"),
     "open_model": ("tilemapper.networks.model", "open_model"),
 }
-__all__ = ["__version__", "open_model", "render"]
+__all__ = ["__version__", "open_model", "render", "train"]
 
 
 def __getattr__(name: str) -> Any:

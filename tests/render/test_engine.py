@@ -37,7 +37,7 @@ def test_class_shares_sum_to_one(models):
 
 @pytest.fixture
 def one_thread():
-    """What a lane has: on two threads oneDNN splits some sums, and fp32 bits depend on the batch."""
+    """What a lane has: on two threads oneDNN splits sums, and fp32 bits depend on the batch."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -20,7 +20,7 @@ def status(job: Path, show_next: bool, as_json: bool) -> None:
 
     --next lists the archive and compares it with the ledger, as `tilemapper batch --dry-run`.
     """
-    from tilemapper.archive.job import load_job
+    from tilemapper.archive.jobfile import load_job
     from tilemapper.archive.status import status as status_of
 
     checked = load_job(job)
