@@ -224,6 +224,7 @@ def test_a_block_that_cannot_be_read_is_named_after_four_tries(city, models, far
     assert isinstance(raised.value.__cause__, RasterError)
 
 
+@pytest.mark.fault  # a busy machine makes healthy workers look stopped within such short limits
 def test_a_stopped_worker_is_given_up_and_no_worker_ends_the_run(
     city, models, expected, farm, tmp_path
 ):
