@@ -32,7 +32,7 @@ def test_the_commands_work_one_after_another_and_the_python_too(tmp_path, monkey
     for args in shown:
         if args[0] == "train":
             # Half an hour is for people; the command's path is the same with two steps.
-            args = [*args, "--set", "trainer.minutes=0", "--set", "trainer.steps=2"]  # noqa: PLW2901
+            args = [*args, "--set", "trainer.minutes=0", "--set", "trainer.steps=2"]
             at = args.index("--budget-minutes")
             del args[at : at + 2]
         code = run(cli, args)
