@@ -104,7 +104,7 @@ class Engine:
     def _run(self, tiles: NDArray[np.uint8]) -> NDArray[np.int16]:
         pixels = torch.from_numpy(tiles).to(self.device, non_blocking=True)
         # (n, tile, tile, 3) uint8 in memory is (n, 3, tile, tile) channels_last: nothing is moved.
-        batch = (pixels.permute(0, 3, 1, 2).float() / 127.5 - 1).to(self._dtype)
+        batch = pixels.permute(0, 3, 1, 2).float().div_(127.5).sub_(1).to(self._dtype)
         prediction = self._mean_of_symmetries(batch) if self._tta else self._paint(batch)
         array: NDArray[np.int16] = prediction.cpu().numpy()
         return array
@@ -127,14 +127,15 @@ class Engine:
     def _quantise(self, output: torch.Tensor) -> torch.Tensor:
         """RGB in [-1, 1] or class logits to (n, channels, tile, tile) int16, 0..2040."""
         # One class after another in memory: softmax is twice as fast so, and blending wants it so.
-        output = output.float().contiguous()
-        share = output.softmax(dim=1) if self.is_palette else (output + 1) / 2
+        output = output.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
+        # In place from here on: fresh memory for every step would cost as much as the arithmetic.
+        share = output.softmax(dim=1) if self.is_palette else output.add_(1).mul_(0.5)
         if not torch.isfinite(share.sum()):
             raise ModelError(
                 f"{self.model.card.name}: the generator gives values that are not finite; "
                 "use --precision fp32, or another model"
             )
-        return (share * TOP).round_().clamp_(0, TOP).to(torch.int16)
+        return share.mul_(TOP).round_().clamp_(0, TOP).to(torch.int16)
 
 
 def compiled_network(network: nn.Module, tile: int, batch_size: int) -> nn.Module:
