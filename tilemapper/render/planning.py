@@ -19,7 +19,7 @@ from tilemapper.render.staging import stored_plan
 
 def plan_render(
     source: str | Path,
-    target: Path,
+    target: Path | None,
     model: Model,
     *,
     overlap: int = 64,
@@ -47,12 +47,12 @@ def plan_render(
 ) -> Plan:
     """The plan of a render; options are those of the command, None standing for ``auto``.
 
-    A scheduler is asked for its workers' devices.
+    Without a target nothing is to be written. A scheduler is asked for its workers' devices.
 
     Raises:
         OptionError, RasterError, DeviceError, NoWorkerError: as they are named.
     """
-    stored = stored_plan(target) or {}
+    stored = (stored_plan(target) if target else None) or {}
     options = SourceOptions(
         gsd=gsd,
         bidx=tuple(bidx) if bidx else None,
@@ -77,7 +77,7 @@ def plan_render(
     plan = make_plan(
         spec,
         model,
-        target,
+        target or Path("map"),
         overlap=overlap,
         # Blocks decide nothing but what can be resumed: an unfinished render keeps its own.
         block=block or stored.get("block") or block_for(spec.height, spec.width, overlap, count),

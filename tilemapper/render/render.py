@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from tilemapper.render.outcome import RenderResult, disagreement, output_tags
 from tilemapper.render.pipe import staged
 from tilemapper.render.plan import Plan
 from tilemapper.render.planning import plan_render
+from tilemapper.render.rows import PixelRows
 from tilemapper.render.seam import Seam
 from tilemapper.render.staging import locked, open_staging, stored_plan
 from tilemapper.render.strips import View, read_tile_rows
@@ -173,15 +174,8 @@ def render_block(
         if tick is not None:
             tick(count)
 
-    strips = read_tile_rows(view, plan.lattice, block, plan.source.fill)
-    with (
-        staged(strips, depth=2, name="read") as tile_rows,
-        staged(predict_rows(tile_rows, engine, counted), depth=1, name="predict") as predicted,
-    ):
-        colours = np.array([c for _, c in plan.palette], np.int32) if plan.palette else None
-        seam = Seam(colours)
-        spread = any(layer.name == "uncertainty" for layer in plan.layers) and not plan.palette
-        rows = blend_rows(predicted, plan.lattice, block, seam, squares=spread)
+    seam = Seam(np.array([c for _, c in plan.palette], np.int32) if plan.palette else None)
+    with finished_rows(plan, block, view, engine, seam, counted) as rows:
         receipt = stage_block(folder, plan, block, to_layers(rows, plan))
     return Receipt(
         **asdict(receipt)
@@ -191,3 +185,17 @@ def render_block(
             "seconds": round(time.monotonic() - begun, 3),
         }
     )
+
+
+@contextlib.contextmanager
+def finished_rows(
+    plan: Plan, block: Block, view: View, engine: Engine, seam: Seam, tick: Tick | None = None
+) -> Iterator[Iterator[PixelRows]]:
+    """A block's pixels from top to bottom; reading and the generator run in threads meanwhile."""
+    strips = read_tile_rows(view, plan.lattice, block, plan.source.fill)
+    with (
+        staged(strips, depth=2, name="read") as tile_rows,
+        staged(predict_rows(tile_rows, engine, tick), depth=1, name="predict") as predicted,
+    ):
+        spread = any(layer.name == "uncertainty" for layer in plan.layers) and not plan.palette
+        yield blend_rows(predicted, plan.lattice, block, seam, squares=spread)
