@@ -1,0 +1,86 @@
+"""The ledger's file: one SQLite connection, its transactions, and its errors in our words."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+from tilemapper.archive.liveness import is_on_network
+from tilemapper.archive.rows import SCHEMA
+from tilemapper.errors import LockedError, TargetError
+from tilemapper.raster.atomic import writing_failed
+
+_BUSY_S = 60.0
+
+
+class Database:
+    """An open ledger file. One object for each thread; close it, or use ``with``.
+
+    Raises:
+        TargetError, DiskFullError: it cannot be made or written.
+        LockedError: another run kept it locked for a minute.
+    """
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        self.path = path
+        if not read_only:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise writing_failed(path.parent, error) from error
+        with self.said():
+            mode = "?mode=ro" if read_only else ""
+            self.db = sqlite3.connect(
+                f"{path.absolute().as_uri()}{mode}", uri=True, timeout=_BUSY_S, isolation_level=None
+            )
+            self.db.row_factory = sqlite3.Row
+            if not read_only:
+                # WAL shares memory between processes, which those of two machines do not have.
+                journal = "DELETE" if is_on_network(path.parent) else "WAL"
+                self.db.execute(f"PRAGMA journal_mode={journal}")
+                self.db.execute("PRAGMA synchronous=FULL")
+                self.db.executescript(SCHEMA)
+
+    @contextlib.contextmanager
+    def said(self) -> Iterator[None]:
+        """SQLite's errors in our words."""
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            if "locked" in str(error) or "busy" in str(error):
+                raise LockedError(
+                    f"{self.path}: kept locked by another run for {_BUSY_S:.0f} s; try again later"
+                ) from error
+            full = "full" in str(error)
+            raise writing_failed(self.path, OSError(28 if full else 5, str(error))) from error
+        except sqlite3.DatabaseError as error:
+            raise TargetError(
+                f"{self.path}: is damaged or no ledger ({error}); move it away and set "
+                "output.overwrite = true to render anew"
+            ) from error
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All or nothing, and nobody else writes meanwhile."""
+        with self.said():
+            self.db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self.db
+                self.db.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    self.db.execute("ROLLBACK")
+                raise
+
+    def close(self) -> None:
+        """Closes the file."""
+        self.db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
