@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint faults clean
+.PHONY: demo test lint faults browser-test clean
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -35,6 +35,10 @@ test: $(VENV)/.test
 
 faults: $(VENV)/.test
 	$(BIN)/python -m pytest -m fault
+
+# Needs chromium and chromedriver on the PATH.
+browser-test: $(VENV)/.test
+	$(BIN)/python -m pytest -m browser
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
