@@ -55,6 +55,20 @@ def test_all_pairs_baselines_and_photographs_can_be_measured(model, data):
     assert "road_f1" not in found["headline"]
 
 
+def test_a_card_says_which_pairs_were_held_out_and_fewer_can_be_asked_for(tmp_path, data):
+    card = ModelCard(name="m", architecture="identity", split_share=0.5, split_seed=3)
+    generator = build_generator("identity", {}, 3, "rgb")
+    model = str(save_model(tmp_path / "m", card, generator, "readme").folder)
+    write_side_by_side(tmp_path / "flat", 8, size=64)
+    flat = str(tmp_path / "flat")
+    own = evaluate(model, flat)
+    assert own["pairs"] == 4
+    assert own["rows"] == evaluate(model, flat, "--share", "0.5", "--split-seed", "3")["rows"]
+    assert evaluate(model, flat, "--share", "0.25")["pairs"] == 2
+    assert evaluate(model, data, "--pairs", "2")["pairs"] == 2
+    assert evaluate(model, data, "--split", "all", "--pairs", "4")["pairs"] == 4
+
+
 def test_the_render_path_gives_the_identity_too(model, data):
     tiled, whole = evaluate(model, data, "--tiled"), evaluate(model, data)
     assert tiled["tiled"] is True

@@ -8,6 +8,7 @@ from torchmetrics.functional.image import (
 )
 
 from tests.training.images import LAND, MOTORWAY, PARK, ROAD, WATER, make_map
+from tilemapper.training.heldout import better
 from tilemapper.training.legend import MAPS_LEGEND, Legend
 from tilemapper.training.metrics import MapMetrics, map_metrics, measure_maps
 from tilemapper.training.similarity import resize_without_antialias
@@ -166,3 +167,9 @@ def test_arrays_that_do_not_fit_are_refused():
         measure_maps(plain()[None], plain(size=32)[None])
     with pytest.raises(ValueError, match="uint8"):
         measure_maps(plain()[None].astype(float), plain()[None])
+
+
+def test_of_what_is_invented_less_is_better():
+    assert better("motorway_invented", 0.1, 0.2)
+    assert not better("motorway_iou", 0.1, 0.2)
+    assert not better("loss", float("nan"), None)

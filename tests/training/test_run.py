@@ -135,6 +135,58 @@ def test_extra_pairs_join_in(pairs, tmp_path):
     assert train(pairs, tmp_path / "run", settings=settings).finished
 
 
+def test_a_run_starts_from_the_weights_of_a_model(pairs, tmp_path):
+    settings = {**TINY, "trainer.steps": "2", "trainer.learning_rate": "1e-9", "trainer.ema": "0"}
+    first = train(pairs, tmp_path / "first", settings={**settings, "trainer.learning_rate": "1e-3"})
+    start = {"networks.init": f'"{first.model}"'}
+    train(pairs, tmp_path / "second", settings={**settings, **start})
+    stored = open_model(first.model).generator().state_dict()
+    for name, tensor in weights(tmp_path / "second").items():
+        if name.startswith("generator.") and tensor.dim() == 4:
+            assert torch.allclose(tensor, stored[name.removeprefix("generator.")], atol=1e-6)
+    assert (
+        "started from the weights of model" in open_model(tmp_path / "second" / "model").card.recipe
+    )
+    train(pairs, tmp_path / "third", settings={**settings, **start}, stop=stop_after(1))
+    for path in first.model.iterdir():  # a resumed run needs its checkpoint only
+        path.unlink()
+    assert train(pairs, tmp_path / "third", resume=True).finished
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"networks.generator_arguments": "{width=8, stride=16}"}, "set the generator_arguments"),
+        ({"networks.head": "rgb", "losses.cross_entropy": "0.0"}, "rgb of 3 .* is needed"),
+    ],
+)
+def test_a_model_of_another_kind_is_no_start(pairs, tmp_path, change, words):
+    settings = {**TINY, "trainer.steps": "1"}
+    first = train(pairs, tmp_path / "first", settings=settings)
+    start = {"networks.init": f'"{first.model}"'}
+    with pytest.raises(JobError, match=words) as caught:
+        train(pairs, tmp_path / "second", settings={**settings, **start, **change})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_boosted_class_weighs_more(pairs, tmp_path, monkeypatch):
+    seen = []
+    usual = pix2pix.Pix2Pix.step
+
+    def watched(self, batch, step, done):
+        seen.append(self.class_weights)
+        return usual(self, batch, step, done)
+
+    monkeypatch.setattr(pix2pix.Pix2Pix, "step", watched)
+    for name, boost in (("plain", "{}"), ("boosted", "{water=4.0}")):
+        settings = {**TINY, "trainer.steps": "1", "losses.class_boost": boost}
+        train(pairs, tmp_path / name, settings=settings)
+    ratio = seen[1] / seen[0]
+    assert ratio[2] == pytest.approx(4 * float(ratio[0]), rel=1e-5)
+    with pytest.raises(JobError, match="class_boost lava: no such class"):
+        train(pairs, tmp_path / "no", settings={**settings, "losses.class_boost": "{lava=2.0}"})
+
+
 def test_map_to_satellite_trains_the_other_way_round(pairs, tmp_path):
     settings = {
         **TINY,

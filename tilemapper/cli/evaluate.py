@@ -45,8 +45,13 @@ def _bounds(
     show_default=True,
     help="held-out: the val folder, or the share that train holds out.",
 )
-@click.option("--share", type=click.FloatRange(0, 1, max_open=True), default=0.1, show_default=True)
-@click.option("--split-seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--share",
+    type=click.FloatRange(0, 1, max_open=True),
+    help="Held out; by default the model's own share, 0.1 where its card has none.",
+)
+@click.option("--split-seed", type=click.IntRange(min=0), help="The model's own by default, or 0.")
+@click.option("--pairs", "most", type=click.IntRange(min=1), help="At most so many, evenly spread.")
 @click.option(
     "--overlaps",
     type=click.Path(path_type=Path),
@@ -89,6 +94,10 @@ def evaluate(model: str, data: Path, as_json: bool, **options: Any) -> None:
     opened = open_model(model)
     direction = options["direction"] or opened.card.direction
     source = open_pairs(data, direction=direction)
+    if options["share"] is None:
+        options["share"] = 0.1 if opened.card.split_share is None else opened.card.split_share
+    if options["split_seed"] is None:
+        options["split_seed"] = opened.card.split_seed or 0
     indices = _chosen(source, data, options)
     predict = _predictor(opened, options)
     evaluation, distances = _measured(predict, source, indices, direction, options)
@@ -140,16 +149,18 @@ def _measured(
 
 
 def _chosen(source: PairSource, data: Path, options: dict[str, Any]) -> list[int]:
+    from tilemapper.training.heldout import spread
     from tilemapper.training.pairs import split_pairs
 
+    most = options["most"] or len(source)
     if options["split"] == "all":
-        return list(range(len(source)))
+        return spread(range(len(source)), most)
     beside = (folder / "overlaps.json" for folder in (data, data.parent))
     overlaps = options["overlaps"] or next((path for path in beside if path.is_file()), None)
     split = split_pairs(
         source, share=options["share"], overlaps=overlaps, seed=options["split_seed"]
     )
-    return split.held_out
+    return spread(split.held_out, most)
 
 
 def _predictor(model: Model, options: dict[str, Any]) -> Predict:

@@ -48,7 +48,8 @@ class ModelCard(_Closed):
     metres a pixel of the training imagery, None if unknown. ``norm``: "running" (frozen
     statistics) or "instance" (each tile its own; such a model depends on what a tile shows).
     ``weights`` and ``weights_sha256`` are None for architectures without weights. ``metrics`` may
-    hold NaN where a figure is not defined.
+    hold NaN where a figure is not defined. ``split_share`` and ``split_seed`` say which pairs
+    were held out, so that evaluation takes the same ones.
     """
 
     format: Literal[1] = 1
@@ -71,6 +72,8 @@ class ModelCard(_Closed):
     hardware: str = ""
     date: str = ""
     train_eval_gap: float | None = None
+    split_share: Annotated[float, Field(ge=0, lt=1)] | None = None
+    split_seed: Annotated[int, Field(ge=0)] | None = None
     tone: Tone | None = None
     metrics: dict[str, float] = {}
     palette: Annotated[tuple[PaletteClass, ...], Field(max_length=MOST_CHANNELS)] = ()

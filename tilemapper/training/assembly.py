@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tilemapper.errors import DeviceError
+from tilemapper.errors import DeviceError, JobError
 from tilemapper.networks.build import build_discriminator, build_generator
+from tilemapper.networks.model import open_model
 from tilemapper.training.config import TrainerConfig, TrainingJob
 from tilemapper.training.parallel import Processes, synchronised
 
@@ -27,6 +28,33 @@ def make_discriminator(job: TrainingJob) -> nn.Module:
     """A discriminator with fresh weights, of pairs (6 bands), or of images for "cyclegan"."""
     bands = 3 if job.trainer.task == "cyclegan" else 6
     return build_discriminator({"bands": bands, **job.networks.discriminator_arguments})
+
+
+def start_from(generator: nn.Module, job: TrainingJob) -> None:
+    """Gives the generator the weights of the model ``networks.init`` names; nothing without one.
+
+    Raises:
+        ModelError: there is no such model, or it is damaged.
+        JobError: it is of another architecture, head or palette than the job's.
+    """
+    if not job.networks.init:
+        return
+    model = open_model(job.networks.init)
+    card, networks = model.card, job.networks
+    palette = job.palette if networks.head == "palette" else ()
+    if (card.head, card.palette) != (networks.head, palette):
+        raise JobError(
+            f"networks.init {card.name}: {card.head} head of {card.channels} channels found, "
+            f"{networks.head} of {job.channels} (the same classes) is needed; change the job's"
+        )
+    try:
+        generator.load_state_dict(model.generator().state_dict())
+    except RuntimeError as error:
+        raise JobError(
+            f"networks.init {card.name}: {card.architecture} {card.arguments} found, "
+            f"{networks.generator} {networks.generator_arguments} is needed; set the "
+            "generator_arguments of the model"
+        ) from error
 
 
 def place(

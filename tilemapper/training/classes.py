@@ -61,12 +61,14 @@ class ClassColours:
         return known / known.sum().clamp(min=1)
 
 
-def class_weights(shares: Tensor, power: float) -> Tensor:
-    """(K,) float32: share ** -power, scaled so that the mean over pixels is 1.
+def class_weights(shares: Tensor, power: float, boost: Tensor | None = None) -> Tensor:
+    """(K,) float32: share ** -power x boost, scaled so that the mean over pixels is 1.
 
     A class of less than a thousandth counts as a thousandth: rarer ones would rule the loss.
     """
     weights = shares.clamp(min=1e-3) ** -power
+    if boost is not None:
+        weights = weights * boost
     return (weights / (weights * shares).sum().clamp(min=1e-6)).float()
 
 

@@ -72,12 +72,17 @@ class AugmentConfig(Section):
 
 
 class NetworksConfig(Section):
-    """Generator and discriminator; the ``_arguments`` are those of `tilemapper.networks.build`."""
+    """Generator and discriminator; the ``_arguments`` are those of `tilemapper.networks.build`.
+
+    ``init``: name or folder of a model that the generator starts from instead of fresh weights;
+    its architecture, arguments and palette must be the job's.
+    """
 
     generator: str = "unet"
     generator_arguments: dict[str, int | float | str | bool] = {}
     head: Literal["rgb", "palette"] = "rgb"
     discriminator_arguments: dict[str, int | float | str | bool] = {}
+    init: str = ""
 
 
 class LossesConfig(Section):
@@ -85,8 +90,9 @@ class LossesConfig(Section):
 
     ``gan_from``: share of the run after which the adversarial terms begin. ``joint_batch``: real
     and fake go through the discriminator as one batch (faster) instead of one after the other
-    (the paper). ``class_power``: a class weighs share ** -class_power. ``cycle``, ``identity``
-    and ``pool`` (images kept for the discriminator) belong to the task "cyclegan".
+    (the paper). ``class_power``: a class weighs share ** -class_power, times what
+    ``class_boost`` says of its name. ``cycle``, ``identity`` and ``pool`` (images kept for the
+    discriminator) belong to the task "cyclegan".
     """
 
     gan: Literal["none", "bce", "lsgan", "hinge", "wgan-gp"] = "bce"
@@ -98,6 +104,7 @@ class LossesConfig(Section):
     gradient_l1: NonNegative = 0.0
     cross_entropy: NonNegative = 0.0
     class_power: Share = 0.4
+    class_boost: dict[str, Annotated[float, Field(gt=0, le=100)]] = {}
     feature_matching: NonNegative = 0.0
     cycle: NonNegative = 10.0
     identity: NonNegative = 5.0
@@ -186,6 +193,10 @@ def _disagreement(job: TrainingJob) -> str:
         return "trainer.task cyclegan translates back, so networks.head must be rgb"
     if job.data.unpaired and job.trainer.task != "cyclegan":
         return "data.unpaired needs trainer.task = cyclegan"
+    names = [c.name for c in job.palette]
+    strange = [name for name in job.losses.class_boost if name not in names]
+    if strange:
+        return f"losses.class_boost {strange[0]}: no such class, the palette has {', '.join(names)}"
     shares = sum(extra.share for extra in job.data.extra)
     if shares >= 1:
         return f"the shares of data.extra sum to {shares:g}, less than 1 is needed"

@@ -19,7 +19,7 @@ import torch
 from tilemapper.errors import PairError
 from tilemapper.training.images import RgbImage
 from tilemapper.training.legend import MAPS_LEGEND, Legend
-from tilemapper.training.metrics import MapMetrics, measure_maps
+from tilemapper.training.metrics import MapMetrics, falls, measure_maps
 from tilemapper.training.pairs import PairSource
 from tilemapper.training.prediction import Predict, Prediction
 from tilemapper.training.similarity import resize_without_antialias
@@ -30,7 +30,6 @@ MODEL, EXPECTED, CONSTANT = "model", "expected colour", "constant colour"
 NATIVE, PROTOCOL = "native", "256"
 # Figures of a palette model that its expected colour stands for; the rest judge its picture.
 EXPECTED_FIGURES = ("psnr", "ssim")
-FALLING = frozenset({"rmse_gcgan"})
 
 
 @dataclass(frozen=True)
@@ -152,11 +151,6 @@ def evaluate_model(
         if len(parts) == len(indices)
     ]
     return Evaluation([source.names[i] for i in indices], rows)
-
-
-def falls(name: str) -> bool:
-    """Whether less of a figure is better."""
-    return name in FALLING or name.endswith("_invented")
 
 
 def at_protocol_size(image: RgbImage) -> RgbImage:

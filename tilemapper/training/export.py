@@ -64,6 +64,8 @@ def export_model(
         hardware=_hardware(device),
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
         train_eval_gap=gap,
+        split_share=job.data.held_out,
+        split_seed=job.data.split_seed,
         tone=_tone(trainer),
         metrics={name: round(value, 4) for name, value in figures.items()},
     )
@@ -144,11 +146,18 @@ def _recipe(trainer: Trainer, split: Split, step: int) -> str:
     terms = ", ".join(_terms(trainer))
     return (
         f"{len(split.train)} training pairs, {len(split.held_out)} held out by connected component "
-        f"(seed {job.data.split_seed}); weights of step {step} of {trainer.step}, batch "
+        f"(share {job.data.held_out:g}, seed {job.data.split_seed}); {_start(trainer)}"
+        f"weights of step {step} of {trainer.step}, batch "
         f"{job.trainer.batch} x {trainer.processes.world}, {minutes:.1f} minutes; "
         f"{job.trainer.optimizer} {job.trainer.learning_rate:g} {job.trainer.schedule}; "
         f"losses: {terms}"
     )
+
+
+def _start(trainer: Trainer) -> str:
+    """Where the weights came from, if not from chance."""
+    name = trainer.job.networks.init
+    return f"started from the weights of {Path(name).name}; " if name else ""
 
 
 def _terms(trainer: Trainer) -> list[str]:

@@ -11,12 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tilemapper.raster.atomic import atomic_write
-from tilemapper.training.metrics import measure_maps
+from tilemapper.training.metrics import falls, measure_maps
 from tilemapper.training.pixels import Pixels
 
 Images = NDArray[np.uint8]
-# Figures of which less is better.
-FALLING = frozenset({"loss", "rmse_gcgan", "road_invented", "water_invented", "park_invented"})
 
 
 class HeldOut:
@@ -100,7 +98,7 @@ def better(name: str, new: float, old: float | None) -> bool:
         return False
     if old is None:
         return True
-    return new < old if name in FALLING else new > old
+    return new < old if falls(name) else new > old
 
 
 def spread(indices: Sequence[int], count: int) -> list[int]:

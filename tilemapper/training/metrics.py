@@ -27,6 +27,7 @@ Row = dict[str, float]  # one image's figures or counts
 BUFFER_PX = 3
 AREA_CLASSES = ("water", "park", "motorway")
 INVENTED_CLASSES = ("road", *AREA_CLASSES)
+FALLING = frozenset({"loss", "rmse_gcgan"})
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,11 @@ def measure_maps(
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         rows = list(pool.map(measure, zip(predicted, truth, strict=True)))
     return MapMetrics(_stack([row[0] for row in rows]), _stack([row[1] for row in rows]))
+
+
+def falls(name: str) -> bool:
+    """Whether less of a figure is better."""
+    return name in FALLING or name.endswith("_invented")
 
 
 def check_figures(names: Iterable[str], legend: Legend | None) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from tilemapper.errors import JobError
-from tilemapper.training.assembly import choose_device
+from tilemapper.training.assembly import choose_device, start_from
 from tilemapper.training.checkpoint import Checkpoints
 from tilemapper.training.classes import class_weights
 from tilemapper.training.config import TrainingJob
@@ -159,7 +159,7 @@ class _Run:
 
     def _trainer(self, *, resume: bool) -> Trainer:
         job = self.job
-        task = self._task()
+        task = self._task(fresh=not resume)
         feed = Feed(
             self.data.pixels,
             self.data.groups,
@@ -189,13 +189,16 @@ class _Run:
             trainer.load(state)
         return trainer
 
-    def _task(self) -> Pix2Pix | CycleGan:
+    def _task(self, *, fresh: bool) -> Pix2Pix | CycleGan:
         torch.manual_seed(self.job.trainer.seed)
-        if self.job.trainer.task == "cyclegan":
-            return CycleGan(self.job, self.device, self.processes)
-        task = Pix2Pix(self.job, self.device, self.processes)
-        if task.colours is not None:
+        kind = CycleGan if self.job.trainer.task == "cyclegan" else Pix2Pix
+        task = kind(self.job, self.device, self.processes)
+        if fresh:
+            start_from(task.generator, self.job)
+        if isinstance(task, Pix2Pix) and task.colours is not None:
             pixels = self.data.pixels.target
             shares = task.colours.shares(pixels[:: max(1, len(pixels) // SHARE_SAMPLE)])
-            task.class_weights = class_weights(shares, self.job.losses.class_power)
+            losses = self.job.losses
+            boost = [losses.class_boost.get(c.name, 1.0) for c in self.job.palette]
+            task.class_weights = class_weights(shares, losses.class_power, torch.tensor(boost))
         return task

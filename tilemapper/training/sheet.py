@@ -13,8 +13,8 @@ from tilemapper.training.evaluate import (
     PROTOCOL,
     Evaluation,
     at_protocol_size,
-    falls,
 )
+from tilemapper.training.metrics import falls
 from tilemapper.training.pairs import PairSource
 from tilemapper.training.prediction import Predict
 
