@@ -23,7 +23,10 @@ MAY_IMPORT = {
 ONLY_IN = {
     "click": {"cli"},
     "tqdm": {"cli"},
-    "dask": {"render/cluster.py"},
+    # lazy.py knows dask's arrays alone: a lattice of blocks that the user's own dask computes.
+    # It starts, finds and spreads nothing; whatever talks to a cluster stays in cluster.py.
+    "dask": {"render/cluster.py", "render/lazy.py"},
+    "xarray": {"render/lazy.py"},
     "distributed": {"render/cluster.py"},
 }
 PURE = ("raster/lattice.py", "raster/blend.py", "raster/fill.py")
@@ -63,6 +66,11 @@ def test_heavy_modules_stay_in_their_place(path):
             assert {relative(path), relative(path).split("/")[0]} & places, module
     if relative(path) in PURE:
         assert not tops & {"torch", "rasterio"}
+
+
+def test_the_lazy_door_knows_no_more_of_dask_than_its_arrays():
+    names = {name for name in imported(PACKAGE / "render/lazy.py") if name.startswith("dask")}
+    assert names == {"dask.array"}
 
 
 def test_rasters_are_opened_in_two_rooms_only():

@@ -15,9 +15,12 @@ __version__ = "0.1.0"
 _DOORS = {
     "render": ("tilemapper.render", None),
     "train": ("tilemapper.training.run", "train"),
+    "stream": ("tilemapper.render.stream", "stream"),
+    "to_dask": ("tilemapper.render.lazy", "to_dask"),
+    "to_xarray": ("tilemapper.render.lazy", "to_xarray"),
     "open_model": ("tilemapper.networks.model", "open_model"),
 }
-__all__ = ["__version__", "open_model", "render", "train"]
+__all__ = ["__version__", *sorted(_DOORS)]
 
 
 def __getattr__(name: str) -> Any:

@@ -52,3 +52,8 @@ class Seam:
             wide = difference.astype(np.float64)
             self.squares += int(np.einsum("ij,ij->", wide, wide))
             self.count += wide.size
+
+    def levels(self) -> float | None:
+        """Root mean square of the differences in grey levels; None if nothing overlaps."""
+        unit = 8 * (1 if self.colours is None else 255)
+        return round((self.squares / self.count) ** 0.5 / unit, 4) if self.count else None
