@@ -84,7 +84,12 @@ def test_a_hard_step_gives_what_the_definition_says(step, expected, axis):
 @pytest.mark.parametrize("overlap", [0, 32, 64, 128])
 def test_seamless_noise_has_no_seam(overlap):
     found = measure(noise(SIDE, SIDE + 300), noise(SIDE, SIDE + 300, seed=1), overlap, block=512)
-    assert {g.kind for g in found.groups} == {"tile starts", "tile ends", "block borders"}
+    assert {g.kind for g in found.groups} == {
+        "tile starts",
+        "tile ends",
+        "block borders",
+        "no line",
+    }
     # A line of 1200 independent pixels is known to 1 %, a median of ten lines to about half that.
     assert found.index == pytest.approx(0, abs=0.02)
     assert found.worst_group == pytest.approx(0, abs=0.05)
@@ -179,5 +184,19 @@ def test_small_rasters_are_looked_at_once_and_completely(shape):
 
 def test_lines_are_starts_ends_and_block_borders_inside_the_raster():
     lines = lines_of(Lattice(1000, 1000, 64).cols, 512)
-    assert lines.at.tolist() == [160, 224, 352, 416, 512, 544, 608, 736, 800]
+    assert lines.at[lines.real].tolist() == [160, 224, 352, 416, 512, 544, 608, 736, 800]
     assert lines.at[lines.kinds["block borders"]].tolist() == [512]
+    assert set(lines.at) == set(range(32, 975, 32))
+
+
+def test_what_the_network_paints_at_its_own_phase_is_no_seam():
+    picture = walks(SIDE, SIDE)
+    calm = picture.copy()
+    calm[:, 4::4] = calm[:, 3:-1:4]  # steps are rare at multiples of 4, as generators have it
+    found = measure(calm, picture, 64)
+    seen = group(found, "vertical", "tile starts").index
+    assert seen == pytest.approx(group(found, "vertical", "no line").index, abs=0.06)
+    assert seen < -0.5
+    assert found.worst_group == pytest.approx(0, abs=0.08)
+    stepped = measure(stripes(calm, Lattice(SIDE, SIDE, 64), 3), picture, 64)
+    assert stepped.worst_group > 1

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tilemapper.raster.lattice import Axis, Lattice
+from tilemapper.raster.lattice import RIM, Axis, Lattice
 
 STARTS, ENDS, BLOCKS = "tile starts", "tile ends", "block borders"
+# Multiples of 32 px at which nothing begins or ends. A network paints in a pattern of its own, of
+# 2 to 32 px, and all lines meet it in one phase: what these lines show is no seam.
+NONE = "no line"
 MARGIN = 26  # pixels on either side of a line that must be there: 25 steps and the pixel before
 WINDOW = 1024  # side of a window with its margins: whole file blocks of 512 px, each decoded once
 WHOLE_BELOW_PIXELS = 48_000_000
@@ -28,6 +31,11 @@ class AxisLines:
     at: NDArray[np.int64]
     kinds: dict[str, NDArray[np.bool_]]
 
+    @property
+    def real(self) -> NDArray[np.bool_]:
+        """Which of ``at`` are lines of the lattice, and not there for comparison, (n,) bool."""
+        return ~self.kinds[NONE]
+
 
 def lines_of(axis: Axis, block: int) -> AxisLines:
     """The lines of an axis that lie far enough from the raster's ends to be compared."""
@@ -36,6 +44,8 @@ def lines_of(axis: Axis, block: int) -> AxisLines:
         ENDS: axis.starts + axis.tile,
         BLOCKS: np.arange(block, axis.length, block, dtype=np.int64),
     }
+    phases = np.arange(0, axis.length, RIM, dtype=np.int64)
+    found[NONE] = np.setdiff1d(phases, np.concatenate(list(found.values())))
     at = np.unique(np.concatenate(list(found.values())))
     at = at[(at >= MARGIN) & (at <= axis.length - MARGIN)]
     return AxisLines(at, {kind: np.isin(at, places) for kind, places in found.items()})

@@ -62,11 +62,13 @@ class Steps:
             sums[:, beside].sum(axis=2),
             counts[:, beside].sum(axis=2),
         )
-        columns = (at[here] + RIM) // self._cell
+        real = self._lines[axis].real[here]
+        columns = (at[here][real] + RIM) // self._cell
         grid = np.ix_(cells, columns) if axis else np.ix_(columns, cells)
         for index, part in enumerate(parts):
             self.lines[axis][index, here] += part.sum(axis=0)
-            np.add.at(self.heat[axis][index], grid, part if axis else part.T)
+            on_lines = part[:, real]
+            np.add.at(self.heat[axis][index], grid, on_lines if axis else on_lines.T)
 
 
 def _segments(first: int, length: int, cell: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
