@@ -18,6 +18,7 @@ _DOORS = {
     "stream": ("tilemapper.render.stream", "stream"),
     "to_dask": ("tilemapper.render.lazy", "to_dask"),
     "to_xarray": ("tilemapper.render.lazy", "to_xarray"),
+    "evaluate": ("tilemapper.api.evaluate", "evaluate"),
     "open_model": ("tilemapper.networks.model", "open_model"),
 }
 __all__ = ["__version__", *sorted(_DOORS)]

@@ -1,0 +1,215 @@
+"""`evaluate`: measures a model on held-out pairs, as users get it or in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from tilemapper import notebook
+from tilemapper.networks.model import Model, open_model
+from tilemapper.raster.atomic import write_text_atomic
+from tilemapper.render.array import render_array
+from tilemapper.render.devices import choose_device
+from tilemapper.render.engine import open_engine
+from tilemapper.training.evaluate import Evaluation, evaluate_model
+from tilemapper.training.features import FeatureDistances
+from tilemapper.training.heldout import spread
+from tilemapper.training.images import RgbImage
+from tilemapper.training.legend import MAPS_LEGEND
+from tilemapper.training.metrics import check_figures
+from tilemapper.training.pairs import PairSource, open_pairs, split_pairs
+from tilemapper.training.prediction import (
+    Predict,
+    Prediction,
+    at_size,
+    whole_image_predictor,
+)
+from tilemapper.training.sheet import write_sheet
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """Figures of a model on pairs.
+
+    Attributes:
+        model: name in the model's card.
+        data: where the pairs are.
+        split: ``held-out`` or ``all``.
+        direction: AtoB or BtoA.
+        tiled: measured through the render path.
+        evaluation: the table: a row for each model compared and scale, with intervals.
+        distances: FID and KID if ``weights`` were given.
+        missed: a sentence for each figure that misses its bound.
+    """
+
+    model: str
+    data: str
+    split: str
+    direction: str
+    tiled: bool
+    evaluation: Evaluation = field(repr=False)
+    distances: dict[str, float] = field(default_factory=dict)
+    missed: list[str] = field(default_factory=list)
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The model's figures at 256 px."""
+        return self.evaluation.headline()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for ``--json``."""
+        return {
+            "model": self.model,
+            "data": self.data,
+            "split": self.split,
+            "direction": self.direction,
+            "tiled": self.tiled,
+            **self.evaluation.to_json(),
+            **self.distances,
+        }
+
+    def _repr_html_(self) -> str:
+        rows = self.evaluation.rows
+        means = [row.metrics.mean() for row in rows]
+        intervals = [row.metrics.intervals() for row in rows]
+        head = ["", *(f"{row.who} @{row.scale}" for row in rows)]
+        lines = [
+            [name, *(_cell(m[name], i[name]) for m, i in zip(means, intervals, strict=True))]
+            for name in means[0]
+        ]
+        lines += [[name, f"{value:.3f}"] for name, value in self.distances.items()]
+        return notebook.table(
+            [head, *lines], caption=f"{self.model} on {len(self.evaluation.names)} pairs"
+        )
+
+
+def _cell(mean: float, interval: tuple[float, float]) -> str:
+    low, high = interval
+    return f"{mean:.3f} [{low:.3f} {high:.3f}]" if low == low else "-"
+
+
+def evaluate(
+    model: str | Path | Model,
+    data: str | Path,
+    *,
+    direction: Literal["AtoB", "BtoA"] | None = None,
+    split: str = "held-out",
+    share: float | None = None,
+    split_seed: int | None = None,
+    pairs: int | None = None,
+    overlaps: str | Path | None = None,
+    tiled: bool = False,
+    overlap: int = 64,
+    resize: int | None = None,
+    baseline: Sequence[str | Path | Model] = (),
+    device: str = "auto",
+    min: Mapping[str, float] | None = None,
+    sheet: str | Path | None = None,
+    csv: str | Path | None = None,
+    weights: str | Path | None = None,
+    on_begin: Callable[[int], object] = lambda _count: None,
+    tick: Callable[[], object] = lambda: None,
+) -> EvaluationResult:
+    """Measures a model on pairs, at 256 pixels and at native scale, beside a constant colour.
+
+    Args:
+        model: an opened model, its folder, or its name.
+        data: pairs, as `tilemapper.train` takes them.
+        direction: AtoB or BtoA; the model's by default.
+        split: ``held-out`` is the val folder, or the share that training holds out; ``all``.
+        share: held out; by default the model's own, 0.1 where its card has none.
+        split_seed: the model's own by default, or 0.
+        pairs: at most so many, evenly spread.
+        overlaps: JSON list of overlapping pairs; ``overlaps.json`` beside the data by default.
+        tiled: through the render path, as users get it.
+        overlap: of tiles, pixels, with ``tiled``.
+        resize: shorter side given to the model, pixels.
+        baseline: models to compare with.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        min: bounds of figures; those that miss theirs are in ``missed`` of the result.
+        sheet: PNG to write of the best, median and worst pairs.
+        csv: file to write each pair's figures to.
+        weights: ONNX network of features, for FID and KID.
+        on_begin: called with the number of pairs, before the first.
+        tick: called after each pair.
+
+    Raises:
+        ModelError, PairError, DeviceError, OptionError: as they are named.
+    """
+    opened = model if isinstance(model, Model) else open_model(model)
+    direction = direction or opened.card.direction
+    source = open_pairs(Path(data), direction=direction)
+    chosen: Sequence[int] = range(len(source))
+    if split == "held-out":
+        chosen = _held_out(opened, source, Path(data), share, split_seed, overlaps)
+    indices = spread(chosen, pairs or len(source))
+    legend = MAPS_LEGEND if direction == "AtoB" else None
+    check_figures(dict(min or {}), legend)
+    distances = FeatureDistances(Path(weights)) if weights else None
+
+    def predictor(measured: Model) -> Predict:
+        return _predictor(measured, device, tiled=tiled, overlap=overlap, resize=resize)
+
+    def on_pair(made: RgbImage, true: RgbImage) -> None:
+        if distances:
+            distances.add(made, true)
+        tick()
+
+    predict = predictor(opened)
+    others = [other if isinstance(other, Model) else open_model(other) for other in baseline]
+    names = [other.card.name if isinstance(other, Model) else str(other) for other in baseline]
+    baselines = dict(zip(names, map(predictor, others), strict=True))
+    on_begin(len(indices))
+    evaluation = evaluate_model(
+        predict, source, indices, baselines=baselines, legend=legend, on_pair=on_pair
+    )
+    if csv:
+        write_text_atomic(Path(csv), evaluation.to_csv())
+    if sheet:
+        write_sheet(Path(sheet), evaluation, predict, source)
+    return EvaluationResult(
+        model=opened.card.name,
+        data=str(data),
+        split=split,
+        direction=direction,
+        tiled=tiled,
+        evaluation=evaluation,
+        distances=distances.figures() if distances else {},
+        missed=evaluation.below(dict(min or {})),
+    )
+
+
+def _held_out(
+    model: Model,
+    source: PairSource,
+    data: Path,
+    share: float | None,
+    seed: int | None,
+    overlaps: str | Path | None,
+) -> Sequence[int]:
+    """The pairs that training held out; what is not given is the model's own."""
+    if share is None:
+        share = 0.1 if model.card.split_share is None else model.card.split_share
+    seed = (model.card.split_seed or 0) if seed is None else seed
+    beside = (folder / "overlaps.json" for folder in (data, data.parent))
+    known = Path(overlaps) if overlaps else next((path for path in beside if path.is_file()), None)
+    return split_pairs(source, share=share, overlaps=known, seed=seed).held_out
+
+
+def _predictor(
+    model: Model, device: str, *, tiled: bool, overlap: int, resize: int | None
+) -> Predict:
+    chosen = choose_device(device)
+    if tiled:
+        engine = open_engine(model, device=chosen)
+
+        def predict_tiled(image: RgbImage) -> Prediction:
+            rendered = render_array(image, engine, overlap=overlap)
+            return Prediction(rendered.rgb, rendered.expected)
+
+        predict: Predict = predict_tiled
+    else:
+        predict = whole_image_predictor(model, device=chosen)
+    return at_size(predict, resize) if resize else predict
