@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import math
@@ -17,6 +18,7 @@ from PIL import Image
 
 from tests.training.synthetic_pairs import TINY, write_pairs
 from tilemapper.errors import (
+    DiskFullError,
     JobError,
     LockedError,
     ModelError,
@@ -255,6 +257,37 @@ def test_a_killed_run_resumes_from_its_last_checkpoint_to_the_same_bits(pairs, t
     assert train(pairs, tmp_path / "killed", resume=True).finished
     assert_same_weights(tmp_path / "killed", tmp_path / "straight")
     assert not list((tmp_path / "killed" / "checkpoints").glob(".*"))
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "events.out.tfevents", "step_2.png"])
+def test_a_disk_that_fills_up_under_the_records_ends_the_run_in_one_line(
+    pairs, tmp_path, monkeypatch, name
+):
+    """Nothing is lost: the checkpoint before is whole, and the run resumes to the same bits."""
+    settings = {**TINY, "trainer.steps": "4", "trainer.checkpoint_every": "1"}
+    settings |= {"trainer.sample_every": "2"}
+    train(pairs, tmp_path / "straight", settings=settings)
+    run, writes = tmp_path / "run", itertools.count()
+    usual = Path.open
+
+    def fills_up(self, *args, **more):
+        late = next(writes) > 3 if name == "metrics.jsonl" else True
+        if name in self.name and late and "a" in (args[0] if args else more.get("mode", "r")):
+            return usual(Path("/dev/full"), args[0], **more)
+        return usual(self, *args, **more)
+
+    def fills_up_atomic(*_args, **_more):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", fills_up)
+        if name.endswith("png"):
+            patch.setattr(Image.Image, "save", fills_up_atomic)
+        with pytest.raises(DiskFullError, match="free some space") as caught:
+            train(pairs, run, settings=settings)
+    assert "\n" not in str(caught.value) and caught.value.exit_code == 75
+    assert train(pairs, run, resume=(run / "config.toml").exists(), settings=settings).finished
+    assert_same_weights(run, tmp_path / "straight")
 
 
 def test_folders_in_use_are_left_alone(pairs, tmp_path):

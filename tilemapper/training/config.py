@@ -119,7 +119,9 @@ class TrainerConfig(Section):
     "half-linear" (constant, then to 0 over the second half), "cosine". ``clip``: largest norm of
     the generator's gradient, 0 for none. ``ema``: decay of the averaged generator that is judged
     and exported, 0 for none. The ``_every`` are steps, 0 for never; ``keep``: numbered
-    checkpoints that stay. ``best_by``: a held-out metric, or "loss".
+    checkpoints that stay. ``best_by``: a held-out metric, or "loss". Before export statistics of
+    batch norms are taken over ``precise_bn_batches``, and classes that the loss's weights made too
+    frequent are held back as ``calibration_batches`` of training pairs say (see `calibration`).
     """
 
     task: Literal["pix2pix", "cyclegan"] = "pix2pix"
@@ -149,6 +151,7 @@ class TrainerConfig(Section):
     sample_pairs: Annotated[int, Field(ge=1, le=32)] = 4
     best_by: str = "psnr"
     precise_bn_batches: Count = 50
+    calibration_batches: Count = 0
     seed: Count = 0
 
 

@@ -13,10 +13,12 @@ import torch
 from torch import nn
 
 from tilemapper.networks.model import ModelCard, Tone, save_model
+from tilemapper.training.calibration import calibrate_classes
 from tilemapper.training.checkpoint import read_checkpoint
 from tilemapper.training.feed import Feed
 from tilemapper.training.heldout import generate
 from tilemapper.training.parallel import unsynchronised
+from tilemapper.training.pix2pix import Pix2Pix
 from tilemapper.training.split import Split
 from tilemapper.training.trainer import Trainer
 
@@ -40,9 +42,11 @@ def export_model(
     step = trainer.step
     if best is not None:
         state = read_checkpoint(best)
-        generator.load_state_dict(state["average"] or state["modules"]["generator"])
+        averaged = state["average"] if trainer.average else None
+        generator.load_state_dict(averaged or state["modules"]["generator"])
         step = int(state["step"])
     refresh_statistics(generator, trainer.feed, job.trainer.precise_bn_batches)
+    held_back = _calibrate(generator, trainer)
     held_out = trainer.held_out
     figures = held_out.measure(generator, device) if held_out else {}
     gap = train_eval_gap(generator, trainer) if held_out else None
@@ -59,7 +63,7 @@ def export_model(
         norm=normed,
         licence=job.licence,
         origin=job.origin,
-        recipe=_recipe(trainer, split, step),
+        recipe=_recipe(trainer, split, step) + _said(held_back),
         command=command,
         hardware=_hardware(device),
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -72,6 +76,19 @@ def export_model(
     folder = run / MODEL_NAME
     save_model(folder, card, generator.cpu(), card_readme(card, len(held_out or ())))
     return figures, folder
+
+
+def _calibrate(generator: nn.Module, trainer: Trainer) -> dict[str, float]:
+    """What was taken off each class, see `calibrate_classes`; {} without a palette."""
+    task, batches = trainer.task, trainer.job.trainer.calibration_batches
+    if not isinstance(task, Pix2Pix) or task.colours is None or task.class_weights is None:
+        return {}
+    return calibrate_classes(generator, trainer.feed, task.colours, task.class_weights, batches)
+
+
+def _said(held_back: dict[str, float]) -> str:
+    classes = ", ".join(f"{name} {value:g}" for name, value in held_back.items())
+    return f"; logits lowered after training: {classes}" if classes else ""
 
 
 @torch.no_grad()

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tilemapper.raster.atomic import write_text_atomic
+from tilemapper.raster.atomic import write_text_atomic, writing_failed
+from tilemapper.training.board import Board
 
 METRICS_NAME = "metrics.jsonl"
 
@@ -19,35 +21,48 @@ METRICS_NAME = "metrics.jsonl"
 class Recorder:
     """Appends one JSON line an event, and the same figures as TensorBoard events.
 
-    On resume, lines after the resumed step are taken out: that part is done again.
+    On resume, lines after the resumed step are taken out: that part is done again. All methods
+    raise DiskFullError or TargetError when the folder cannot be written; checkpoints stay.
     """
 
     def __init__(self, folder: Path, *, first_step: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # half a second, for runs only
-
         self.path = folder / METRICS_NAME
         kept = [e for e in read_events(self.path) if e["step"] <= first_step]
         write_text_atomic(self.path, "".join(json.dumps(event) + "\n" for event in kept))
-        self._board: Any = SummaryWriter(
-            str(folder / "tensorboard"), purge_step=first_step + 1 if first_step else None
-        )
+        with _failures_named(folder / "tensorboard"):
+            purge_step = first_step + 1 if first_step else None
+            self._board = Board(folder / "tensorboard", purge_step=purge_step)
 
     def event(self, kind: str, step: int, figures: Mapping[str, float]) -> None:
         """Records figures of a step; ``kind`` is "train" or "held_out"."""
         plain = {name: _plain(value) for name, value in figures.items()}
-        with self.path.open("a", encoding="utf-8") as file:
+        with _failures_named(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"kind": kind, "step": step, **plain}) + "\n")
-        for name, value in plain.items():
-            if value is not None:
-                self._board.add_scalar(f"{kind}/{name}", value, step)
+        with _failures_named(self.path.parent / "tensorboard"):
+            for name, value in plain.items():
+                if value is not None:
+                    self._board.scalar(f"{kind}/{name}", value, step)
+            self._board.flush()
 
     def image(self, name: str, step: int, image: NDArray[np.uint8]) -> None:
         """Records an image (h, w, 3) uint8."""
-        self._board.add_image(name, image, step, dataformats="HWC")
+        with _failures_named(self.path.parent / "tensorboard"):
+            self._board.image(name, image, step)
+            self._board.flush()
 
     def close(self) -> None:
-        """Writes out what TensorBoard still holds."""
-        self._board.close()
+        """Ends the files."""
+        with _failures_named(self.path.parent / "tensorboard"):
+            self._board.close()
+
+
+@contextmanager
+def _failures_named(path: Path) -> Iterator[None]:
+    """Turns an OSError inside into the error that a user can act on."""
+    try:
+        yield
+    except OSError as error:
+        raise writing_failed(path, error) from error
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:
