@@ -28,6 +28,7 @@ TINY = {
     "trainer.sample_every": "0",
     "trainer.checkpoint_every": "0",
     "trainer.precise_bn_batches": "2",
+    "trainer.calibration_batches": "0",
     "trainer.evaluate_pairs": "2",
     "trainer.sample_pairs": "1",
     "trainer.log_every": "1",
