@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 # public name -> where it is; a package that can be called stands for itself
 _DOORS = {
     "render": ("tilemapper.render", None),
-    "train": ("tilemapper.training.run", "train"),
+    "train": ("tilemapper.api.train", "train"),
     "stream": ("tilemapper.render.stream", "stream"),
     "to_dask": ("tilemapper.render.lazy", "to_dask"),
     "to_xarray": ("tilemapper.render.lazy", "to_xarray"),

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from tilemapper import notebook
 from tilemapper.errors import ModelError
 from tilemapper.networks.build import MOST_CHANNELS, generator_arguments, parse
 
@@ -93,6 +94,19 @@ class ModelCard(_Closed):
         values = self.model_dump(mode="json", include={*deciding, "norm", "tone", "weights_sha256"})
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
+    def _repr_html_(self) -> str:
+        gsd = "unknown" if self.gsd_m is None else f"{self.gsd_m:g} m a pixel"
+        rows = [
+            ("architecture", " ".join([self.architecture, *map(_pair, self.arguments.items())])),
+            ("input", f"{self.bands} bands, tiles of {self.tile} px, {gsd}, {self.direction}"),
+            ("output", f"palette of {len(self.palette)}" if self.palette else "RGB"),
+            ("norm", self.norm),
+            *((name, getattr(self, name)) for name in ("licence", "origin", "recipe", "date")),
+            *((name, f"{value:.4g}") for name, value in self.metrics.items()),
+            *((entry.name, "rgb({}, {}, {})".format(*entry.colour)) for entry in self.palette),
+        ]
+        return notebook.table([row for row in rows if row[1]], caption=self.name, head=False)
+
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> ModelCard:
         arguments = generator_arguments(self.architecture, self.arguments)
@@ -153,6 +167,10 @@ def card_text(card: ModelCard) -> str:
     for item in values["palette"]:
         lines += ["", "[[palette]]", *(f"{name} = {_toml(value)}" for name, value in item.items())]
     return "\n".join(lines) + "\n"
+
+
+def _pair(item: tuple[str, object]) -> str:
+    return f"{item[0]} {item[1]}"
 
 
 def _toml(value: object) -> str:

@@ -49,6 +49,9 @@ class Model:
     card: ModelCard
     folder: Path
 
+    def _repr_html_(self) -> str:
+        return self.card._repr_html_()
+
     def generator(self) -> nn.Module:
         """The generator in float32 and eval mode, norms unfolded, weights verified.
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from tilemapper import __version__
+from tilemapper import __version__, notebook
+from tilemapper.raster.spec import SourceSpec
 from tilemapper.render.plan import Plan
 from tilemapper.render.staging import Staging
 
@@ -29,10 +30,27 @@ class RenderResult:
     gsd_m: float | None
     overlap_disagreement: float | None
     notices: list[str] = field(default_factory=list)
+    source: SourceSpec | None = field(default=None, repr=False, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for ``--json``."""
-        return asdict(self) | {"tiles_s": self.tiles / self.seconds if self.seconds else 0.0}
+        values = asdict(replace(self, source=None))
+        del values["source"]
+        return values | {"tiles_s": self.tiles / self.seconds if self.seconds else 0.0}
+
+    def _repr_html_(self) -> str:
+        from tilemapper.render.showing import swipe_of
+
+        seam = self.overlap_disagreement
+        facts = [
+            ("map", f"{self.target}: {self.width} x {self.height} px, {self.output_bytes:,} bytes"),
+            ("model", self.model + (f", {self.gsd_m:.3g} m a pixel" if self.gsd_m else "")),
+            ("tiles", f"{self.tiles} in {self.blocks} block(s), {self.seconds:.1f} s"),
+            ("overlap disagreement", "-" if seam is None else f"{seam:.2f} grey levels"),
+            *(("notice", line) for line in self.notices),
+        ]
+        swipe = swipe_of(self.source, self.target, caption=NOTE) if self.source else ""
+        return swipe + notebook.table(facts, caption="", head=False)
 
 
 def disagreement(staging: Staging) -> float | None:

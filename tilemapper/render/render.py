@@ -122,6 +122,7 @@ def render(
         gsd_m=plan.source.gsd_m,
         overlap_disagreement=disagreement(staging),
         notices=list(plan.source.notices),
+        source=plan.source,
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from tilemapper import notebook
 from tilemapper.errors import JobError
 from tilemapper.training.assembly import choose_device, start_from
 from tilemapper.training.checkpoint import Checkpoints
@@ -41,6 +42,12 @@ class RunResult:
     finished: bool
     figures: dict[str, float]
     model: Path | None
+
+    def _repr_html_(self) -> str:
+        how = "finished" if self.finished else "stopped, resume goes on"
+        rows = [("run", f"{self.folder}: step {self.step}, {how}"), ("model", str(self.model))]
+        rows += [(name, f"{value:.4g}") for name, value in self.figures.items()]
+        return notebook.table(rows, caption="", head=False)
 
 
 def train(
