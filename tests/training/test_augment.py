@@ -1,17 +1,20 @@
 from __future__ import annotations
 
+import io
 import itertools
 
 import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_array_equal
+from PIL import Image
 
-from tests.training.synthetic_pairs import write_pairs
+from tests.training.synthetic_pairs import make_pair, write_pairs
 from tilemapper.errors import PairError
-from tilemapper.training.augment import Draw, draw_batch, jitter_tone, patch_indices, random_state
+from tilemapper.training.augment import Draw, draw_batch, patch_indices, random_state
 from tilemapper.training.config import AugmentConfig
 from tilemapper.training.feed import Feed, Group
+from tilemapper.training.imagery import blur, compress, vary_imagery
 from tilemapper.training.pairs import open_pairs
 from tilemapper.training.pixels import Pixels, load_pixels
 
@@ -144,12 +147,45 @@ def test_two_processes_share_one_draw():
 
 def test_tone_changes_within_its_bounds_and_only_where_asked():
     x = torch.zeros(50, 3, 4, 4)
-    tone = torch.rand(50, 6, generator=random_state(2)) * 2 - 1
-    assert torch.equal(jitter_tone(x, tone, AugmentConfig()), x)
-    changed = jitter_tone(x, tone, AugmentConfig(brightness=0.1))
+    tone = torch.rand(50, 8, generator=random_state(2)) * 2 - 1
+    assert torch.equal(vary_imagery(x, tone, AugmentConfig()), x)
+    changed = vary_imagery(x, tone, AugmentConfig(brightness=0.1))
     assert 0.15 < float(changed.abs().max()) <= 0.2  # a tenth of the full range, which is 2 wide
-    bright = jitter_tone(x + 0.99, tone, AugmentConfig(brightness=0.5, noise=0.1))
+    bright = vary_imagery(x + 0.99, tone, AugmentConfig(brightness=0.5, noise=0.1))
     assert float(bright.max()) <= 1
+
+
+def test_each_image_is_blurred_by_its_own_draw():
+    x = torch.zeros(2, 3, 33, 33)
+    x[:, :, 16, 16] = 1
+    blurred = blur(x, torch.tensor([0.0, 2.0]))
+    assert torch.allclose(blurred[0], x[0], atol=1e-6)
+    spot = blurred[1, 0]
+    assert float(spot.sum()) == pytest.approx(1, abs=1e-4)
+    at = torch.arange(33) - 16.0
+    assert float((spot.sum(1) * at.square()).sum()) == pytest.approx(4, rel=0.05)
+
+
+@pytest.mark.parametrize("quality", [15, 40, 75])
+def test_compression_is_that_of_jpeg(quality):
+    """The table is smoothed along its diagonals, so it is like Pillow's, not the same."""
+    image = make_pair(3, 52)[0]
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling=0)
+    theirs = np.asarray(Image.open(buffer)).astype(float)
+    x = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 127.5 - 1
+    ours = compress(x, torch.tensor([float(quality)]))[0].permute(1, 2, 0).numpy() * 127.5 + 127.5
+    damage = np.abs(theirs - image).mean()
+    assert np.abs(ours - image).mean() == pytest.approx(damage, rel=0.25)
+    assert np.abs(ours - theirs).mean() < 0.75 * damage
+
+
+def test_the_best_compression_leaves_an_image_nearly_alone():
+    x = torch.rand(2, 3, 20, 30) * 2 - 1
+    assert float((compress(x, torch.full((2,), 100.0)) - x).abs().max()) < 0.02
+    drawn = torch.zeros(2, 8)
+    varied = vary_imagery(x, drawn, AugmentConfig(jpeg_quality=30, blur=1.0))
+    assert torch.allclose(varied, x, atol=0.03)  # a draw of 0 is no blur and quality 100
 
 
 @pytest.mark.parametrize("storage", ["host", "mmap"])

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tilemapper.training.config import AugmentConfig
+from tilemapper.training.imagery import DRAWN
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,8 @@ class Draw:
 
     ``index``: (n,) int64, the pair. ``place``: (n, 2) in [0, 1), where the patch lies between
     its first and last position. ``flip``: (n, 2) bool, vertical and horizontal. ``transpose``:
-    (n,) bool; with the flips it makes all right angles. ``tone``: (n, 6) in [-1, 1], for
-    brightness, contrast, three casts and noise. ``side``: of the patch in source pixels.
+    (n,) bool; with the flips it makes all right angles. ``tone``: (n, 8) in [-1, 1], see
+    `imagery`. ``side``: of the patch in source pixels.
     """
 
     index: Tensor
@@ -65,7 +66,7 @@ def draw_batch(
         transpose[:] = False
         if config.flips == "none":
             flip[:] = False
-    tone = torch.rand(n, 6, generator=random) * 2 - 1
+    tone = torch.rand(n, DRAWN, generator=random) * 2 - 1
     side = min(round(config.crop * scale), smallest)
     return Draw(index, place, flip, transpose, tone, side)
 
@@ -103,16 +104,3 @@ def to_network(patches: Tensor, crop: int, *, smooth: bool) -> Tensor:
     if smooth:
         return functional.interpolate(x, size=crop, mode="bilinear", antialias=True)
     return functional.interpolate(x, size=crop, mode="nearest-exact")
-
-
-def jitter_tone(x: Tensor, tone: Tensor, config: AugmentConfig) -> Tensor:
-    """Changes the tone of imagery (n, 3, h, w) in [-1, 1] by a draw's ``tone``; stays in range."""
-    if not any((config.brightness, config.contrast, config.cast, config.noise)):
-        return x
-    tone = tone.to(x.device, non_blocking=True)[:, :, None, None]
-    x = x * (1 + config.contrast * tone[:, 1:2])
-    # The full range of [-1, 1] is 2 wide.
-    x = x + 2 * (config.brightness * tone[:, :1] + config.cast * tone[:, 2:5])
-    if config.noise:
-        x = x + 2 * config.noise * tone[:, 5:].abs() * torch.randn_like(x)
-    return x.clamp(-1, 1)

@@ -52,7 +52,8 @@ class AugmentConfig(Section):
     ``scale``: bounds of the side of the patch of ground, in crops; drawn once a batch.
     Tones change on the source side only, in shares of the full range: ``brightness`` is added,
     ``contrast`` multiplies, ``cast`` is added to each band by itself, ``noise`` is the largest
-    standard deviation of added noise.
+    standard deviation of added noise. ``blur`` is the largest standard deviation of a Gaussian
+    blur in pixels, ``jpeg_quality`` the lowest quality of a JPEG compression, 100 for none.
     """
 
     crop: Annotated[int, Field(ge=16, le=2048)] = 256
@@ -63,6 +64,8 @@ class AugmentConfig(Section):
     contrast: Share = 0.0
     cast: Share = 0.0
     noise: Share = 0.0
+    blur: Annotated[float, Field(ge=0, le=8)] = 0.0
+    jpeg_quality: Annotated[int, Field(ge=1, le=100)] = 100
 
     @model_validator(mode="after")
     def _scale_in_order(self) -> AugmentConfig:

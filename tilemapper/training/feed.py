@@ -25,7 +25,7 @@ from tilemapper.training.pixels import Pixels
 class Batch:
     """One batch on the device.
 
-    ``source``, ``target``: (n, 3, crop, crop) float32 in [-1, 1]. ``tone``: (n, 6), the draw of
+    ``source``, ``target``: (n, 3, crop, crop) float32 in [-1, 1]. ``tone``: (n, 8), the draw of
     the tone jitter, which the step applies itself.
     """
 

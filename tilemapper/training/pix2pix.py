@@ -18,10 +18,11 @@ from tilemapper.training.assembly import (
     place,
     use_bf16,
 )
-from tilemapper.training.augment import jitter_tone, random_state
+from tilemapper.training.augment import random_state
 from tilemapper.training.classes import ClassColours
 from tilemapper.training.config import TrainingJob
 from tilemapper.training.feed import Batch
+from tilemapper.training.imagery import vary_imagery
 from tilemapper.training.parallel import Processes, average_gradients
 from tilemapper.training.schedule import rate_factor
 
@@ -74,7 +75,7 @@ class Pix2Pix:
         factor = rate_factor(config.schedule, done, warm_up=config.warm_up)
         source = batch.source.to(memory_format=memory_format(config))
         if self.job.data.direction == "AtoB":
-            source = jitter_tone(source, batch.tone, self.job.augment)
+            source = vary_imagery(source, batch.tone, self.job.augment)
         with self._autocast():
             output = self._generate(source)
         terms: dict[str, Tensor] = {}
