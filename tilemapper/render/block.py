@@ -173,7 +173,9 @@ class _Band:
 
 def grey_rows(rows: PixelRows) -> NDArray[np.uint8]:
     """RGB of finished rows, (3, rows, width) uint8; pixels that are not kept are 0."""
-    pixels: NDArray[np.uint8] = to_grey(rows.totals).astype(np.uint8)
+    pixels: NDArray[np.uint8] = (
+        to_grey(rows.totals).astype(np.uint8) if rows.picture is None else rows.picture
+    )
     if not rows.keep.all():
         pixels *= rows.keep
     return pixels
@@ -181,6 +183,9 @@ def grey_rows(rows: PixelRows) -> NDArray[np.uint8]:
 
 def class_rows(rows: PixelRows) -> NDArray[np.uint8]:
     """Most likely class of finished rows, (rows, width) uint8; the first of equals wins."""
+    if rows.picture is not None:
+        classes: NDArray[np.uint8] = rows.picture[0]
+        return classes
     best = rows.totals[0].copy()
     classes = np.zeros(best.shape, np.uint8)
     # numpy's argmax over the first axis strides through memory; this runs along it.

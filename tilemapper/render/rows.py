@@ -35,3 +35,6 @@ class PixelRows:
     totals: NDArray[np.int32]  # (channels, rows, width): sums of weighted predictions
     keep: NDArray[np.bool_]  # (rows, width)
     squares: NDArray[np.int64] | None = None  # (rows, width): sums of weighted squares, all bands
+    # (3, rows, width) grey levels or (1, rows, width) classes, uint8, where a device has made them
+    # of the sums, which then are empty.
+    picture: NDArray[np.uint8] | None = None

@@ -1,0 +1,173 @@
+"""A generator that takes its tiles from a device's memory and leaves its predictions there.
+
+On CUDA the whole of it, from bytes to quantised predictions, is one graph of the fixed batch
+shape: launching it costs the host microseconds, whatever the network.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import warnings
+
+import torch
+
+from tilemapper.errors import DeviceError, ModelError
+from tilemapper.render.cuda_streams import Streams
+from tilemapper.render.engine import Engine
+from tilemapper.render.levels import painted
+
+LOG = logging.getLogger(__name__)
+
+WARM_UP = 3  # calls before a graph is recorded, so that libraries have chosen and allocated
+
+
+class Painter:
+    """One for a device; blocks that are rendered at once share it.
+
+    Attributes:
+        streams: on which the predictions are made.
+        batch_size: tiles a call, as the plan fixes it.
+        channels: of a prediction.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine, self.batch_size, self.channels = engine, engine.batch_size, engine.channels
+        self.device = engine.device
+        self.streams = Streams(engine.device)
+        self._lock = threading.Lock()
+        self._fits = engine.batch_size  # tiles that go into one call; less once memory ran out
+        self._graph: _Graph | None = None
+        self._records = engine.device.type == "cuda"
+        self._unsound = torch.zeros((), dtype=torch.bool, device=engine.device)
+        if self._records:
+            # The same bits in every process, and fp32 that is fp32.
+            torch.backends.cudnn.benchmark = False
+            torch.backends.cudnn.deterministic = True
+            torch.backends.cudnn.allow_tf32 = False
+
+    @torch.inference_mode()
+    def paint(self, tiles: torch.Tensor) -> torch.Tensor:
+        """Predictions of a batch, launched on the computing stream.
+
+        Args:
+            tiles: (batch_size, tile, tile, 3) uint8 on the device.
+
+        Returns:
+            (batch_size, channels, tile, tile) int16 on the device, 0..2040, the caller's own.
+
+        Raises:
+            DeviceError: one tile alone does not fit into the device's memory.
+        """
+        with self._lock, self.streams.computing():
+            while True:
+                try:
+                    return self._in_parts(tiles)
+                except (torch.OutOfMemoryError, RuntimeError) as error:
+                    if not out_of_memory(error):
+                        raise
+                    self._shrink(error)
+
+    def check(self) -> None:
+        """Waits for the device.
+
+        Raises:
+            ModelError: the generator has given values that are not finite since it was opened.
+        """
+        with self.streams.computing():
+            unsound = bool(self._unsound.item())
+        if unsound:
+            raise ModelError(
+                f"{self.engine.model.card.name}: the generator gives values that are not finite; "
+                "use --precision fp32, or another model"
+            )
+
+    def _in_parts(self, tiles: torch.Tensor) -> torch.Tensor:
+        size = self._fits
+        parts = []
+        for at in range(0, len(tiles), size):
+            part = tiles[at : at + size]
+            spare = size - len(part)
+            if spare:  # a call always has the same shape
+                part = torch.cat([part, part[-1:].expand(spare, -1, -1, -1)])
+            parts.append(self._call(part)[: size - spare])
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _call(self, tiles: torch.Tensor) -> torch.Tensor:
+        if self._records and self._graph is None:
+            self._graph = self._record(tiles)
+            self._records = self._graph is not None
+        if self._graph is not None:
+            return self._graph(tiles)
+        return self._forward(tiles)
+
+    def _forward(self, tiles: torch.Tensor) -> torch.Tensor:
+        engine = self.engine
+        prediction, finite = painted(
+            engine._network,
+            tiles,
+            dtype=engine._dtype,
+            palette=engine.is_palette,
+            tta=engine._tta,
+        )
+        self._unsound.logical_or_(~finite)
+        return prediction
+
+    def _record(self, tiles: torch.Tensor) -> _Graph | None:
+        """A graph of `_forward`; None where it cannot be recorded, or comes to other values."""
+        for _ in range(WARM_UP):
+            expected = self._forward(tiles)
+        try:
+            graph = _Graph(self._forward, tiles, self.streams)
+            same = torch.equal(graph(tiles), expected)
+        except RuntimeError as error:
+            if out_of_memory(error):
+                raise
+            LOG.info("%s: no CUDA graph (%s)", self.device, (str(error).splitlines() or [""])[0])
+            return None
+        if not same:
+            LOG.warning("%s: the CUDA graph differs from plain calls, left out", self.device)
+            return None
+        return graph
+
+    def _shrink(self, error: BaseException) -> None:
+        if self._fits == 1:
+            raise DeviceError(
+                f"{self.device}: not enough memory for one tile of model "
+                f"{self.engine.model.card.name}; free some, or use a smaller model or --device cpu"
+            ) from error
+        self._graph = None  # its memory goes first; the next call records one of the new shape
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        warnings.warn(
+            f"{self.device}: out of memory at {self._fits} tiles, going on with {self._fits // 2}",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+        self._fits //= 2
+
+
+class _Graph:
+    """A recorded call: the tiles are copied to where it reads, its result from where it writes."""
+
+    def __init__(self, call: object, tiles: torch.Tensor, streams: Streams) -> None:
+        self._tiles = tiles.clone()
+        self._graph = torch.cuda.CUDAGraph()
+        streams.synchronize()
+        # Other threads may allocate meanwhile: that is no part of this.
+        with torch.cuda.graph(
+            self._graph, stream=streams.compute, capture_error_mode="thread_local"
+        ):
+            self._result: torch.Tensor = call(self._tiles)  # type: ignore[operator]
+
+    def __call__(self, tiles: torch.Tensor) -> torch.Tensor:
+        self._tiles.copy_(tiles)
+        self._graph.replay()
+        return self._result.clone()
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a device or the host ran out of memory."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        "can't allocate memory" in str(error) or "out of memory" in str(error)
+    )
