@@ -19,6 +19,7 @@ _DOORS = {
     "to_dask": ("tilemapper.render.lazy", "to_dask"),
     "to_xarray": ("tilemapper.render.lazy", "to_xarray"),
     "evaluate": ("tilemapper.api.evaluate", "evaluate"),
+    "doctor": ("tilemapper.api.doctor", "doctor"),
     "open_model": ("tilemapper.networks.model", "open_model"),
 }
 __all__ = ["__version__", *sorted(_DOORS)]

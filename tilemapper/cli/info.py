@@ -18,10 +18,26 @@ DRIVERS = ("GTiff", "COG", "JPEG", "PNG", "JP2OpenJPEG", "VRT")
 
 
 @click.command("info")
+@click.argument("raster", required=False)
+@click.option(
+    "--doctor",
+    metavar="MODEL",
+    help="Measure MODEL on RASTER (a sample city if there is none) within a minute.",
+)
+@click.option("--device", default="auto", show_default=True, help="With --doctor.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
-def info(as_json: bool) -> None:
-    """Show versions, devices, GDAL drivers and the models found."""
+def info(raster: str | None, doctor: str | None, device: str, as_json: bool) -> None:
+    """Show versions, devices, GDAL drivers and the models found.
+
+    With --doctor: is a model sound on a raster? Its figures, what they mean and what to do; exit 1
+    if it should not be used like this.
+    """
+    if doctor is not None:
+        _examine(doctor, raster, device, as_json)
+        return
+    if raster is not None:
+        raise click.UsageError("RASTER is for --doctor MODEL; name the model, or leave it out.")
     found = {
         "versions": _versions(),
         "cpu": _cpu(),
@@ -30,6 +46,16 @@ def info(as_json: bool) -> None:
         "models": _models(),
     }
     click.echo(json.dumps(found) if as_json else "\n".join(_lines(found)))
+
+
+def _examine(model: str, raster: str | None, device: str, as_json: bool) -> None:
+    from tilemapper.api.doctor import doctor
+    from tilemapper.errors import ModelError
+
+    found = doctor(model, raster, device=device)
+    click.echo(json.dumps(found.to_json()) if as_json else "\n".join(found.lines()))
+    if found.grade == "bad":
+        raise ModelError(f"{model}: {found.verdict}; do what the lines above say")
 
 
 def _versions() -> dict[str, str | None]:
