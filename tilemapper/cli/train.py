@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import signal
 import sys
@@ -66,7 +67,7 @@ def train(
     options["command"] = shlex.join(["tilemapper", *sys.argv[1:]])
     if len(combinations) == 1:
         result = _run(data, out, combinations[0], options)
-        click.echo(json.dumps(_plain(result)) if as_json else _summary(result))
+        _say(json.dumps(_plain(result)) if as_json else _summary(result))
         return
     varied = [key for key in combinations[0] if len({c[key] for c in combinations}) > 1]
     rows = []
@@ -74,9 +75,19 @@ def train(
         name = ",".join(f"{key.rpartition('.')[2]}={combination[key]}" for key in varied)
         rows.append((name, _run(data, out / name.replace("/", "_"), combination, options)))
     if as_json:
-        click.echo(json.dumps({"runs": [{"settings": n, **_plain(r)} for n, r in rows]}))
+        _say(json.dumps({"runs": [{"settings": n, **_plain(r)} for n, r in rows]}))
     else:
-        click.echo(_sweep_table(rows))
+        _say(_sweep_table(rows))
+
+
+def _first_process() -> bool:
+    """Whether this is the one of torchrun's processes that speaks; true without torchrun."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _say(text: str) -> None:
+    if _first_process():
+        click.echo(text)
 
 
 def _run(data: Path, out: Path, settings: dict[str, str], options: dict[str, Any]) -> RunResult:
@@ -124,7 +135,7 @@ def _leaving_cleanly() -> Iterator[list[int]]:
 @contextmanager
 def _progress_bar() -> Iterator[Callable[[Progress], None]]:
     """A bar on stderr with losses, images a second and the share of time waiting for data."""
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or not _first_process():
         yield lambda _: None
         return
     from tqdm import tqdm
