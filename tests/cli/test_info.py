@@ -4,6 +4,7 @@ import torch
 from click.testing import CliRunner
 
 from tilemapper.cli.info import DRIVERS, info
+from tilemapper.cli.main import cli
 
 
 def test_info_names_versions_devices_drivers_and_models():
@@ -34,3 +35,8 @@ def test_native_bf16_is_said_only_where_the_processor_has_it():
 def test_an_uninstalled_package_is_named_as_such(monkeypatch):
     monkeypatch.setattr("tilemapper.cli.info.OPTIONAL_PACKAGES", ("no-such-package",))
     assert "no-such-package (not installed)" in CliRunner().invoke(info).stdout
+
+
+def test_variables_are_named_after_flags_not_after_our_parameters(monkeypatch):
+    monkeypatch.setenv("TILEMAPPER_INFO_JSON", "1")
+    assert json.loads(CliRunner().invoke(cli, ["info"]).stdout)["versions"]

@@ -29,6 +29,7 @@ COMMANDS = {
     "pairs": ("tilemapper.cli.pairs", "pairs", "Cut, check and pack training pairs."),
     "models": ("tilemapper.cli.models", "models", "List, show, import and export models."),
     "sample": ("tilemapper.cli.sample", "sample", "Write a synthetic georeferenced city."),
+    "serve": ("tilemapper.cli.serve", "serve", "Show rasters and maps on a local page."),
     "info": ("tilemapper.cli.info", "info", "Versions, devices, drivers, models found."),
 }
 
@@ -47,12 +48,24 @@ class LazyGroup(click.Group):
         module, attribute, _ = COMMANDS[cmd_name]
         command = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command)
+        _name_variables(command, f"TILEMAPPER_{cmd_name}")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The table of commands, from the names above alone."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, _, line) in COMMANDS.items()])
+
+
+def _name_variables(command: click.Command, prefix: str) -> None:
+    """Names environment variables after flags; click alone names them after our own parameters."""
+    for option in command.params:
+        if isinstance(option, click.Option) and option.envvar is None:
+            flag = max(option.opts, key=len).lstrip("-")
+            option.envvar = f"{prefix}_{flag}".upper().replace("-", "_")
+    if isinstance(command, click.Group):
+        for name, inner in command.commands.items():
+            _name_variables(inner, f"{prefix}_{name}")
 
 
 @click.group(
