@@ -105,16 +105,19 @@ def driver_of(path: str) -> str | None:
     return None
 
 
-def open_raster(path: str, *, allow_drivers: Sequence[str] = ()) -> DatasetReader:
+def open_raster(
+    path: str, *, allow_drivers: Sequence[str] = (), overview: int | None = None
+) -> DatasetReader:
     """An open data set, whose header promises nothing absurd.
 
     allow_drivers: GDAL's names of drivers beyond `DEFAULT_DRIVERS`, ``VRT`` for instance.
+    overview: opens this overview in the raster's stead, counted from 0.
 
     Raises:
         RasterError: the file is missing, of another kind, damaged, or a bomb.
     """
     if is_remote(path):
-        return _open(path, [*DEFAULT_DRIVERS, *allow_drivers])
+        return _open(path, [*DEFAULT_DRIVERS, *allow_drivers], overview)
     driver = driver_of(path)
     allowed = (*DEFAULT_DRIVERS, *allow_drivers)
     # Of the kinds that we do not know by their first bytes, those that the user names may try.
@@ -125,15 +128,15 @@ def open_raster(path: str, *, allow_drivers: Sequence[str] = ()) -> DatasetReade
         way_out = f"--allow-driver {driver} if you trust it" if driver else "check the file"
         raise RasterError(f"{path}: is {kind}, needed is one of {', '.join(allowed)}; {way_out}")
     check_sidecars(path)
-    return _open(path, candidates)
+    return _open(path, candidates, overview)
 
 
-def _open(path: str, drivers: list[str]) -> DatasetReader:
+def _open(path: str, drivers: list[str], overview: int | None) -> DatasetReader:
     """Opens with the first driver that takes the file, and checks the header."""
     failures: list[Exception] = []
     for driver in drivers:
         try:
-            src = _open_with(path, driver)
+            src = _open_with(path, driver, overview)
         except GDAL_ERRORS as error:  # AttributeError: a header that rasterio cannot report
             failures.append(error)
             continue
@@ -150,9 +153,10 @@ def _open(path: str, drivers: list[str]) -> DatasetReader:
     ) from failures[0]
 
 
-def _open_with(path: str, driver: str) -> DatasetReader:
+def _open_with(path: str, driver: str, overview: int | None) -> DatasetReader:
+    options = {} if overview is None else {"overview_level": overview}
     with _warnings_lock, warnings.catch_warnings():
         # That there is no georeferencing is said by the source view, in our words.
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with rasterio.Env(**read_options(path)):
-            return rasterio.open(path, driver=driver)
+            return rasterio.open(path, driver=driver, **options)

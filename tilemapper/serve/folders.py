@@ -1,0 +1,82 @@
+"""The folders that a server may show, and the only way from a name in them to a path."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tilemapper.errors import OptionError
+from tilemapper.serve.limits import GoneError
+
+# By their endings only: a list must not open hundreds of files. Opening looks at the bytes.
+_ENDINGS = (".tif", ".tiff", ".jp2", ".j2k", ".jpg", ".jpeg", ".png", ".vrt")
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Folders that were allowed, resolved; nothing outside them is named, listed or opened."""
+
+    roots: tuple[Path, ...]
+
+    @classmethod
+    def of(cls, folders: Sequence[str | Path]) -> Folders:
+        """Folders as they were typed. Raises OptionError for one that is none."""
+        roots = []
+        for folder in folders:
+            path = Path(folder).expanduser()
+            if not path.is_dir():
+                raise OptionError(f"--allow {folder}: no such folder; name one that is there")
+            roots.append(path.resolve())
+        return cls(tuple(dict.fromkeys(roots)))
+
+    def path(self, folder: int, name: str) -> Path:
+        """What ``name`` is in a folder, links followed.
+
+        Raises:
+            GoneError: it is not there, or lies outside the folder; the two look alike.
+        """
+        missing = GoneError(f"{name or '.'}: nothing of this name is in the folder")
+        if not 0 <= folder < len(self.roots) or "\0" in name:
+            raise missing
+        root = self.roots[folder]
+        try:
+            path = (root / name).resolve(strict=True)
+        except (OSError, RuntimeError) as error:
+            raise missing from error
+        if path != root and root not in path.parents:
+            raise missing
+        return path
+
+    def listed(self, folder: int, name: str, most: int) -> dict[str, Any]:
+        """Folders and rasters in a folder, by name, at most so many of each.
+
+        Raises:
+            GoneError: see `path`.
+        """
+        here = self.path(folder, name)
+        if not here.is_dir():
+            raise GoneError(f"{name}: is no folder")
+        folders: list[str] = []
+        rasters: list[str] = []
+        more = False
+        with os.scandir(here) as entries:
+            for entry in entries:
+                if len(folders) >= most or len(rasters) >= most:
+                    more = True
+                    break
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.name)
+                elif entry.name.lower().endswith(_ENDINGS):
+                    rasters.append(entry.name)
+        return {
+            "folder": folder,
+            "path": name,
+            "folders": sorted(folders),
+            "rasters": sorted(rasters),
+            "more": more,
+        }

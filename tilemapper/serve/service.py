@@ -1,0 +1,189 @@
+"""All that a server holds, put together and taken apart again."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tilemapper.errors import ModelError
+from tilemapper.networks.model import Model, list_models, open_model
+from tilemapper.raster.source import SourceOptions, SourceSpec, inspect_source
+from tilemapper.serve.bounded import BoundedCache
+from tilemapper.serve.exporting import write_png
+from tilemapper.serve.folders import Folders
+from tilemapper.serve.generator import Generator
+from tilemapper.serve.jobs import Job, Jobs
+from tilemapper.serve.limits import GoneError, Limits
+from tilemapper.serve.livemap import Cell, LiveMap
+from tilemapper.serve.picture import Picture
+from tilemapper.serve.scenes import Scene, Scenes
+from tilemapper.serve.tiles import Tiles
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a server is started with; the names are those of the command's options."""
+
+    rasters: tuple[Path, ...] = ()
+    allow: tuple[Path, ...] = ()
+    models: tuple[str, ...] = ()
+    overlap: int = 64
+    device: str = "auto"
+    precision: str = "auto"
+    allow_drivers: tuple[str, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+
+
+class Service:
+    """Rasters, models, the generator's thread, caches and jobs of one server. Close it.
+
+    Raises:
+        ModelError: a model is missing, damaged, or does not take three bands.
+        RasterError, OptionError: a raster or folder that was given cannot be used.
+    """
+
+    def __init__(self, setting: Setting) -> None:
+        self.limits = limits = setting.limits
+        self.folders = Folders.of(setting.allow)
+        self.models = {model.card.name: model for model in _models(setting.models)}
+        self.folder = Path(tempfile.mkdtemp(prefix="tilemapper-serve-"))
+        options: dict[str, Any] = {"device": setting.device, "precision": setting.precision}
+        # A third each for predictions, for cells, and for pictures that are ready to send.
+        share = max(1, limits.cache_bytes // 3)
+        self.cells: BoundedCache[Cell] = BoundedCache(share, lambda cell: cell.nbytes)
+        self.generator = Generator(cache_bytes=share, **options)
+        self.jobs = Jobs(
+            self.folder,
+            self.generator,
+            waiting=limits.jobs_waiting,
+            kept=limits.jobs_kept,
+            overlap=setting.overlap,
+            **options,
+        )
+        self.scenes = Scenes(
+            most=limits.scenes,
+            uploads=limits.uploads_kept,
+            make_map=lambda scene, spec, model: LiveMap(
+                scene.id,
+                spec,
+                model,
+                self.generator,
+                self.cells,
+                overlap=setting.overlap,
+                wait_s=limits.wait_s,
+            ),
+            allow_drivers=setting.allow_drivers,
+            on_close=self._forget,
+        )
+        self.tiles = Tiles(
+            self.scenes,
+            self.models,
+            self._rendered,
+            live_tiles=limits.live_tiles,
+            cache_bytes=share,
+        )
+        self._maps: dict[int, Picture] = {}  # of finished jobs, by the job's number
+        self._lock = threading.Lock()
+        try:
+            for raster in setting.rasters:
+                self.scenes.open(raster.expanduser().resolve(), name=raster.name, kept=True)
+        except BaseException:
+            self.close()
+            raise
+        self.generator.warm_up(next(iter(self.models.values())))
+
+    def map_json(self, scene: Scene, name: str) -> dict[str, Any]:
+        """What the page needs to know of a scene's map by a model."""
+        model = self.tiles.model(name)
+        live = self.scenes.map(scene, model)
+        job = self.jobs.done(scene, model)
+        return {
+            "model": name,
+            "height": live.spec.height,
+            "width": live.spec.width,
+            "gsd_m": live.spec.gsd_m,
+            "tiles": live.lattice.tile_count,
+            "native_zoom": scene.frame.native_zoom(live.spec),
+            "live_zoom": 0 if job else self.tiles.live_zoom(scene, live),
+            "job": job.id if job else None,
+            "notices": [scene.plain(notice) for notice in live.spec.notices],
+        }
+
+    def download(self, job_id: int, kind: str) -> tuple[Path, Job]:
+        """The file of a finished map: ``tif`` or ``png``.
+
+        Raises:
+            GoneError: there is no such job, or its map is not finished.
+            TooLargeError: it is too large for a PNG.
+        """
+        job = self.jobs.get(job_id)
+        if job.state != "done" or kind not in ("tif", "png"):
+            raise GoneError(f"job {job_id}: there is no such map; it is {job.state}")
+        if kind == "tif":
+            return job.target, job
+        path = job.target.with_suffix(".png")
+        with job.png_lock:
+            if not path.exists():
+                write_png(job.target, path, most_pixels=self.limits.png_pixels)
+        return path, job
+
+    def status(self) -> dict[str, Any]:
+        """Figures for those who look after a server."""
+        return {
+            "scenes": len(self.scenes.all()),
+            "jobs": len(self.jobs.all()),
+            "lattice_tiles_run": self.generator.tiles_run,
+            "lattice_tiles_waiting": self.generator.waiting,
+            "prediction_bytes": self.generator.held_bytes,
+            "cell_bytes": self.cells.held_bytes,
+            "png_bytes": self.tiles.held_bytes,
+        }
+
+    def close(self) -> None:
+        """Ends threads, closes files, removes what was uploaded and rendered."""
+        self.jobs.close()
+        self.generator.close()
+        self.scenes.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _rendered(self, scene: Scene, live: LiveMap) -> Picture | None:
+        job = self.jobs.done(scene, live.model)
+        if job is None:
+            return None
+        with self._lock:
+            for gone in set(self._maps) - {job.id for job in self.jobs.all()}:
+                self._maps.pop(gone).close()
+            if job.id not in self._maps:
+                spec = _spec_of(job)
+                smooth = live.model.card.head != "palette"
+                self._maps[job.id] = Picture(spec, placed=live.spec, smooth=smooth)
+            return self._maps[job.id]
+
+    def _forget(self, scene: Scene) -> None:
+        self.jobs.forget(scene)
+        self.tiles.forget(scene.id)
+        self.cells.drop(lambda key: isinstance(key, tuple) and key[0] == scene.id)
+
+
+def _models(names: Sequence[str]) -> list[Model]:
+    """The models named first, then all others that are found by name."""
+    models = [open_model(name) for name in names]
+    for model in models:
+        if model.card.bands != 3:
+            raise ModelError(f"{model.card.name}: takes {model.card.bands} bands, 3 are served")
+    models += [model for model in list_models() if model.card.bands == 3]
+    if not models:
+        raise ModelError("serve: no model found; give one with --model FOLDER")
+    unique: dict[str, Model] = {}
+    for model in models:
+        unique.setdefault(model.card.name, model)
+    return list(unique.values())
+
+
+def _spec_of(job: Job) -> SourceSpec:
+    return inspect_source(str(job.target), SourceOptions(), None)
