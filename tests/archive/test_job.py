@@ -10,10 +10,10 @@ from tilemapper.archive.jobfile import load_job
 from tilemapper.cli.render import render as render_command
 from tilemapper.errors import JobError
 
-# Of the command, but senseless or not yet there for an archive.
+# Of the command, but senseless for an archive, or in another table of its job.
 NOT_IN_JOBS = {
     "source", "target", "overwrite", "restart", "dry_run", "as_json", "quiet", "verbose", "debug",
-    "workers", "scheduler", "dashboard", "insecure", "classes", "uncertainty", "report",
+    "workers", "scheduler", "dashboard", "insecure", "report",
 }  # fmt: skip
 
 
@@ -42,6 +42,9 @@ def test_an_unknown_table_is_refused(tmp_path):
         ('gsd = "fine"', "render.gsd is 'fine'"),
         ("bidx = [1, 2]", "render.bidx"),
         ('driver = "JPEG"', "render.driver is 'JPEG'"),
+        ('classes = "out/classes.tif"', "all scenes would get this name"),
+        ('uncertainty = "out/{stm}.tif"', "did you mean stem?"),
+        ('classes = "out/{relpath}_map.tif"', "need paths of their own"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_key(tmp_path, line, words):
@@ -103,6 +106,8 @@ def test_render_options_have_the_names_of_the_command():
 def test_the_recipe_changes_with_what_decides_pixels_and_with_nothing_else():
     base = Render().recipe("m")
     assert Render(batch_size=3, block=1024).recipe("m") == base
+    one, other = Render(classes="a/{stem}.tif"), Render(classes="b/{stem}.tif")
+    assert one.recipe("m") == other.recipe("m") != base
     assert Render(overlap=96).recipe("m") != base
     assert Render(gsd="native").recipe("m") != base
     assert Render().recipe("other model") != base

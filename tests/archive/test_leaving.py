@@ -20,8 +20,8 @@ from tilemapper.archive.jobfile import load_job
 from tilemapper.archive.leaving import check_extras, leave
 from tilemapper.archive.metrics import openmetrics
 from tilemapper.archive.run import run_archive
-from tilemapper.archive.session import RunSummary
 from tilemapper.archive.status import status
+from tilemapper.archive.summary import RunSummary
 from tilemapper.errors import JobError
 from tilemapper.report.archive_page import ArchivePage, archive_page
 from tilemapper.report.thumbnail import thumbnail_png

@@ -8,16 +8,21 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError
 
 from tests.archive.world import write_archive, write_job, write_scene
-from tilemapper.archive import remote
+from tilemapper.archive import remote, storing
+from tilemapper.archive.answers import code_of, is_passing
 from tilemapper.archive.jobfile import load_job
 from tilemapper.archive.ledger import Ledger
 from tilemapper.archive.run import run_archive
 from tilemapper.archive.scenes import discover
+from tilemapper.errors import TargetError, TryAgainError
 
 pytestmark = pytest.mark.skipif(
     not (importlib.util.find_spec("moto") and importlib.util.find_spec("flask")),
@@ -143,7 +148,7 @@ def test_a_kill_before_the_last_copy_leaves_nothing_under_the_final_key(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("tilemapper.archive.publishing._put_remote", killed)
+        patch.setattr(storing, "put", killed)
         with pytest.raises(KeyboardInterrupt):
             run_archive(job, identity)
     assert "out/a.tif" not in keys(store)
@@ -200,3 +205,103 @@ def test_a_list_on_a_server_may_not_name_local_files(store, server, tmp_path):
     job = job_of(tmp_path, tmp_path, ["s3://maps/list.txt"], "out/{stem}.tif")
     with pytest.raises(remote.JobError, match="names a local path"):
         discover(job.source)
+
+
+class InTrouble:
+    """A client whose named calls are answered with a code, and all others as ever."""
+
+    def __init__(self, client, code: int, *calls: str) -> None:
+        self._client, self._code, self._calls = client, code, calls
+
+    def __getattr__(self, name: str):
+        if name not in self._calls:
+            return getattr(self._client, name)
+
+        def refuse(*_args, **_more):
+            answer = {
+                "Error": {"Code": str(self._code)},
+                "ResponseMetadata": {"HTTPStatusCode": self._code},
+            }
+            raise ClientError(answer, name)
+
+        return refuse
+
+
+def test_a_store_in_trouble_is_not_taken_for_one_that_has_nothing(
+    store, tmp_path, models, identity, monkeypatch
+):
+    path = write_scene(tmp_path / "a.tif", 1)
+    job = job_of(tmp_path, models / "identity", [str(path)], "s3://maps/out/{stem}.tif")
+    run_archive(job, identity)
+    # Sent again, the object has the same bytes under another stamp: its checksum must be asked for.
+    body = store.get_object(Bucket="maps", Key="out/a.tif")["Body"].read()
+    sha256 = store.head_object(Bucket="maps", Key="out/a.tif")["Metadata"]["sha256"]
+    with Ledger(job.work / "ledger.sqlite") as ledger:
+        ledger.update([("other", next(iter(ledger.rows())))], "output_stamp=?")
+    for code, kind in ((503, TryAgainError), (403, TargetError)):
+        with monkeypatch.context() as patch:
+            troubled = InTrouble(store, code, "head_object")
+            patch.setattr(remote, "s3_client", lambda troubled=troubled: troubled)
+            with pytest.raises(kind, match=rf"s3://maps/out/a\.tif: the store .* \({code}\)"):
+                run_archive(job, identity)
+    assert run_archive(job, identity).already_done == 1
+    store.put_object(Bucket="maps", Key="out/a.tif", Body=body, Metadata={"sha256": sha256})
+    assert run_archive(job, identity).already_done == 1
+    assert storing.noted_sha256("s3://maps/out/nothing.tif") is None
+
+
+def test_a_store_that_fails_while_it_is_written_ends_the_run_for_later_and_blames_no_scene(
+    store, tmp_path, models, identity, monkeypatch
+):
+    write_archive(tmp_path / "in", 3)
+    job = job_of(tmp_path, models / "identity", ["in"], "s3://maps/out/{stem}.tif")
+    for call in ("upload_file", "copy"):
+        with monkeypatch.context() as patch:
+            troubled = InTrouble(store, 503, call)
+            patch.setattr(remote, "s3_client", lambda troubled=troubled: troubled)
+            summary = run_archive(job, identity)
+        assert (summary.exit_code, summary.done, summary.failed) == (75, 0, 0)
+        assert "does not answer (503)" in str(summary.stopped)
+    assert run_archive(job, identity).done == 3
+
+
+def test_a_done_scene_whose_server_is_down_stays_done_and_is_looked_at_later(
+    store, server, tmp_path, models, identity, monkeypatch
+):
+    for name in ("a.tif", "b.tif"):
+        put_public(store, name, write_scene(tmp_path / "made.tif", 1).read_bytes())
+    scenes = [f"http://127.0.0.1:{server}/maps/{name}" for name in ("a.tif", "b.tif")]
+    job = job_of(tmp_path, models / "identity", scenes, "out/{stem}.tif")
+    assert run_archive(job, identity).done == 2
+    real = urllib.request.urlopen
+
+    def busy(request, **more):
+        if request.full_url.endswith("/a.tif"):
+            raise urllib.error.HTTPError(request.full_url, 503, "busy", {}, None)
+        return real(request, **more)
+
+    told: list[dict] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(urllib.request, "urlopen", busy)
+        summary = run_archive(job, identity, tell=told.append)
+    assert (summary.done, summary.failed, summary.left, summary.exit_code) == (0, 0, 1, 75)
+    later = next(event for event in told if event.get("state") == "later")
+    assert "a.tif: cannot be looked at (503); try again later" in later["error"]
+    again = run_archive(job, identity)
+    assert (again.done, again.already_done, again.exit_code) == (0, 2, 0)
+
+
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [
+        (TimeoutError(), True), (ConnectionRefusedError(), True),
+        (urllib.error.URLError(TimeoutError()), True),
+        (urllib.error.URLError(socket.gaierror(socket.EAI_AGAIN, "")), True),
+        (urllib.error.URLError(socket.gaierror(socket.EAI_NONAME, "")), False),
+        (EndpointConnectionError(endpoint_url="http://x"), True), (ValueError(), False),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_no_answer_is_told_from_a_refusal(error, passes):
+    assert is_passing(error) is passes
+    assert code_of(error) == type(error).__name__

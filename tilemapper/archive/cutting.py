@@ -13,6 +13,7 @@ from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
+from tilemapper.archive.naming import layer_beside
 from tilemapper.archive.part import Part, window_of
 from tilemapper.errors import RasterError, StagingError, TargetError
 from tilemapper.raster.geometry import shifted
@@ -21,22 +22,29 @@ from tilemapper.raster.opening import open_raster
 STRIP_ROWS = 512
 
 
-def cut(part: Part, target: Path, *, driver: str, options: Mapping[str, str]) -> bool:
-    """Writes a part of a mosaic's map; False if no valid pixel lies in it.
+def cut(
+    part: Part, target: Path, *, driver: str, options: Mapping[str, str], layer: str = "map"
+) -> bool:
+    """Writes a part of a mosaic's map, or of a layer of it; False if no valid pixel lies in it.
 
     Raises:
         RasterError: the mosaic's map cannot be read.
         TargetError, StagingError: the part cannot be written, or reads back differently.
     """
-    with open_raster(part.whole) as whole:
+    source = part.whole if layer == "map" else layer_beside(part.whole, layer)
+    with open_raster(source) as whole:
         window = window_of(part, whole.transform, whole.height, whole.width)
         if window is None or not _any_valid(whole, window):
             return False
         virtual = target.with_suffix(".cut.vrt")
-        virtual.write_text(_window_vrt(whole, part.whole, window))
-        plain = {"COMPRESS": "DEFLATE", "LEVEL": "1", "PREDICTOR": "2"} if driver == "COG" else {
-            "TILED": "YES", "COMPRESS": "DEFLATE", "PREDICTOR": "2",
-        }  # fmt: skip
+        virtual.write_text(_window_vrt(whole, source, window))
+        plain = {"COMPRESS": "DEFLATE", "PREDICTOR": "2"}
+        if driver == "COG":
+            # Between two classes there is none that is their mean.
+            mean = "NEAREST" if layer == "classes" else "AVERAGE"
+            plain |= {"LEVEL": "1", "OVERVIEW_RESAMPLING": mean}
+        else:
+            plain |= {"TILED": "YES"}
         try:
             with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True, GDAL_VRT_ENABLE_PYTHON="NO"):
                 rasterio.shutil.copy(
@@ -105,10 +113,11 @@ def _window_vrt(whole: DatasetReader, path: str, window: tuple[int, int, int, in
     tags = "".join(
         f'<MDI key="{escape(key)}">{escape(value)}</MDI>' for key, value in whole.tags().items()
     )
+    names = ("Red", "Green", "Blue") if whole.count == 3 else (whole.colorinterp[0].name.title(),)
     bands = "".join(
         f'<VRTRasterBand dataType="Byte" band="{band}"><ColorInterp>{name}</ColorInterp>'
-        f"{source(band)}</VRTRasterBand>"
-        for band, name in zip(whole.indexes, ("Red", "Green", "Blue"), strict=True)
+        f"{_colours(whole, name)}{source(band)}</VRTRasterBand>"
+        for band, name in zip(whole.indexes, names, strict=True)
     )
     return (
         f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}">'
@@ -116,3 +125,14 @@ def _window_vrt(whole: DatasetReader, path: str, window: tuple[int, int, int, in
         f'<Metadata>{tags}</Metadata>{bands}<MaskBand><VRTRasterBand dataType="Byte">'
         f"{source('mask,1')}</VRTRasterBand></MaskBand></VRTDataset>"
     )
+
+
+def _colours(whole: DatasetReader, name: str) -> str:
+    """The colours of a band of classes."""
+    if name != "Palette":
+        return ""
+    rows = "".join(
+        f'<Entry c1="{red}" c2="{green}" c3="{blue}" c4="{alpha}"/>'
+        for _, (red, green, blue, alpha) in sorted(whole.colormap(1).items())
+    )
+    return f"<ColorTable>{rows}</ColorTable>"

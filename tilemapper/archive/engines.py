@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from tilemapper.archive.worker import SceneOutcome, SceneTask, one_line, render_scene
+from tilemapper.archive.task import SceneOutcome, SceneTask
+from tilemapper.archive.worker import one_line, render_scene
 from tilemapper.errors import TilemapperError, TryAgainError
 from tilemapper.networks.model import Model, open_model
 from tilemapper.render.devices import choose_device, choose_precision, default_batch

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from tilemapper.archive.decisions import ArchivePlan, Decision
 from tilemapper.archive.engines import engine_for
 from tilemapper.archive.job import ArchiveJob
 from tilemapper.archive.ledger import Ledger
-from tilemapper.archive.planning import ArchivePlan, Decision, plan_archive
+from tilemapper.archive.planning import plan_archive
 from tilemapper.archive.scene import Scene
 from tilemapper.archive.units import size_of
 from tilemapper.errors import TilemapperError
@@ -26,7 +27,7 @@ from tilemapper.raster.lattice import Lattice
 from tilemapper.raster.opening import open_raster
 
 SAMPLE = 200
-_BYTES_A_PIXEL = 3 * 4 / 3  # three bands and their overviews, uncompressed
+_BYTES_A_BAND = 4 / 3  # of a pixel with its overviews, uncompressed
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ def estimate(
     Raises:
         JobError: two scenes would be written to one output.
     """
+    job.render.check_model(model.card.name, has_classes=model.card.head == "palette")
     path = job.work / "ledger.sqlite"
     digest = model.card.digest
     with contextlib.ExitStack() as stack:
@@ -79,9 +81,8 @@ def estimate(
     tiles, pixels, sampled = _measure(job, model, plan.todo)
     seconds = sum(row["seconds"] for row in pace)
     known = sum(row["pixels"] for row in pace)
-    bytes_a_pixel = (
-        sum(row["output_bytes"] or 0 for row in pace) / known if known else _BYTES_A_PIXEL
-    )
+    worst = _BYTES_A_BAND * (3 + len(job.render.layers()))
+    bytes_a_pixel = sum(row["output_bytes"] or 0 for row in pace) / known if known else worst
     return ArchiveEstimate(
         job=job.name,
         scenes=len(plan.decisions),

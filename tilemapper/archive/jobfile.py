@@ -13,12 +13,11 @@ from tilemapper.archive.job import (
     ArchiveJob,
     Mosaic,
     Output,
-    Render,
     Run,
     Source,
-    nearest,
-    read_bytes,
 )
+from tilemapper.archive.rendering import Render, read_bytes
+from tilemapper.archive.template import nearest
 from tilemapper.errors import JobError
 
 
@@ -82,7 +81,8 @@ def _rooted(job: ArchiveJob, folder: Path) -> ArchiveJob:
     model = job.render.model
     if "/" in model or model.startswith((".", "~")):
         model = rooted(model)
-    mask = job.render.mask and rooted(job.render.mask)
+    paths = {"mask": job.render.mask, **job.render.layers()}
+    render = {"model": model} | {key: rooted(path) for key, path in paths.items() if path}
     source = {"scenes": tuple(map(folder_kept, job.source.scenes))}
     output = {
         "template": rooted(job.output.template),
@@ -92,6 +92,6 @@ def _rooted(job: ArchiveJob, folder: Path) -> ArchiveJob:
         update={
             "source": job.source.model_copy(update=source),
             "output": job.output.model_copy(update=output),
-            "render": job.render.model_copy(update={"model": model, "mask": mask}),
+            "render": job.render.model_copy(update=render),
         }
     )

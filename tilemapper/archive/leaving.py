@@ -11,7 +11,7 @@ from typing import Any
 from tilemapper.archive.job import ArchiveJob
 from tilemapper.archive.ledger import Ledger
 from tilemapper.archive.metrics import openmetrics
-from tilemapper.archive.session import RunSummary
+from tilemapper.archive.summary import RunSummary
 from tilemapper.errors import JobError
 from tilemapper.raster.atomic import write_text_atomic
 from tilemapper.report.archive_page import ArchivePage, Thumbnail, archive_page

@@ -1,17 +1,18 @@
-"""Outputs at their final place: on a disk by one rename, in a store under a temporary key first."""
+"""Outputs at their final place: on a disk by one rename, in a store by one copy (see `storing`)."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import os
 import shutil
+from collections.abc import Collection, Iterable
 from functools import cached_property
 from pathlib import Path
 
-from tilemapper.archive import remote
+from tilemapper.archive import remote, storing
 from tilemapper.archive.job import ArchiveJob
+from tilemapper.archive.template import prefix_of
 from tilemapper.errors import TargetError
 from tilemapper.raster.atomic import atomic_write, fsync_folder, writing_failed
 
@@ -24,37 +25,54 @@ class Outputs:
 
     @cached_property
     def _store(self) -> dict[str, str]:
-        """Stamps of all objects under the outputs' prefix: one listing instead of many heads."""
-        prefix = self._job.output.template.partition("{")[0].rpartition("/")[0] + "/"
-        return {e.url: f"{e.size_bytes}:{e.etag}" for e in remote.listed(prefix)}
+        """Stamps of all objects under the outputs' prefixes: few listings instead of many heads."""
+        prefixes = {prefix_of(t) for t in self._job.templates if remote.is_remote(t)}
+        found = (entry for prefix in prefixes for entry in remote.listed(prefix))
+        return {entry.url: f"{entry.size_bytes}:{entry.etag}" for entry in found}
 
     def check(self) -> None:
         """Looks at the store, if there is one, before any work is done for it.
 
         Raises:
-            JobError: it is not there, or refuses.
+            JobError, TryAgainError: it is not there, refuses, or does not answer.
         """
-        if self._job.output.is_remote:
+        if self._job.is_remote:
             len(self._store)
 
-    def stamp(self, output: str) -> str | None:
-        """Size and times of an output on a disk, size and ETag in a store; None if missing."""
-        if remote.is_remote(output):
-            return self._store.get(output)
-        return stamp_of(output)
+    def stamp(self, outputs: Iterable[str]) -> str | None:
+        """Size and times of outputs on a disk, size and ETag in a store; None if one is missing."""
+        return _joined(
+            self._store.get(output) if remote.is_remote(output) else stamp_of(output)
+            for output in outputs
+        )
 
-    def sha256(self, output: str) -> str | None:
-        """sha256 of an output's bytes as they are now; None if it is missing.
+    def sha256(self, outputs: Iterable[str]) -> str | None:
+        """sha256 of the bytes of outputs as they are now, one word each; None if one is missing.
 
         In a store it is what was noted beside the bytes when they were put there.
+
+        Raises:
+            TargetError, TryAgainError: the store refuses, or does not answer.
         """
-        try:
-            if remote.is_remote(output):
-                return _noted_sha256(output)
-            with Path(output).open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError:
-            return None
+        return _joined(
+            storing.noted_sha256(output) if remote.is_remote(output) else _sha256_of(output)
+            for output in outputs
+        )
+
+
+def _joined(words: Iterable[str | None]) -> str | None:
+    """One text of several; None if one of them is."""
+    found = list(words)
+    known = [word for word in found if word is not None]
+    return " ".join(known) if len(known) == len(found) else None
+
+
+def _sha256_of(path: str) -> str | None:
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
 
 
 def stamp_of(path: str) -> str | None:
@@ -66,19 +84,20 @@ def stamp_of(path: str) -> str | None:
     return f"{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}"
 
 
-def check_free(output: str, *, known: bool, overwrite: bool) -> None:
-    """Refuses an output that somebody else's file stands under.
+def check_free(outputs: Iterable[str], *, made: Collection[str], overwrite: bool) -> None:
+    """Refuses outputs that somebody else's files stand under.
 
     Raises:
-        TargetError: it exists, no run of the job made it, and ``overwrite`` is off.
+        TargetError: one exists that is none of those ``made`` by the job; ``overwrite`` is off.
     """
-    if known or overwrite or remote.is_remote(output):
-        return
-    if os.path.lexists(output):
-        raise TargetError(
-            f"{output}: exists already and was not made by this job; move it away, or set "
-            "output.overwrite = true"
-        )
+    for output in outputs:
+        if output in made or overwrite or remote.is_remote(output):
+            continue
+        if os.path.lexists(output):
+            raise TargetError(
+                f"{output}: exists already and was not made by this job; move it away, or set "
+                "output.overwrite = true"
+            )
 
 
 def prepare(output: str) -> None:
@@ -101,9 +120,10 @@ def put(staged: Path, output: str, sha256: str) -> str:
 
     Raises:
         TargetError, DiskFullError: it cannot be put there.
+        TryAgainError: its store does not answer.
     """
     if remote.is_remote(output):
-        return _put_remote(output, sha256)
+        return storing.put(output, sha256)
     final = Path(output)
     try:
         try:
@@ -130,58 +150,3 @@ def _copy(staged: Path, final: Path, sha256: str) -> None:
             if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
                 raise TargetError(f"{final}: reads back other than it was written; check the disk")
     staged.unlink()
-
-
-def upload(staged: Path, output: str, sha256: str) -> None:
-    """Brings a staged file to its store under a temporary key, and checks that it is whole.
-
-    Raises:
-        TargetError: the store refuses, or holds something else than was sent.
-    """
-    bucket, key = remote.bucket_and_key(_temporary(output, sha256))
-    client = remote.s3_client()
-    extra = {"Metadata": {"sha256": sha256}, "ContentType": "image/tiff"}
-    try:
-        client.upload_file(
-            str(staged), bucket, key, ExtraArgs=extra | {"ChecksumAlgorithm": "SHA256"}
-        )
-        head = client.head_object(Bucket=bucket, Key=key)
-    except Exception as error:
-        raise _refused(output, error) from None
-    if head["ContentLength"] != staged.stat().st_size:
-        raise TargetError(f"{output}: the store holds another size than was sent; run again")
-
-
-def _put_remote(output: str, sha256: str) -> str:
-    """The checked upload to its final key: one copy inside the store, which shows it whole."""
-    bucket, key = remote.bucket_and_key(output)
-    _, temporary = remote.bucket_and_key(_temporary(output, sha256))
-    client = remote.s3_client()
-    try:
-        client.copy({"Bucket": bucket, "Key": temporary}, bucket, key)
-        head = client.head_object(Bucket=bucket, Key=key)
-        with contextlib.suppress(Exception):
-            client.delete_object(Bucket=bucket, Key=temporary)
-    except Exception as error:
-        raise _refused(output, error) from None
-    return f"{head['ContentLength']}:{head['ETag'].strip(chr(34))}"
-
-
-def _temporary(output: str, sha256: str) -> str:
-    folder, _, name = output.rpartition("/")
-    return f"{folder}/.{name}.{sha256[:12]}.tmp"
-
-
-def _noted_sha256(output: str) -> str | None:
-    bucket, key = remote.bucket_and_key(output)
-    try:
-        head = remote.s3_client().head_object(Bucket=bucket, Key=key)
-    except Exception:
-        return None
-    noted = head["Metadata"].get("sha256")
-    return None if noted is None else str(noted)
-
-
-def _refused(output: str, error: Exception) -> TargetError:
-    code = getattr(error, "response", {}).get("Error", {}).get("Code", type(error).__name__)
-    return TargetError(f"{output}: the store refuses it ({code}); check rights and credentials")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import importlib
 import os
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,8 +17,9 @@ from html.parser import HTMLParser
 from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
 
+from tilemapper.archive.answers import code_of, is_passing
 from tilemapper.archive.secrets import public
-from tilemapper.errors import JobError
+from tilemapper.errors import JobError, TilemapperError, TryAgainError
 
 SCHEMES = ("s3://", "https://", "http://")
 TIMEOUT_S = 30
@@ -77,11 +77,11 @@ def bucket_and_key(url: str) -> tuple[str, str]:
     return bucket, key
 
 
-def _failed(url: str, error: Exception, what: str) -> JobError:
-    code = getattr(error, "code", None)
-    if code is None:
-        code = getattr(error, "response", {}).get("Error", {}).get("Code", type(error).__name__)
-    return JobError(f"{public(url)}: {what} ({code}); check the address, rights and credentials")
+def _failed(url: str, error: Exception, what: str) -> JobError | TryAgainError:
+    line = f"{public(url)}: {what} ({code_of(error)}); "
+    if is_passing(error):
+        return TryAgainError(line + "try again later")
+    return JobError(line + "check the address, rights and credentials")
 
 
 def _request(url: str, method: str) -> urllib.request.Request:
@@ -99,7 +99,7 @@ def entry(url: str) -> Entry:
     """Size and version of one object, from its head.
 
     Raises:
-        JobError: the server does not answer, or refuses.
+        JobError: the server refuses. TryAgainError: it does not answer.
     """
     try:
         if url.startswith("s3://"):
@@ -110,7 +110,7 @@ def entry(url: str) -> Entry:
             size = answer.headers.get("Content-Length")
             version = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
             return Entry(url, None if size is None else int(size), version and version.strip('"'))
-    except JobError:
+    except TilemapperError:
         raise
     except Exception as error:
         raise _failed(url, error, "cannot be looked at") from None
@@ -121,6 +121,7 @@ def fetch(url: str) -> bytes:
 
     Raises:
         JobError: it cannot be had, or is larger than 512 MiB.
+        TryAgainError: the server does not answer.
     """
     try:
         if url.startswith("s3://"):
@@ -130,7 +131,7 @@ def fetch(url: str) -> bytes:
         else:
             with urllib.request.urlopen(_request(url, "GET"), timeout=TIMEOUT_S) as answer:
                 data = answer.read(MAX_DOCUMENT_BYTES + 1)
-    except JobError:
+    except TilemapperError:
         raise
     except Exception as error:
         raise _failed(url, error, "cannot be fetched") from None
@@ -140,25 +141,21 @@ def fetch(url: str) -> bytes:
 
 
 def listed(prefix: str) -> Iterator[Entry]:
-    """All objects under an ``s3://`` prefix, or linked from an ``https://`` index page.
+    """All objects under an ``s3://`` prefix.
 
     Raises:
-        JobError: it cannot be listed.
+        JobError: it cannot be listed. TryAgainError: the store does not answer.
     """
+    bucket, key = bucket_and_key(prefix)
     try:
-        yield from _s3_objects(prefix) if prefix.startswith("s3://") else _linked(prefix)
-    except JobError:
+        pages = s3_client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key)
+        for page in pages:
+            for item in page.get("Contents", ()):
+                yield Entry(f"s3://{bucket}/{item['Key']}", item["Size"], item["ETag"].strip('"'))
+    except TilemapperError:
         raise
     except Exception as error:
         raise _failed(prefix, error, "cannot be listed") from None
-
-
-def _s3_objects(prefix: str) -> Iterator[Entry]:
-    bucket, key = bucket_and_key(prefix)
-    pages = s3_client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key)
-    for page in pages:
-        for item in page.get("Contents", ()):
-            yield Entry(f"s3://{bucket}/{item['Key']}", item["Size"], item["ETag"].strip('"'))
 
 
 class _Links(HTMLParser):
@@ -171,8 +168,12 @@ class _Links(HTMLParser):
             self.found += [value for key, value in attrs if key == "href" and value]
 
 
-def _linked(prefix: str) -> Iterator[Entry]:
-    """Files linked from an index page and the pages below it, never above or elsewhere."""
+def linked(prefix: str) -> Iterator[str]:
+    """Files linked from an index page and the pages below it, never above or elsewhere.
+
+    Raises:
+        JobError: a page cannot be had. TryAgainError: the server does not answer.
+    """
     waiting, seen = [prefix], {prefix}
     while waiting:
         page = waiting.pop()
@@ -185,6 +186,6 @@ def _linked(prefix: str) -> Iterator[Entry]:
                 continue
             seen.add(url)
             if not url.endswith("/"):
-                yield entry(url)
+                yield url
             elif len(seen) < MAX_FOLDERS:
                 waiting.append(url)

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import shutil
+import itertools
 import threading
 import time
 from collections.abc import Iterable, Iterator
 
+from tilemapper.archive.decisions import Decision
 from tilemapper.archive.job import ArchiveJob
 from tilemapper.archive.ledger import Ledger
-from tilemapper.archive.planning import Decision, plan_archive
-from tilemapper.archive.scene import Scene
-from tilemapper.archive.session import RunSummary, Session, Tell
+from tilemapper.archive.planning import plan_archive
+from tilemapper.archive.scene import Scene, is_large
+from tilemapper.archive.session import Session
 from tilemapper.archive.spreading import Spread
+from tilemapper.archive.summary import RunSummary, Tell
+from tilemapper.archive.task import SceneOutcome
 from tilemapper.archive.units import listed
-from tilemapper.archive.worker import SceneOutcome, render_scene
+from tilemapper.archive.worker import render_scene
 from tilemapper.errors import TilemapperError
 from tilemapper.networks.model import Model
 
@@ -49,6 +52,7 @@ def run_archive(
         NoWorkerError: no scheduler answers, or no worker is left.
     """
     begun = time.monotonic()
+    job.render.check_model(model.card.name, has_classes=model.card.head == "palette")
     found = listed(job, model.card.gsd_m) if scenes is None else scenes
     with Ledger(job.work / "ledger.sqlite") as ledger:
         plan = plan_archive(
@@ -58,6 +62,9 @@ def run_archive(
         plan.write(ledger)
         run = Session(job, model, ledger, plan, tell)
         tell({"planned": len(plan.decisions), "todo": len(plan.todo), "reasons": plan.reasons()})
+        for decision in plan.held:
+            if decision.scene.passes:
+                run.tell_of(decision, SceneOutcome(decision.scene.id, "later", decision.held_by))
         if plan.todo:
             with _registered(run, job.run.lease_s):
                 _rounds(run, spread)
@@ -72,7 +79,7 @@ def run_archive(
 
 def _rounds(run: Session, spread: Spread | None) -> None:
     """All scenes once, then those that failed, as often as the job says; parts of mosaics last."""
-    run.staging.mkdir(parents=True, exist_ok=True)
+    run.staging.folder.mkdir(parents=True, exist_ok=True)
     for is_part in (False, True):
         for _ in range(run.job.run.retries + 1):
             batch = [d for d in run.waiting.values() if (d.scene.part is not None) == is_part]
@@ -84,24 +91,31 @@ def _rounds(run: Session, spread: Spread | None) -> None:
 
 def _sweep(run: Session) -> None:
     """Removes what is staged of scenes that are done by now, or gone."""
-    staged = list(run.staging.iterdir())
+    staged = list(run.staging.folder.iterdir())
     # Only now: whatever another run stages after this was not listed above.
-    wanted = run.ledger.ids("state IN ('pending', 'running', 'failed') AND NOT gone")
-    for path in staged:
-        if path.name.partition("-")[0] not in wanted:
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(
-                missing_ok=True
-            )
+    run.staging.sweep(
+        run.ledger.ids("state IN ('pending', 'running', 'failed') AND NOT gone"), staged
+    )
 
 
 def _outcomes(run: Session, batch: list[Decision], spread: Spread | None) -> Iterable[SceneOutcome]:
-    """A batch of scenes, rendered where the spread says."""
-    if spread is not None and len(batch) >= spread.workers:
-        return spread.many(run.tasks(batch))
-    if spread is not None:
-        run.options |= spread.few()
-        return map(functools.partial(render_scene, tick=run.tick), run.tasks(batch))
-    return map(functools.partial(render_scene, engine=run.engine, tick=run.tick), run.tasks(batch))
+    """A batch of scenes, rendered where the spread says: whole ones first, then block by block."""
+    if spread is None:
+        render = functools.partial(render_scene, engine=run.engine, tick=run.tick)
+        return map(render, run.tasks(batch))
+    rest = batch[len(batch) - len(batch) % spread.staff :] if spread.staff else []
+    if len(rest) < len(batch) and not any(is_large(decision.scene) for decision in rest):
+        rest = []  # sooner done one by one than block by block
+    whole = batch[: len(batch) - len(rest)]
+    return itertools.chain(
+        spread.many(run.tasks(whole)) if whole else (), _by_blocks(run, rest, spread)
+    )
+
+
+def _by_blocks(run: Session, batch: list[Decision], spread: Spread) -> Iterator[SceneOutcome]:
+    """Scenes one after the other, the blocks of each over all workers."""
+    for task in run.tasks(batch, spread.few()):
+        yield render_scene(task, tick=run.tick)
 
 
 @contextlib.contextmanager

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 _DATE = re.compile(r"(?<!\d)((?:19|20)\d\d)[-_]?(0[1-9]|1[0-2])[-_]?(0[1-9]|[12]\d|3[01])(?!\d)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
+# Less, compressed, is hardly more than one block of pixels.
+LARGE_BYTES = 16 * 10**6
+
 
 @dataclass(frozen=True, slots=True)
 class Scene:
@@ -27,10 +30,10 @@ class Scene:
     relpath: below the folder or prefix it was found in, without suffix. version: what is known of
     its content without opening it: size, mtime and ctime in ns, or ETag. date: ISO, from the
     catalog or the name. bbox: west, south, east, north, from the catalog. fault: why it cannot be
-    rendered, whatever the options. name: what is shown, the path without secrets if nothing else.
-    id: the key in the ledger. fields: more fields for the template; output: the output, whatever
-    the template. mosaic: what a whole mosaic is made of. part: what is cut out of one; group: its
-    mosaic's id.
+    rendered, whatever the options. passes: the fault is its server's, and says nothing of it.
+    name: what is shown, the path without secrets if nothing else. id: the key in the ledger.
+    fields: more fields for the template; output: the output, whatever the template. mosaic: what a
+    whole mosaic is made of. part: what is cut out of one; group: its mosaic's id.
     """
 
     path: str
@@ -42,6 +45,7 @@ class Scene:
     date: str | None = None
     bbox: tuple[float, float, float, float] | None = None
     fault: str | None = None
+    passes: bool = False
     shown: str | None = None
     fields: tuple[tuple[str, str], ...] = ()
     output: str | None = None
@@ -82,6 +86,11 @@ def local_scene(path: str, relpath: str) -> Scene:
         path, relpath, status.st_size, status.st_mtime_ns, status.st_ctime_ns, None, dated,
         fault=wrong,
     )  # fmt: skip
+
+
+def is_large(scene: Scene) -> bool:
+    """Whether a scene may have several blocks, as far as its size tells; if in doubt, it has."""
+    return scene.part is None and (scene.size_bytes is None or scene.size_bytes >= LARGE_BYTES)
 
 
 def bare(path: str) -> str:

@@ -17,7 +17,7 @@ from tilemapper.archive import remote, stac_source
 from tilemapper.archive.job import RASTER_SUFFIXES, Source
 from tilemapper.archive.scene import Scene, bare, date_of, local_scene, touches
 from tilemapper.archive.secrets import public, redacted
-from tilemapper.errors import JobError
+from tilemapper.errors import JobError, TryAgainError
 
 LIST_SUFFIXES = (".txt", ".lst")
 
@@ -109,22 +109,39 @@ def _remote(url: str, source: Source) -> Iterator[Scene]:
     elif plain.endswith((".json", ".geojson")):
         yield from _catalog(url, source)
     elif plain.endswith("/") or glob.has_magic(plain):
-        fixed = re.split(r"[*?\[]", url, maxsplit=1)[0].rpartition("/")[0] + "/"
-        for entry in remote.listed(fixed):
-            matches = not glob.has_magic(plain) or fnmatch.fnmatchcase(entry.url, url)
-            if matches and public(entry.url).lower().endswith(RASTER_SUFFIXES):
-                yield _of_entry(entry, public(entry.url)[len(public(fixed)) :])
+        yield from _below(url)
     else:
         yield _remote_scene(url)
 
 
-def _remote_scene(url: str) -> Scene:
+def _below(url: str) -> Iterator[Scene]:
+    """Rasters under a prefix of a store, or linked below an index page; ``url`` may be a glob."""
+    fixed = re.split(r"[*?\[]", url, maxsplit=1)[0].rpartition("/")[0] + "/"
+    pattern = url if glob.has_magic(public(url)) else f"{glob.escape(url)}*"
+
+    def wanted(address: str) -> bool:
+        name = public(address).lower()
+        return name.endswith(RASTER_SUFFIXES) and fnmatch.fnmatchcase(address, pattern)
+
+    def below(address: str) -> str:
+        return public(address)[len(public(fixed)) :]
+
+    if url.startswith("s3://"):
+        found = remote.listed(fixed)
+        yield from (_of_entry(entry, below(entry.url)) for entry in found if wanted(entry.url))
+    else:
+        addresses = remote.linked(fixed)
+        yield from (_remote_scene(each, below(each)) for each in addresses if wanted(each))
+
+
+def _remote_scene(url: str, relpath: str | None = None) -> Scene:
     """A scene on a server; one that does not answer is named, and the others go on."""
-    name = public(url).rpartition("/")[2]
+    name = relpath or public(url).rpartition("/")[2]
     try:
         return _of_entry(remote.entry(url), name)
-    except JobError as error:
-        return Scene(url, bare(name), fault=redacted(str(error)))
+    except (JobError, TryAgainError) as error:
+        passes = isinstance(error, TryAgainError)
+        return Scene(url, bare(name), fault=redacted(str(error)), passes=passes)
 
 
 def _of_entry(entry: remote.Entry, relpath: str) -> Scene:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tilemapper.archive.engines import render_on_worker
-from tilemapper.archive.worker import SceneOutcome, SceneTask
+from tilemapper.archive.task import SceneOutcome, SceneTask
 
 Work = Callable[[SceneTask], SceneOutcome]
 
@@ -21,6 +21,19 @@ class Spread:
     scheduler: str | None = None
     insecure: bool = False
     device: str = "cpu"
+
+    @functools.cached_property
+    def staff(self) -> int:
+        """How many workers there are: with fewer scenes, each scene's blocks are spread.
+
+        Raises:
+            NoWorkerError: no scheduler answers.
+        """
+        if self.scheduler is None:
+            return self.workers
+        from tilemapper.render.calls import staff  # loads dask
+
+        return staff(self.scheduler, insecure=self.insecure)
 
     def many(self, tasks: Iterator[SceneTask]) -> Iterable[SceneOutcome]:
         """Whole scenes over the workers.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
@@ -12,18 +13,22 @@ import pystac
 
 from tilemapper import __version__
 from tilemapper.archive.job import ArchiveJob
+from tilemapper.archive.template import prefix_of
 from tilemapper.raster.atomic import write_text_atomic
 
 FILE = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
 PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
 PROCESSING = "https://stac-extensions.github.io/processing/v1.2.0/schema.json"
+GEOTIFF = "image/tiff; application=geotiff"
 COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 
 
 def item_id(job: ArchiveJob, output: str) -> str:
     """The item's id and file name: the output's path below the root, without slashes."""
-    root = job.output.template.partition("{")[0].rpartition("/")[0] + "/"
-    return output.removeprefix(root).rpartition(".")[0].replace("/", "__")
+    below = output.removeprefix(prefix_of(job.output.template)).rpartition(".")[0]
+    name = below.replace("/", "__")
+    # a/b__c and a__b/c must not become one item.
+    return f"{name}-{hashlib.sha256(below.encode()).hexdigest()[:8]}" if "__" in below else name
 
 
 def item_path(job: ArchiveJob, output: str) -> Path:
@@ -42,6 +47,7 @@ def make_item(job: ArchiveJob, row: dict[str, Any]) -> pystac.Item:
         "gsd": facts["gsd_m"],
         "processing:software": {"tilemapper": __version__},
         "tilemapper:model": facts["model"],
+        "tilemapper:model_sha256": facts["model_sha256"],
         "tilemapper:recipe": row["recipe"],
         "tilemapper:seconds": row["seconds"],
         "tilemapper:overlap_disagreement": facts["overlap_disagreement"],
@@ -61,23 +67,29 @@ def make_item(job: ArchiveJob, row: dict[str, Any]) -> pystac.Item:
         properties=properties,
         stac_extensions=[FILE, PROJECTION, PROCESSING],
     )
-    asset = pystac.Asset(
-        href=_href(job, row["output"]),
-        media_type=COG,
-        roles=["data"],
-        title="Map",
-        # A multihash: 12 is sha2-256, 20 its 32 bytes.
-        extra_fields={
-            "file:checksum": f"1220{row['output_sha256']}",
-            "file:size": row["output_bytes"],
-        },
-    )
-    item.add_asset("map", asset)
+    checksum = row["output_sha256"].partition(" ")[0]
+    item.add_asset("map", _asset(job, "map", row["output"], checksum, facts["bytes"]))
+    for name, layer in facts["layers"].items():
+        asset = _asset(job, name, layer["output"], layer["sha256"], layer["bytes"])
+        item.add_asset(name, asset)
+    item.add_link(pystac.Link("root", "../collection.json", pystac.MediaType.JSON))
     item.add_link(pystac.Link("collection", "../collection.json", pystac.MediaType.JSON))
     item.add_link(pystac.Link("parent", "../collection.json", pystac.MediaType.JSON))
     item.add_link(pystac.Link("derived_from", _source_href(row["source"]), title="Source"))
     item.collection_id = job.name
     return item
+
+
+def _asset(job: ArchiveJob, name: str, output: str, sha256: str, size_bytes: int) -> pystac.Asset:
+    # A multihash: 12 is sha2-256, 20 its 32 bytes.
+    fields = {"file:checksum": f"1220{sha256}", "file:size": size_bytes}
+    return pystac.Asset(
+        href=_href(job, output),
+        media_type=COG if job.render.driver == "COG" else GEOTIFF,
+        roles=["data"],
+        title=name.capitalize(),
+        extra_fields=fields,
+    )
 
 
 def _time_of(day: str | None) -> datetime | None:

@@ -13,6 +13,7 @@ from tilemapper.archive.part import Part
 from tilemapper.archive.scene import Scene
 from tilemapper.archive.scenes import discover
 from tilemapper.archive.secrets import scene_id
+from tilemapper.errors import TryAgainError
 from tilemapper.raster.gsd import output_size, pixel_size_m, wanted_steps
 
 
@@ -23,10 +24,14 @@ def listed(job: ArchiveJob, model_gsd_m: float | None = None) -> list[Scene]:
 
     Raises:
         JobError: the archive cannot be listed.
+        TryAgainError: a server does not answer.
     """
     scenes = discover(job.source)
     if job.mosaic is None:
         return scenes
+    for scene in scenes:
+        if scene.passes:  # rendered without it, the mosaic would be done again tomorrow
+            raise TryAgainError(str(scene.fault))
     mosaics, alone = mosaics_of(job, scenes)
     units = [unit for mosaic in mosaics for unit in _units(job, mosaic, model_gsd_m)]
     return units + [_plain(job, scene) for scene in alone]

@@ -6,15 +6,15 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from tilemapper.archive.cutting import cut
 from tilemapper.archive.part import Part
 from tilemapper.archive.place import place_of, placed
 from tilemapper.archive.scene import touches
 from tilemapper.archive.secrets import redacted
+from tilemapper.archive.task import SceneOutcome, SceneTask, StagedFile
 from tilemapper.errors import LockedError, RasterError, TilemapperError, TryAgainError
 from tilemapper.raster.opening import open_raster
 from tilemapper.render.blockfile import file_sha256
@@ -22,37 +22,7 @@ from tilemapper.render.engine import Engine
 from tilemapper.render.render import render
 
 HEAD_BYTES = 64 * 1024
-
-
-@dataclass(frozen=True)
-class SceneTask:
-    """All that a worker needs. ``path`` may hold a signature: it is neither stored nor shown."""
-
-    id: str
-    path: str
-    staged: str
-    model: str
-    options: dict[str, Any]
-    bounds: tuple[float, float, float, float] | None = None
-    min_px: int | None = None
-    part: Part | None = None
-
-
-@dataclass
-class SceneOutcome:
-    """What became of a scene: done, failed, skipped (by a filter), or later (not its fault)."""
-
-    id: str
-    state: str
-    line: str | None = None
-    stop: bool = False
-    seconds: float = 0.0
-    head_sha256: str | None = None
-    sha256: str | None = None
-    size_bytes: int = 0
-    pixels: int = 0
-    tiles: int = 0
-    facts: dict[str, Any] = field(default_factory=dict)
+TIME_IS_UP = "the time budget is used up"
 
 
 class _Skip(Exception):
@@ -103,14 +73,13 @@ def _render(
     if task.bounds is not None or task.min_px is not None:
         _filter(task)
     model = engine.model if engine is not None else task.model
-    result = render(
-        task.path, task.staged, model, overwrite=True, tick=tick, engine=engine, **task.options
-    )
+    options = {**task.options, **task.layers, "tick": _ticking(task, tick)}
+    result = render(task.path, task.staged, model, overwrite=True, engine=engine, **options)
     if _stamp(task.path) != before:
-        Path(task.staged).unlink(missing_ok=True)
+        for path in (task.staged, *task.layers.values()):
+            Path(path).unlink(missing_ok=True)
         raise RasterError(f"{task.path}: changed while it was rendered; it is tried again")
-    outcome.sha256 = file_sha256(Path(task.staged))
-    outcome.size_bytes, outcome.tiles = result.output_bytes, result.tiles
+    outcome.files, outcome.tiles = _staged(task), result.tiles
     outcome.pixels = result.height * result.width
     outcome.facts = {
         "height": result.height,
@@ -124,15 +93,35 @@ def _render(
     }
 
 
+def _ticking(task: SceneTask, tick: Callable[[int], None] | None) -> Callable[[int], None]:
+    """A tick that ends the scene when the run's time is up; its finished blocks are kept."""
+
+    def ticked(tiles: int) -> None:
+        if task.until_s is not None and time.time() > task.until_s:
+            raise TryAgainError(TIME_IS_UP)
+        if tick is not None:
+            tick(tiles)
+
+    return ticked
+
+
+def _staged(task: SceneTask) -> dict[str, StagedFile]:
+    paths = {name: Path(path) for name, path in {"map": task.staged, **task.layers}.items()}
+    return {
+        name: StagedFile(path, file_sha256(path), path.stat().st_size)
+        for name, path in paths.items()
+    }
+
+
 def _cut(task: SceneTask, part: Part, outcome: SceneOutcome) -> None:
     """A part of a mosaic's map, instead of a render."""
-    staged = Path(task.staged)
-    options = task.options
-    if not cut(part, staged, driver=options["driver"], options=options["creation_options"]):
-        raise _Skip("no pixel of the mosaic lies in it")
+    driver, options = task.options["driver"], task.options["creation_options"]
+    for name, path in {"map": task.staged, **task.layers}.items():
+        if not cut(part, Path(path), layer=name, driver=driver, options=options):
+            raise _Skip("no pixel of the mosaic lies in it")
     with open_raster(task.staged) as src:
         height, width, tags = src.height, src.width, src.tags()
-    outcome.sha256, outcome.size_bytes = file_sha256(staged), staged.stat().st_size
+    outcome.files = _staged(task)
     outcome.pixels = height * width
     gsd = tags.get("TILEMAPPER_GSD", "unknown")
     outcome.facts = {
@@ -143,7 +132,7 @@ def _cut(task: SceneTask, part: Part, outcome: SceneOutcome) -> None:
         "model": tags.get("TILEMAPPER_MODEL"),
         "notices": [],
         "blocks_resumed": 0,
-        **asdict(place_of(staged)),
+        **asdict(place_of(Path(task.staged))),
     }
 
 

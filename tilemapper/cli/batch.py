@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from tilemapper.cli.archive_progress import ArchiveProgress
 from tilemapper.cli.options import OrWord, debug_option, json_option, talk_options
 
 if TYPE_CHECKING:
     from tilemapper.archive.estimate import ArchiveEstimate
     from tilemapper.archive.job import ArchiveJob
-    from tilemapper.archive.session import RunSummary
     from tilemapper.archive.spreading import Spread
-
-_LOG_EVERY_S = 30.0
+    from tilemapper.archive.summary import RunSummary
 
 
 def _shard(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[int, int]:
@@ -103,7 +100,7 @@ def batch(
         return 0
     from tilemapper.archive.run import run_archive
 
-    with _Progress(as_json=as_json, quiet=quiet, verbose=verbose) as progress:
+    with ArchiveProgress(as_json=as_json, quiet=quiet, verbose=verbose) as progress:
         summary = run_archive(
             checked, model, shard=shard, retry_failed=retry_failed, tell=progress.tell,
             spread=_spread(checked, workers, scheduler, insecure),
@@ -138,75 +135,6 @@ def _has_gpu() -> bool:
     return bool(visible_gpus())
 
 
-class _Progress:
-    """Events as JSON lines on stdout, failures and progress on stderr."""
-
-    def __init__(self, *, as_json: bool, quiet: bool, verbose: bool) -> None:
-        self._json, self._quiet, self._verbose = as_json, quiet, verbose
-        self._todo = self._ended = self._failed = self._pixels = 0
-        self._begun = self._said = time.monotonic()
-        self._bar: Any = None
-
-    def tell(self, event: dict[str, Any]) -> None:
-        """One event of the run."""
-        if "tiles" in event:
-            return
-        if self._json:
-            click.echo(json.dumps(event))
-        if "todo" in event:
-            self._start(event)
-            return
-        self._ended += 1
-        self._failed += event["state"] == "failed"
-        self._pixels += event["pixels"]
-        if self._bar is not None:
-            seconds = time.monotonic() - self._begun
-            self._bar.set_postfix_str(
-                f"{self._pixels / 1e6 / seconds:.2f} Mpx/s, {self._failed} failed", refresh=False
-            )
-            self._bar.update(1)
-        if event["state"] == "failed":
-            self._say(f"failed: {event['error']}")
-        elif self._verbose:
-            self._say(f"{event['state']}: {event['output'] or event['error']}")
-        if self._bar is None and time.monotonic() - self._said > _LOG_EVERY_S:
-            self._said = time.monotonic()
-            self._say(self._line())
-
-    def _start(self, event: dict[str, Any]) -> None:
-        self._todo = event["todo"]
-        why = ", ".join(f"{count} {reason}" for reason, count in event["reasons"].items())
-        self._say(
-            f"{event['planned']} scenes, {self._todo} to render" + (f": {why}" if why else "")
-        )
-        if self._todo and not self._quiet and sys.stderr.isatty():
-            from tqdm import tqdm
-
-            self._bar = tqdm(total=self._todo, unit="scene", dynamic_ncols=True)
-
-    def _line(self) -> str:
-        seconds = time.monotonic() - self._begun
-        left_s = seconds / self._ended * (self._todo - self._ended)
-        return (
-            f"{self._ended} of {self._todo} scenes, {self._failed} failed, "
-            f"{self._pixels / 1e6 / seconds:.2f} Mpx/s, about {left_s / 60:.0f} min left"
-        )
-
-    def _say(self, line: str) -> None:
-        if self._quiet:
-            return
-        if self._bar is not None:
-            self._bar.clear()
-        click.echo(line, err=True)
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-
 def _print_summary(job: ArchiveJob, summary: RunSummary, as_json: bool, quiet: bool) -> None:
     if as_json:
         click.echo(json.dumps({"summary": summary.to_json()}))
@@ -233,7 +161,7 @@ def _print_estimate(cost: ArchiveEstimate, as_json: bool) -> None:
         click.echo(f"           {count} {reason}")
     click.echo(f"failed   {cost.failed_before} before, left alone without --retry-failed")
     if cost.held:
-        click.echo(f"held     {cost.held} by another run")
+        click.echo(f"held     {cost.held} by another run, or by a server that does not answer")
     click.echo(f"tiles    {cost.tiles}, {cost.pixels / 1e6:.1f} Mpx, from {cost.sampled} headers")
     click.echo(f"time     {cost.hours:.2f} h")
     click.echo(f"disk     {cost.disk_bytes / 1e9:.2f} GB")

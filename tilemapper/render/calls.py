@@ -24,6 +24,17 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+def staff(scheduler: str, *, insecure: bool = False) -> int:
+    """How many workers a running cluster has now.
+
+    Raises:
+        NoWorkerError: no scheduler answers.
+        OptionError: its address may not be used.
+    """
+    with _connected(_address(scheduler, insecure)) as client:
+        return len(client.scheduler_info(n_workers=-1)["workers"])
+
+
 def spread_calls(
     work: Callable[[Item], Result],
     items: Iterator[Item],

@@ -1,0 +1,57 @@
+"""Which files a scene becomes: templates filled in, no two scenes on one file."""
+
+from __future__ import annotations
+
+from tilemapper.archive.job import ArchiveJob
+from tilemapper.archive.scene import Scene, bare
+from tilemapper.errors import JobError
+
+
+def name_outputs(job: ArchiveJob, scenes: list[Scene]) -> dict[str, tuple[str, ...]]:
+    """The files of each scene by its id; scenes that are outputs themselves are left out.
+
+    The map comes first, then what `rendering.Render.layers` names, in its order.
+
+    Raises:
+        JobError: two scenes would be written to one file.
+    """
+    outputs: dict[str, tuple[str, ...]] = {}
+    first: dict[str, Scene] = {}
+    for scene in scenes:
+        outputs[scene.id] = outputs_of(job, scene)
+        for output in outputs[scene.id]:
+            other = first.setdefault(output, scene)
+            if other is not scene:
+                raise JobError(
+                    f"{scene.name} and {other.name}: both would be written to {output}; tell them "
+                    "apart in output.template, by {relpath} for instance"
+                )
+    # Outputs that lie among the sources are listed with them at the next run.
+    return {s.id: outputs[s.id] for s in scenes if first.get(s.name) in (None, s)}
+
+
+def outputs_of(job: ArchiveJob, scene: Scene) -> tuple[str, ...]:
+    """The templates filled in for a scene.
+
+    Raises:
+        JobError: a path would lead out of the output folder.
+    """
+    if scene.output is not None:
+        return scene.output, *(layer_beside(scene.output, name) for name in job.render.layers())
+    model = job.render.model.rstrip("/").rpartition("/")[2]
+    values = {
+        "stem": scene.stem, "name": job.name, "relpath": scene.relpath, "model": model,
+        "date": scene.date or "undated",
+    } | dict(scene.fields)  # fmt: skip
+    paths = tuple(template.format(**values) for template in job.templates)
+    for path in paths:
+        if "/../" in path or path.endswith("/.."):
+            raise JobError(
+                f"{scene.name}: its output {path} would leave the output folder; rename it"
+            )
+    return paths
+
+
+def layer_beside(path: str, layer: str) -> str:
+    """The path of a layer of a map that is only an intermediate: beside it, by the layer's name."""
+    return f"{bare(path)}.{layer}.tif"

@@ -1,0 +1,62 @@
+"""What a run hands to a worker for one scene, and what comes back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tilemapper.archive.part import Part
+
+
+@dataclass(frozen=True)
+class SceneTask:
+    """All that a worker needs. ``path`` may hold a signature: it is neither stored nor shown.
+
+    layers: where to stage what is written besides the map. until_s: when the run's time is up, as
+    `time.time` tells it.
+    """
+
+    id: str
+    path: str
+    staged: str
+    model: str
+    options: dict[str, Any]
+    layers: dict[str, str] = field(default_factory=dict)
+    bounds: tuple[float, float, float, float] | None = None
+    min_px: int | None = None
+    part: Part | None = None
+    until_s: float | None = None
+
+
+@dataclass(frozen=True)
+class StagedFile:
+    """A finished file in staging."""
+
+    path: Path
+    sha256: str
+    size_bytes: int
+
+
+@dataclass
+class SceneOutcome:
+    """What became of a scene: done, failed, skipped (by a filter), or later (not its fault).
+
+    files: the map under "map", then the layers of the task by their names.
+    """
+
+    id: str
+    state: str
+    line: str | None = None
+    stop: bool = False
+    seconds: float = 0.0
+    head_sha256: str | None = None
+    files: dict[str, StagedFile] = field(default_factory=dict)
+    pixels: int = 0
+    tiles: int = 0
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def sha256(self) -> str | None:
+        """Of the map; None if there is none."""
+        return self.files["map"].sha256 if "map" in self.files else None

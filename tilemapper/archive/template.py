@@ -1,0 +1,49 @@
+"""Templates of output paths, as a job file gives them."""
+
+from __future__ import annotations
+
+import difflib
+import string
+from collections.abc import Iterable
+
+FIELDS = ("stem", "name", "relpath", "date", "model", "mosaic", "row", "col")
+
+
+def checked_template(value: str) -> str:
+    """A template as it is, if it can be filled in and tells scenes apart.
+
+    Raises:
+        ValueError: an unknown field, none at all, or a name that is no GeoTIFF's.
+    """
+    named = fields_of(value)
+    for name in named:
+        if name not in FIELDS:
+            raise ValueError(f"{{{name}}} is none of {', '.join(FIELDS)}{nearest(name, FIELDS)}")
+    if not named:
+        raise ValueError("all scenes would get this name; use {stem} or {relpath}")
+    if not value.endswith((".tif", ".tiff")):
+        raise ValueError("outputs are GeoTIFFs; let it end in .tif")
+    return value
+
+
+def fields_of(template: str) -> list[str]:
+    """The fields that a template names.
+
+    Raises:
+        ValueError: a brace is left open.
+    """
+    try:
+        return [name for _, name, *_ in string.Formatter().parse(template) if name is not None]
+    except ValueError as error:
+        raise ValueError(f"{error}; write {{stem}} and so on") from None
+
+
+def prefix_of(template: str) -> str:
+    """The folder or prefix above all outputs of a template, with its slash."""
+    return template.partition("{")[0].rpartition("/")[0] + "/"
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The ending of a message, with the nearest known word if one is near."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]}?" if near else "; correct it"
