@@ -113,6 +113,21 @@ def test_a_missing_overlap_file_is_named(model, data, capsys):
     assert "missing.json: not found" in capsys.readouterr().err
 
 
+def test_lpips_comes_from_a_given_onnx_network_of_two_images(tmp_path, model, data):
+    nodes = [
+        helper.make_node("Sub", ["a", "b"], ["d"]),
+        helper.make_node("Abs", ["d"], ["e"]),
+        helper.make_node("ReduceMean", ["e"], ["y"], axes=[1, 2, 3]),
+    ]
+    shape = ["n", 3, 256, 256]
+    inputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, shape) for n in "ab"]
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 1, 1, 1])
+    graph = helper.make_graph(nodes, "difference", inputs, [output])
+    network = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    onnx.save(network, tmp_path / "difference.onnx")
+    assert 0.1 < evaluate(model, data, "--weights", tmp_path / "difference.onnx")["lpips"] < 2
+
+
 def test_fid_and_kid_come_from_a_given_onnx_network(tmp_path, model, data):
     node = helper.make_node("ReduceMean", ["x"], ["y"], axes=[2, 3], keepdims=0)
     shape = ["n", 3, 256, 256]

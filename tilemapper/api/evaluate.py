@@ -14,7 +14,7 @@ from tilemapper.render.array import render_array
 from tilemapper.render.devices import choose_device
 from tilemapper.render.engine import open_engine
 from tilemapper.training.evaluate import Evaluation, evaluate_model
-from tilemapper.training.features import FeatureDistances
+from tilemapper.training.features import open_distances
 from tilemapper.training.heldout import spread
 from tilemapper.training.images import RgbImage
 from tilemapper.training.legend import MAPS_LEGEND
@@ -131,7 +131,7 @@ def evaluate(
         min: bounds of figures; those that miss theirs are in ``missed`` of the result.
         sheet: PNG to write of the best, median and worst pairs.
         csv: file to write each pair's figures to.
-        weights: ONNX network of features, for FID and KID.
+        weights: ONNX network of features (FID, KID), or of two images (LPIPS).
         on_begin: called with the number of pairs, before the first.
         tick: called after each pair.
 
@@ -147,7 +147,7 @@ def evaluate(
     indices = spread(chosen, pairs or len(source))
     legend = MAPS_LEGEND if direction == "AtoB" else None
     check_figures(dict(min or {}), legend)
-    distances = FeatureDistances(Path(weights)) if weights else None
+    distances = open_distances(Path(weights)) if weights else None
 
     def predictor(measured: Model) -> Predict:
         return _predictor(measured, device, tiled=tiled, overlap=overlap, resize=resize)

@@ -70,7 +70,7 @@ def _bounds(
 @click.option(
     "--weights",
     type=click.Path(path_type=Path),
-    help="ONNX network of features: adds FID and KID (never downloaded).",
+    help="ONNX network, never downloaded: of features (FID, KID) or of two images (LPIPS).",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--debug", is_flag=True, expose_value=False, help="Show an error's traceback.")
