@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import struct
+import subprocess
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -62,8 +64,28 @@ def write_archive(folder: Path, count: int, *, size: int = 40, days: int = 3) ->
     ]
 
 
-def poison(folder: Path) -> dict[str, str]:
-    """Ten scenes that cannot be rendered: name -> a word that its reason must have."""
+def without_privileges() -> list[str] | None:
+    """What to put before a command so that file rights hold for it; None if nothing can.
+
+    Root may read everything, by two capabilities that a command can be started without.
+    """
+    if os.geteuid() != 0:
+        return []
+    prefix = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+    with tempfile.NamedTemporaryFile() as secret:
+        Path(secret.name).chmod(0)
+        try:
+            done = subprocess.run([*prefix, "cat", secret.name], capture_output=True, check=False)
+        except OSError:
+            return None
+    return prefix if b"denied" in done.stderr else None
+
+
+def poison(folder: Path, *, rights_hold: bool | None = None) -> dict[str, str]:
+    """Ten scenes that cannot be rendered: name -> a word that its reason must have.
+
+    rights_hold: whether those who read them are bound by file rights; root is not.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     good = write_scene(folder / "short.tif", 1, size=400).read_bytes()
     (folder / "short.tif").write_bytes(good[: len(good) // 2])
@@ -85,8 +107,10 @@ def poison(folder: Path) -> dict[str, str]:
         "bomb": "bomb", "unreadable": "Permission", "folder": "folder", "dangling": "link",
         "new": "control characters", "elsewhere": "bounds",
     }  # fmt: skip
-    if os.geteuid() == 0:
-        # Root may read everything; a link that leads to itself is what it cannot read either.
+    if rights_hold is None:
+        rights_hold = os.geteuid() != 0
+    if not rights_hold:
+        # A link that leads to itself is what root cannot read either.
         (folder / "unreadable.tif").unlink()
         (folder / "unreadable.tif").symlink_to("unreadable.tif")
         words["unreadable"] = "link"

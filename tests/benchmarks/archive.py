@@ -25,7 +25,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.archive.world import BOUNDS, poison, write_archive, write_job
+from tests.archive.world import BOUNDS, poison, without_privileges, write_archive, write_job
+
+# So that file rights hold for root too, and a scene can be unreadable by them.
+PREFIX = without_privileges()
 
 
 def make_model(folder: Path) -> Path:
@@ -42,7 +45,7 @@ def batch(job: Path) -> tuple[int, float, list[dict]]:
     """Exit code, wall seconds with the program's start, and events of one run."""
     begun = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-m", "tilemapper", "batch", str(job), "--json", "-q"],
+        [*(PREFIX or []), sys.executable, "-m", "tilemapper", "batch", str(job), "--json", "-q"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     seconds = time.monotonic() - begun
@@ -52,7 +55,7 @@ def batch(job: Path) -> tuple[int, float, list[dict]]:
 def measure_scenes(folder: Path, count: int) -> None:
     """First run, second run, run after touching seven."""
     good = write_archive(folder / "in", count - 10)
-    poison(folder / "in" / "bad")
+    poison(folder / "in" / "bad", rights_hold=PREFIX is not None)
     render = f"batch_size = 1\nbounds = {list(BOUNDS)}"
     job = write_job(folder, make_model(folder), render=render)
     print("| run | exit | rendered | failed | wall s | in the run s | ms a scene |")

@@ -101,21 +101,41 @@ def test_a_missing_job_is_one_line(tmp_path):
 def test_status_counts_and_names_failures(job):
     (job.parent / "in" / "empty.tif").write_bytes(b"")
     call(batch, str(job))
-    code, out, _ = call(status, str(job), "--next")
+    (job.parent / "in" / "2026-03-01" / "scene_00000.tif").touch()
+    code, out, _ = call(status, str(job))
     assert code == 0
     assert "done     3" in out
     assert "empty.tif: the file is empty" in out
-    assert "next     0 to render" in out
+    assert "next     1 to render: 1 source changed" in out
     code, out, _ = call(status, str(job), "--json")
     found = json.loads(out)
     assert found["counts"]["failed"] == 1
-    assert found["next"] is None
+    assert found["next"]["reasons"] == {"source changed": 1}
+    assert "next" not in call(status, str(job), "--no-next")[1]
 
 
 def test_status_of_a_job_that_never_ran_says_so(job):
     code, out, _ = call(status, str(job))
     assert code == 0
     assert "never ran" in out
+    assert "next     3 to render: 3 new" in out
+
+
+def test_status_reads_the_ledger_though_the_archive_cannot_be_listed(job):
+    call(batch, str(job))
+    (job.parent / "in").rename(job.parent / "away")
+    code, out, _ = call(status, str(job))
+    assert code == 0
+    assert "done     3" in out
+    assert "next     unknown: " in out
+    assert "no such file or folder" in out
+
+
+def test_status_of_a_list_on_stdin_waits_for_nobody(job):
+    job.write_text(job.read_text().replace('["in"]', '["-"]'))
+    code, out, _ = call(status, str(job))
+    assert code == 0
+    assert "next" not in out
 
 
 def test_both_commands_are_listed():

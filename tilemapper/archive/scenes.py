@@ -59,14 +59,20 @@ def _named(named: str, source: Source, stdin: Iterable[str] | None) -> Iterator[
 
 def _folder(root: str) -> Iterator[Scene]:
     """Rasters below a folder by their suffix; hidden files and folders are left out."""
-    waiting = [root.rstrip("/") or "/"]
-    base = len(waiting[0]) + (waiting[0] != "/")
+    top = root.rstrip("/") or "/"
+    waiting, base = [top], len(top) + (top != "/")
     while waiting:
+        folder = waiting.pop()
         try:
-            with os.scandir(waiting.pop()) as entries:
+            with os.scandir(folder) as entries:
                 listed = list(entries)
         except OSError as error:
-            raise JobError(f"{error.filename}: cannot be listed ({error.strerror})") from error
+            line = f"{folder}: cannot be listed ({error.strerror}); check its rights, or exclude it"
+            if folder == top:
+                raise JobError(line) from error
+            # One closed folder, such as lost+found, stops no other; it is named as scenes are.
+            yield Scene(folder, folder[base:], fault=line)
+            continue
         for entry in listed:
             if entry.name.startswith("."):
                 continue
@@ -164,9 +170,11 @@ def _catalog(where: str, source: Source) -> Iterator[Scene]:
 def _passes(scene: Scene, source: Source) -> bool:
     """Filters that need no raster opened; those on bounds and size run with the scene."""
     name = scene.name.rpartition("/")[2]
-    if source.pattern and not any(fnmatch.fnmatchcase(name, p) for p in source.pattern):
-        return False
     if any(fnmatch.fnmatchcase(name, pattern) for pattern in source.exclude):
+        return False
+    if scene.fault is not None and not name.lower().endswith(RASTER_SUFFIXES):
+        return True  # a folder that could not be listed: what is in it may be wanted
+    if source.pattern and not any(fnmatch.fnmatchcase(name, p) for p in source.pattern):
         return False
     if source.after is not None or source.before is not None:
         if scene.date is None:

@@ -1,0 +1,56 @@
+"""Scenes and folders that may not be read or written, with rights that hold for root too."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.archive.world import BOUNDS, poison, without_privileges, write_archive, write_job
+
+PREFIX = without_privileges()
+pytestmark = pytest.mark.skipif(PREFIX is None, reason="root without setpriv: no right holds")
+
+
+def batch(job: Path) -> tuple[int, dict, str]:
+    """Exit code, summary and stderr of a run for which file rights hold."""
+    assert PREFIX is not None
+    command = [*PREFIX, sys.executable, "-m", "tilemapper", "batch", str(job), "--json", "-q"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    lines = done.stdout.splitlines()
+    return done.returncode, json.loads(lines[-1])["summary"] if lines else {}, done.stderr
+
+
+def test_what_may_not_be_read_is_named_and_rendered_once_it_may(tmp_path, models):
+    write_archive(tmp_path / "in", 3)
+    words = poison(tmp_path / "in" / "bad", rights_hold=True)
+    write_archive(tmp_path / "in" / "closed", 1)
+    (tmp_path / "in" / "closed").chmod(0)
+    words["closed"] = "cannot be listed"
+    job = write_job(
+        tmp_path, models / "identity", render=f"batch_size = 1\nbounds = {list(BOUNDS)}"
+    )
+    code, summary, _ = batch(job)
+    assert (code, summary["done"], summary["failed"]) == (3, 3, 11)
+    reasons = {Path(f["scene"]).stem.partition("?")[0]: f["error"] for f in summary["failures"]}
+    assert {stem for stem, word in words.items() if word in reasons[stem]} == set(words)
+    assert "Permission denied" in reasons["unreadable"]
+    (tmp_path / "in" / "bad" / "unreadable.tif").chmod(0o644)
+    (tmp_path / "in" / "closed").chmod(0o755)
+    code, summary, _ = batch(job)
+    assert (code, summary["done"], summary["failed"]) == (3, 2, 9)
+
+
+def test_a_folder_that_may_not_be_written_is_one_line(tmp_path, models):
+    write_archive(tmp_path / "in", 1)
+    job = write_job(tmp_path, models / "identity", render="batch_size = 1")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out").chmod(0o555)
+    code, _, err = batch(job)
+    assert code == 1
+    assert "out/.tilemapper" in err
+    assert "Permission denied" in err
+    assert err.count("\n") == 1
