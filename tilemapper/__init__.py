@@ -18,6 +18,7 @@ _DOORS = {
     "stream": ("tilemapper.render.stream", "stream"),
     "to_dask": ("tilemapper.render.lazy", "to_dask"),
     "to_xarray": ("tilemapper.render.lazy", "to_xarray"),
+    "compare": ("tilemapper.api.compare", "compare"),
     "evaluate": ("tilemapper.api.evaluate", "evaluate"),
     "doctor": ("tilemapper.api.doctor", "doctor"),
     "open_model": ("tilemapper.networks.model", "open_model"),

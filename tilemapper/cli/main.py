@@ -22,6 +22,7 @@ from tilemapper.errors import Interrupted, TilemapperError
 COMMANDS = {
     "render": ("tilemapper.cli.render", "render", "Render a satellite raster as a map raster."),
     "verify": ("tilemapper.cli.verify", "verify", "Check a rendered map, re-rendering samples."),
+    "compare": ("tilemapper.cli.compare", "compare", "Look at a raster beside its map; figures."),
     "batch": ("tilemapper.cli.batch", "batch", "Render what is new of an archive of rasters."),
     "status": ("tilemapper.cli.status", "status", "Show what is done of an archive, and why not."),
     "train": ("tilemapper.cli.train", "train", "Train a model on pairs."),

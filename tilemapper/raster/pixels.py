@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio.enums import Resampling
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
@@ -44,18 +47,31 @@ class Pixels:
         self._dtype = np.result_type(*(src.dtypes[band - 1] for band in self._read))
 
     def values(
-        self, *, row: int, col: int, height: int, width: int
+        self,
+        *,
+        row: float,
+        col: float,
+        height: float,
+        width: float,
+        shape: tuple[int, int] | None = None,
     ) -> tuple[Values, NDArray[np.bool_] | None]:
         """Bands as stored, (1 or 3, height, width), and validity, (height, width) or None for all.
+
+        With a ``shape`` (rows, cols) the window, which may then begin and end between pixels, is
+        averaged to it, overviews used where the file has some; a palette's nearest are taken.
 
         Raises:
             RasterError: the window cannot be read.
         """
         window = Window(col_off=col, row_off=row, width=width, height=height)
+        sized: dict[str, Any] = {"window": window}
+        if shape is not None:
+            mixed = Resampling.nearest if self._palette is not None else Resampling.average
+            sized |= {"out_shape": (len(self._read), *shape), "resampling": mixed}
         try:
             with rasterio.Env(**self._options):
-                stored = self.src.read(self._read, window=window, out_dtype=self._dtype)
-                mask = self.src.read_masks(self._bidx[0], window=window) if self._mask else None
+                stored = self.src.read(self._read, out_dtype=self._dtype, **sized)
+                mask = self._read_mask(window, shape) if self._mask else None
         except (*GDAL_ERRORS, MemoryError) as error:
             reason = " ".join(str(error.__cause__ or error).split())
             raise RasterError(
@@ -75,6 +91,11 @@ class Pixels:
         """
         values, valid = self.values(row=row, col=col, height=height, width=width)
         return self.to_rgb(values), valid
+
+    def _read_mask(self, window: Window, shape: tuple[int, int] | None) -> NDArray[np.uint8]:
+        sized = {} if shape is None else {"out_shape": shape}
+        mask: NDArray[np.uint8] = self.src.read_masks(self._bidx[0], window=window, **sized)
+        return mask
 
     def to_rgb(self, values: Values) -> NDArray[np.uint8]:
         """Bands as stored, (1 or 3, h, w), as (3, h, w) uint8."""

@@ -104,3 +104,13 @@ def _sampled(length: int, block: int, rng: random.Random) -> list[int]:
 def _cut(lattice: Lattice, row: int, col: int, height: int, width: int) -> Core:
     width = width or height
     return Core(row, col, min(height, lattice.height - row), min(width, lattice.width - col))
+
+
+def every_line(axis: Axis, block: int, kind: str, most: int) -> list[int]:
+    """All lines of a kind within the raster, to be drawn; none if there are more than ``most``."""
+    if kind == BLOCKS:
+        at = np.arange(block, axis.length, block)
+    else:
+        at = axis.starts if kind == STARTS else axis.starts + axis.tile
+    at = at[(at > 0) & (at < axis.length)]
+    return at.tolist() if len(at) <= most else []

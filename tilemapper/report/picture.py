@@ -25,7 +25,11 @@ def quicklook(path: str, height: int = HEIGHT) -> NDArray[np.uint8]:
 
 def side_by_side(source: str, target: str) -> NDArray[np.uint8]:
     """Satellite left, map right, a white gap between."""
-    left, right = quicklook(source), quicklook(target)
+    return beside(quicklook(source), quicklook(target))
+
+
+def beside(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Two pictures side by side, a white gap between; the lower one's height is kept."""
     height = min(len(left), len(right))
     gap = np.full((height, GAP, 3), 255, np.uint8)
     return np.concatenate([left[:height], gap, right[:height]], axis=1)

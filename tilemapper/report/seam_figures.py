@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +56,12 @@ class SeamJump:
     heat: NDArray[np.float32] = field(repr=False)
     cell: int = 192
     origin: int = -RIM
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; the heat map is left out."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "heat"}
+        values["groups"] = [asdict(group) for group in self.groups]
+        return values | {"excess": self.excess, "worst_group": self.worst_group}
 
     @property
     def excess(self) -> float | None:

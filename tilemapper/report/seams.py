@@ -12,6 +12,7 @@ pictures one grey level of hard step gives about 0.22, three give 1.26.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -54,6 +55,7 @@ def seam_jump_index(
     tile: int = TILE,
     block: int = BLOCK,
     seed: int = 0,
+    on_window: Callable[[NDArray[np.uint8], NDArray[np.bool_]], None] | None = None,
 ) -> SeamJump:
     """Measures the seams of a rendered raster, in windows and with bounded memory.
 
@@ -66,6 +68,8 @@ def seam_jump_index(
         tile: of that lattice.
         block: side of the blocks that it was rendered in; their borders are lines too.
         seed: of the sample that is looked at of a raster of more than 48 Mpx.
+        on_window: called with the map's pixels and their validity in each window that is looked
+            at, (h, w, 3) and (h, w); windows do not overlap.
 
     Raises:
         RasterError: a window cannot be read.
@@ -82,6 +86,10 @@ def seam_jump_index(
         seen = [view.read(**vars(window)) for view in views]
         valid = np.logical_and.reduce([mask for _, mask in seen])
         pixels += core.height * core.width
+        if on_window is not None:
+            down, across = core.row - window.row, core.col - window.col
+            inner = np.s_[down : down + core.height, across : across + core.width]
+            on_window(seen[0][0][inner], seen[0][1][inner])
         if valid.any():
             for (rgb, _), sum_ in zip(seen, sums, strict=True):
                 sum_.add(rgb, valid, core, window)

@@ -1,0 +1,188 @@
+"""`compare`: a raster beside its map, as figures and as one page that works offline."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+
+from tilemapper.api.truth import truth_figures
+from tilemapper.errors import ModelError, OptionError, RasterError
+from tilemapper.networks.model import Model, open_model
+from tilemapper.raster.atomic import write_text_atomic
+from tilemapper.raster.png import write_png
+from tilemapper.raster.webp import encode_within
+from tilemapper.render.grid_shift import grid_shift
+from tilemapper.render.plan import DEFAULT_BLOCK
+from tilemapper.render.targets import check_target
+from tilemapper.report.alignment import Laid, Rendered, lay, open_rendered
+from tilemapper.report.compare_page import Pictures, compare_page
+from tilemapper.report.comparison import Comparison, ShiftFigures, compare_laid
+from tilemapper.report.looks import Look, take_looks
+from tilemapper.report.picture import beside
+
+CACHE_MB = 96
+PICTURE_SIDE = 2048
+# Of encoded bytes, which base64 makes a third longer; the rest is left for closer looks and text.
+SOURCE_BYTES, MAP_BYTES = 1_800_000, 1_000_000
+
+
+def compare(
+    source: str | Path,
+    target: str | Path,
+    page: str | Path | None = None,
+    *,
+    truth: str | Path | None = None,
+    model: str | Path | Model | None = None,
+    quicklook: str | Path | None = None,
+    overwrite: bool = False,
+    block: int | None = None,
+    shift_blocks: int = 4,
+    seed: int = 0,
+    device: str = "auto",
+    allow_drivers: Sequence[str] = (),
+    timings: Mapping[str, Any] | None = None,
+) -> Comparison:
+    """Compares a raster with the map that was made of it.
+
+    Args:
+        source: the raster; laid on the map's grid where it has another.
+        target: the map; any raster of the same ground will do.
+        page: HTML file to write, None for figures alone.
+        truth: a true map of the ground to measure against; laid on the map's grid too.
+        model: the model, if not found by the name in the map's tags.
+        quicklook: PNG of both side by side to write.
+        overwrite: replace files that are there.
+        block: side of the blocks that the map was rendered in.
+        shift_blocks: sample blocks for the grid-shift figure; 0 leaves it out.
+        seed: of all samples.
+        device: to render the sample blocks on.
+        allow_drivers: GDAL's names of drivers beyond the usual ones.
+        timings: what is known of the render, for the page.
+
+    Raises:
+        RasterError: a raster cannot be read, or they do not lie on the same ground.
+        ModelError: ``model`` is named, and is not there or not the one that painted the map.
+        TargetError: a file may not be written.
+    """
+    for out in (page, quicklook):
+        for given in (source, target, truth):
+            if out is not None and given is not None:
+                check_target(str(given), Path(out), overwrite=overwrite)
+    if (
+        page is not None
+        and quicklook is not None
+        and Path(page).resolve() == (Path(quicklook).resolve())
+    ):
+        raise OptionError(f"{page}: page and quicklook would be one file; name two")
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_MB))
+        rendered = stack.enter_context(open_rendered(str(target), allow_drivers=allow_drivers))
+        laid = stack.enter_context(lay(str(source), rendered, allow_drivers=allow_drivers))
+        pictures = _overview(laid, rendered)
+        opened, notices = _model_of(rendered, model)
+        card = None if opened is None else opened.card
+        found = compare_laid(laid, rendered, card=card, block=block or DEFAULT_BLOCK, seed=seed)
+        found.notices += notices
+        found.timings = dict(timings or {})
+        if shift_blocks and opened is not None:
+            _add_shift(found, laid, opened, shift_blocks, seed, device)
+        if truth is not None:
+            true = stack.enter_context(
+                lay(str(truth), rendered, crisp=True, allow_drivers=allow_drivers)
+            )
+            found.truth = truth_figures(rendered, true, seed=seed)
+        if page is not None:
+            found.page = str(page)
+            looks = take_looks(laid, rendered, found.seams)
+            html = compare_page(found, _encoded(pictures, looks))
+            write_text_atomic(Path(page), html)
+        if quicklook is not None:
+            found.quicklook = str(quicklook)
+            write_png(Path(quicklook), beside(pictures[0][0], pictures[1][0]))
+    return found
+
+
+Overview = tuple[NDArray[np.uint8], NDArray[np.bool_]]
+
+
+def _overview(laid: Laid, rendered: Rendered) -> tuple[Overview, Overview]:
+    """Both rasters as a whole, of one shape; refuses rasters that do not lie on one ground."""
+    grid = rendered.spec
+    shrink = max(1.0, max(grid.height, grid.width) / PICTURE_SIDE)
+    shape = max(1, round(grid.height / shrink)), max(1, round(grid.width / shrink))
+    source, painted = laid.picture(*shape), rendered.view.picture(*shape)
+    if not source[1].any():
+        raise RasterError(
+            f"{laid.path}: no valid pixel of it lies on {grid.path}; compare rasters of the same "
+            "ground"
+        )
+    return source, painted
+
+
+def _encoded(overview: tuple[Overview, Overview], looks: list[Look]) -> Pictures:
+    (source, source_valid), (painted, valid) = overview
+    return Pictures(
+        source=encode_within(source, source_valid, SOURCE_BYTES, crisp=False),
+        map=encode_within(painted, valid, MAP_BYTES, crisp=True),
+        height=len(source),
+        width=source.shape[1],
+        looks=looks,
+    )
+
+
+def _model_of(
+    rendered: Rendered, named: str | Path | Model | None
+) -> tuple[Model | None, list[str]]:
+    """The model that painted a map, and what to say if it is not at hand."""
+    tags = rendered.tags
+    if named is None and "TILEMAPPER_MODEL" not in tags:
+        return None, []
+    try:
+        model = named if isinstance(named, Model) else open_model(named or tags["TILEMAPPER_MODEL"])
+    except ModelError:
+        if named is not None:
+            raise
+        return None, [
+            f"Model {tags['TILEMAPPER_MODEL']} is not found here, so classes and the grid-shift "
+            "figure are missing; name it with --model."
+        ]
+    if model.card.digest == tags.get("TILEMAPPER_MODEL_SHA256", model.card.digest):
+        return model, []
+    if named is not None:
+        raise ModelError(
+            f"{model.folder}: is not the model that painted {rendered.spec.path} (its sha256 "
+            "differs from the map's tag); name the right one with --model"
+        )
+    return None, [
+        f"The model {model.card.name} found here is another than the one that painted the map, "
+        "so classes and the grid-shift figure are missing."
+    ]
+
+
+def _add_shift(
+    found: Comparison, laid: Laid, model: Model, blocks: int, seed: int, device: str
+) -> None:
+    """Measures grid-shift invariance, if this source can be rendered again."""
+    overlap = found.lattice.overlap
+    try:
+        shift = grid_shift(
+            laid.planned or laid.path,
+            model,
+            overlap=overlap,
+            blocks=blocks,
+            seed=seed,
+            device=device,
+        )
+    except RasterError as error:
+        found.notices.append(f"Grid shift not measured: {error}.")
+        return
+    values = asdict(shift)
+    values.pop("pixels")
+    found.shift = ShiftFigures(**values)
