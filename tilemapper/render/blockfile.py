@@ -77,9 +77,16 @@ class _LayerFile:
         self.pixels.add(pixels, keep)
         self._pyramid.add(pixels, keep)
 
+    def release(self) -> None:
+        """Closes the file, whatever came; after `close` this does nothing."""
+        self._file.close()
+
     def close(self) -> dict[str, str]:
         """Ends the files, syncs them, reads them back; returns their sha256 by name."""
         self._pyramid.close()
+        # It holds this object and this object holds it, buffers and all: left to the garbage
+        # collector, a dozen blocks' buffers would pile up before it looks.
+        del self._pyramid
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
@@ -93,6 +100,7 @@ class _LayerFile:
             files |= self._write_small(
                 f"{self._name}.rest", np.ascontiguousarray(stacked).tobytes()
             )
+            self._rest.clear()
         for name, wanted in files.items():
             if file_sha256(self._folder / name) != wanted:
                 raise StagingError(
@@ -130,9 +138,11 @@ def stage_block(folder: Path, plan: Plan, block: Block, rows: Iterable[Rows]) ->
     """
     part = folder / f".{block.name}.{os.getpid()}.{secrets.token_hex(4)}"
     any_valid = any_invalid = False
+    layers: dict[str, _LayerFile] = {}
     try:
         part.mkdir()
-        layers = {layer.name: _LayerFile(part, layer, plan, block) for layer in plan.layers}
+        for layer in plan.layers:
+            layers[layer.name] = _LayerFile(part, layer, plan, block)
         for pixels, keep in rows:
             kept = bool(keep.any())
             any_valid, any_invalid = any_valid or kept, any_invalid or not (kept and keep.all())
@@ -146,6 +156,8 @@ def stage_block(folder: Path, plan: Plan, block: Block, rows: Iterable[Rows]) ->
             raise
         raise writing_failed(folder, error) from error
     finally:
+        for file in layers.values():
+            file.release()
         shutil.rmtree(part, ignore_errors=True)
     hashes = {name: file.pixels.hexdigest() for name, file in layers.items()}
     return Receipt(block.name, files, hashes, any_valid, any_invalid)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import warnings
+import weakref
 
 import torch
 
@@ -145,6 +146,21 @@ class Painter:
             stacklevel=4,
         )
         self._fits //= 2
+
+
+# The painter of each engine, for as long as the engine lives.
+_PAINTERS: weakref.WeakKeyDictionary[Engine, Painter] = weakref.WeakKeyDictionary()
+_PAINTERS_LOCK = threading.Lock()
+
+
+def painter_of(engine: Engine) -> Painter | None:
+    """The painter of an engine on a GPU; None on a CPU, where one tile at a time is faster."""
+    if engine.device.type != "cuda":
+        return None
+    with _PAINTERS_LOCK:
+        if engine not in _PAINTERS:
+            _PAINTERS[engine] = Painter(engine)
+        return _PAINTERS[engine]
 
 
 class _Graph:

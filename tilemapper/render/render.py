@@ -17,10 +17,14 @@ from tilemapper.raster.lattice import Block
 from tilemapper.raster.source import SourceView
 from tilemapper.render.block import blend_rows, predict_rows
 from tilemapper.render.blockfile import stage_block
+from tilemapper.render.cuda_block import device_rows
+from tilemapper.render.cuda_lanes import render_abreast
+from tilemapper.render.cuda_painter import painter_of
 from tilemapper.render.engine import Engine
 from tilemapper.render.finish import finish
 from tilemapper.render.journal import Receipt
 from tilemapper.render.layers import to_layers
+from tilemapper.render.memory import share_one_heap
 from tilemapper.render.outcome import RenderResult, disagreement, output_tags
 from tilemapper.render.pipe import staged
 from tilemapper.render.plan import Plan
@@ -32,7 +36,7 @@ from tilemapper.render.strips import View, read_tile_rows
 from tilemapper.render.targets import check_disk, check_target, is_finished, remove_stale_sidecars
 
 # GDAL's cache must hold one row of a block's file blocks, not the raster.
-CACHE_MB = 64
+CACHE_MB = 32
 
 Tick = Callable[[int], None]
 
@@ -72,6 +76,7 @@ def render(
         TilemapperError: one of its kinds, with a line that says what to do.
     """
     begun = time.monotonic()
+    share_one_heap()
     target = Path(target)
     check_target(str(source), target, overwrite=overwrite or stored_plan(target) is not None)
     opened = model if isinstance(model, Model) else open_model(model)
@@ -134,10 +139,18 @@ def render_blocks(
     tick: Tick | None,
     engine: Engine | None = None,
 ) -> Generator[Receipt, None, None]:
-    """Renders the pending blocks in this process, one after another, on one device."""
+    """Renders the pending blocks in this process, on one device: one after another on a CPU."""
     if not pending:
         return
     engine = engine or engine_of(plan, model)
+    if painter_of(engine) is not None:
+        yield from render_abreast(
+            lambda block, view, count: render_block(plan, block, view, engine, folder, count),
+            pending,
+            open_view=lambda: SourceView(plan.source),
+            tick=tick,
+        )
+        return
     with SourceView(plan.source) as view:
         for block in pending:
             yield render_block(plan, block, view, engine, folder, tick)
@@ -176,7 +189,7 @@ def render_block(
             tick(count)
 
     seam = Seam(np.array([c for _, c in plan.palette], np.int32) if plan.palette else None)
-    with finished_rows(plan, block, view, engine, seam, counted) as rows:
+    with finished_rows(plan, block, view, engine, seam, counted, sums=False) as rows:
         receipt = stage_block(folder, plan, block, to_layers(rows, plan))
     return Receipt(
         **asdict(receipt)
@@ -190,13 +203,39 @@ def render_block(
 
 @contextlib.contextmanager
 def finished_rows(
-    plan: Plan, block: Block, view: View, engine: Engine, seam: Seam, tick: Tick | None = None
+    plan: Plan,
+    block: Block,
+    view: View,
+    engine: Engine,
+    seam: Seam,
+    tick: Tick | None = None,
+    *,
+    sums: bool = True,
 ) -> Iterator[Iterator[PixelRows]]:
-    """A block's pixels from top to bottom; reading and the generator run in threads meanwhile."""
+    """A block's pixels from top to bottom; reading and the generator run in threads meanwhile.
+
+    Without ``sums`` a device may hand out pixels alone, unless one of the plan's layers needs more.
+    """
+    spread = any(layer.name == "uncertainty" for layer in plan.layers)
+    squares = spread and not plan.palette
+    painter = painter_of(engine)
+    if painter is not None:
+        with device_rows(
+            plan.lattice,
+            block,
+            view,
+            painter,
+            mean=plan.source.fill,
+            seam=seam,
+            tick=tick,
+            sums=sums or spread,
+            squares=squares,
+        ) as rows:
+            yield rows
+        return
     strips = read_tile_rows(view, plan.lattice, block, plan.source.fill)
     with (
         staged(strips, depth=2, name="read") as tile_rows,
         staged(predict_rows(tile_rows, engine, tick), depth=1, name="predict") as predicted,
     ):
-        spread = any(layer.name == "uncertainty" for layer in plan.layers) and not plan.palette
-        yield blend_rows(predicted, plan.lattice, block, seam, squares=spread)
+        yield blend_rows(predicted, plan.lattice, block, seam, squares=squares)

@@ -1,0 +1,155 @@
+"""Whole renders through the device's path, on a CPU: the same bytes as without it."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+import torch
+
+from tests.conftest import noise, write_raster
+from tilemapper.raster.lattice import Block
+from tilemapper.render import render as render_module
+from tilemapper.render.cuda_lanes import ABREAST, render_abreast
+from tilemapper.render.cuda_painter import Painter
+from tilemapper.render.render import render
+from tilemapper.render.staging import staging_folder
+from tilemapper.render.stream import stream
+
+
+@pytest.fixture
+def through_device(monkeypatch):
+    """Has CPU engines rendered as if they were on a GPU; counts them."""
+    painters = {}
+
+    def painter_of(engine):
+        return painters.setdefault(id(engine), Painter(engine))
+
+    def switch():
+        monkeypatch.setattr(render_module, "painter_of", painter_of)
+        return painters
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield switch
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def city(tmp_path):
+    mask = noise(600, 700, bands=1)[0] > 1
+    mask[200:550, 100:400] = False
+    return write_raster(tmp_path / "city.tif", noise(600, 700), mask=mask)
+
+
+@pytest.mark.parametrize("name", ["unet", "classes"])
+def test_a_device_writes_the_same_file(city, models, tmp_path, through_device, name):
+    options = {"block": 512, "uncertainty": tmp_path / "doubt.tif", "batch_size": 3}
+    if name == "classes":
+        options["classes"] = tmp_path / "classes.tif"
+    results, files = [], []
+    for path in ("cpu", "device"):
+        if path == "device":
+            painters = through_device()
+        results.append(render(city, tmp_path / "map.tif", models / name, overwrite=True, **options))
+        files.append([p.read_bytes() for p in sorted(tmp_path.glob("*.tif"))])
+    assert len(painters) == 1
+    assert files[0] == files[1]
+    assert results[0].overlap_disagreement == results[1].overlap_disagreement
+    assert results[0].tiles == results[1].tiles
+
+
+def test_pixels_alone_come_down_when_no_layer_needs_more(city, models, tmp_path, through_device):
+    render(city, tmp_path / "a.tif", models / "unet", block=512)
+    through_device()
+    render(city, tmp_path / "b.tif", models / "unet", block=512)
+    assert (tmp_path / "a.tif").read_bytes() == (tmp_path / "b.tif").read_bytes()
+
+
+def test_a_stream_has_its_probabilities_on_a_device_too(city, models, through_device):
+    model = models / "classes"
+
+    def probabilities():
+        return [block.probabilities for block in stream(city, model, probabilities=True)]
+
+    expected = probabilities()
+    through_device()
+    assert all((a == b).all() for a, b in zip(expected, probabilities(), strict=True))
+
+
+def test_an_unfinished_render_goes_on_from_the_blocks_that_stand(
+    city, models, tmp_path, through_device
+):
+    through_device()
+    target, model = tmp_path / "map.tif", models / "slow"
+
+    def tick(tiles):
+        if list(staging_folder(target).glob("journal")):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        render(city, target, model, block=512, batch_size=1, tick=tick)
+    assert not [thread for thread in threading.enumerate() if "block" in thread.name]
+    result = render(city, target, model, block=512, batch_size=1)
+    assert result.blocks_resumed >= 1
+    render(city, tmp_path / "whole.tif", model, block=512)
+    assert target.read_bytes() == (tmp_path / "whole.tif").read_bytes()
+
+
+class View:
+    def __init__(self, made):
+        self.users, self.closed = 0, False
+        made.append(self)
+
+    def close(self):
+        assert not self.users
+        self.closed = True
+
+
+def blocks(count):
+    return [Block(512 * index, 0, 512, 512) for index in range(count)]
+
+
+def test_blocks_abreast_have_a_view_each_and_all_are_rendered():
+    made, most, now, lock = [], [0], [0], threading.Lock()
+
+    def one(block, view, count):
+        with lock:
+            view.users += 1
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+            assert view.users == 1
+        time.sleep(0.01)
+        count(2)
+        with lock:
+            view.users -= 1
+            now[0] -= 1
+        return block.name
+
+    ticks = []
+    done = list(render_abreast(one, blocks(12), open_view=lambda: View(made), tick=ticks.append))
+    assert sorted(done) == sorted(block.name for block in blocks(12))
+    assert sum(ticks) == 24
+    assert len(made) == most[0] == ABREAST
+    assert all(view.closed for view in made)
+
+
+def test_a_block_that_fails_ends_the_others_and_closes_the_views():
+    made, started = [], threading.Event()
+
+    def one(block, view, count):
+        if block.row == 512:
+            started.wait(5)
+            raise OSError("torn")
+        for _ in range(1000):
+            started.set()
+            time.sleep(0.01)
+            count(1)
+        return block.name
+
+    begun = time.monotonic()
+    with pytest.raises(OSError, match="torn"):
+        list(render_abreast(one, blocks(6), open_view=lambda: View(made)))
+    assert time.monotonic() - begun < 5
+    assert all(view.closed for view in made)
