@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import io
 import itertools
@@ -9,14 +8,10 @@ import re
 from html.parser import HTMLParser
 
 import numpy as np
-import pystac
 import pytest
 from PIL import Image
-from pystac.validation.stac_validator import JsonSchemaSTACValidator
 
-from tests.archive.world import write_archive, write_job
 from tests.conftest import write_raster
-from tilemapper.archive.jobfile import load_job
 from tilemapper.archive.leaving import check_extras, leave
 from tilemapper.archive.metrics import openmetrics
 from tilemapper.archive.run import run_archive
@@ -25,50 +20,6 @@ from tilemapper.archive.summary import RunSummary
 from tilemapper.errors import JobError
 from tilemapper.report.archive_page import ArchivePage, archive_page
 from tilemapper.report.thumbnail import thumbnail_png
-
-
-@pytest.fixture
-def left(tmp_path, models, identity):
-    """A run over three good scenes and a failing one, and what it left."""
-    write_archive(tmp_path / "in", 3)
-    (tmp_path / "in" / "<b>bad & ugly.tif").write_bytes(b"")
-    job = load_job(write_job(tmp_path, models / "identity", render="batch_size = 1"))
-    summary = run_archive(job, identity)
-    leave(job, summary, metrics=tmp_path / "metrics.prom")
-    return job, summary
-
-
-def valid(kind: pystac.STACObjectType, values: dict) -> None:
-    """Checks a STAC document against the specification's own schema, as pystac carries it."""
-    validator = JsonSchemaSTACValidator()
-    validator.validate_core(values, kind, pystac.get_stac_version())
-
-
-def test_every_output_has_a_valid_item_and_the_collection_names_them_all(left):
-    job, _ = left
-    collection = json.loads((job.root / "collection.json").read_text())
-    valid(pystac.STACObjectType.COLLECTION, collection)
-    hrefs = [link["href"] for link in collection["links"] if link["rel"] == "item"]
-    assert len(hrefs) == 3
-    for href in hrefs:
-        item = json.loads((job.root / href).read_text())
-        valid(pystac.STACObjectType.ITEM, item)
-        asset = item["assets"]["map"]
-        output = (job.root / "items" / asset["href"]).resolve()
-        assert output.stat().st_size == asset["file:size"]
-        assert item["properties"]["proj:code"] == "EPSG:32618"
-        assert item["properties"]["proj:shape"] == [40, 40]
-        source = next(link["href"] for link in item["links"] if link["rel"] == "derived_from")
-        assert source.startswith("file:///")
-        assert item["properties"]["tilemapper:seconds"] > 0
-
-
-def test_the_checksum_of_an_item_is_that_of_its_file(left):
-    job, _ = left
-    for path in (job.root / "items").iterdir():
-        asset = json.loads(path.read_text())["assets"]["map"]
-        data = (path.parent / asset["href"]).read_bytes()
-        assert asset["file:checksum"] == "1220" + hashlib.sha256(data).hexdigest()
 
 
 def test_footprints_are_coloured_by_state_and_lie_on_the_ground(left):
