@@ -20,7 +20,9 @@ import pytest
 from tests.conftest import noise, write_raster
 from tilemapper.errors import NoWorkerError, OptionError, RasterError, TilemapperError
 from tilemapper.networks.model import Model, open_model
-from tilemapper.render import cluster, messenger
+from tilemapper.render import messenger
+from tilemapper.render.cluster import blocks as cluster
+from tilemapper.render.cluster import connection, own
 from tilemapper.render.journal import read_journal
 from tilemapper.render.planning import plan_render
 from tilemapper.render.render import render
@@ -124,9 +126,9 @@ def listening(processes):
     """Addresses at which processes listen."""
     found = set()
     for process in processes:
-        for connection in process.net_connections(kind="inet"):
-            if connection.status == psutil.CONN_LISTEN:
-                found.add(connection.laddr.ip)
+        for listener in process.net_connections(kind="inet"):
+            if listener.status == psutil.CONN_LISTEN:
+                found.add(listener.laddr.ip)
     return found
 
 
@@ -372,7 +374,7 @@ def test_a_scheduler_that_dies_ends_the_run_with_what_is_done_kept(city, models,
 
 
 def test_no_scheduler_at_the_address_is_one_line(city, models, tmp_path, monkeypatch):
-    monkeypatch.setattr(cluster, "CONNECT_S", 1.0)
+    monkeypatch.setattr(connection, "CONNECT_S", 1.0)
     with pytest.raises(NoWorkerError, match=r"tcp://127\.0\.0\.1:9: no scheduler answers"):
         render(city, tmp_path / "map.tif", models / "slow", scheduler="tcp://127.0.0.1:9")
     assert not staging_folder(tmp_path / "map.tif").exists()
@@ -406,7 +408,7 @@ def test_tls_is_taken_from_dasks_own_configuration(city, models, expected, tmp_p
 def test_a_dashboard_without_bokeh_is_refused_before_anything_starts(
     city, models, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(cluster.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(own.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(OptionError, match="bokeh is not installed"):
         render(city, tmp_path / "map.tif", models / "slow", block=512, workers=2, dashboard=True)
     assert not children()

@@ -13,7 +13,8 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any, TypeVar
 
 from tilemapper.errors import NoWorkerError
-from tilemapper.render.cluster import _address, _connected, _own_workers
+from tilemapper.render.cluster.connection import address_of, connected
+from tilemapper.render.cluster.own import own_workers
 from tilemapper.render.nannies import OwnWorkers
 from tilemapper.render.spread import LONELY_S
 
@@ -31,7 +32,7 @@ def staff(scheduler: str, *, insecure: bool = False) -> int:
         NoWorkerError: no scheduler answers.
         OptionError: its address may not be used.
     """
-    with _connected(_address(scheduler, insecure)) as client:
+    with connected(address_of(scheduler, insecure=insecure)) as client:
         return len(client.scheduler_info(n_workers=-1)["workers"])
 
 
@@ -66,9 +67,9 @@ def spread_calls(
     with contextlib.ExitStack() as stack:
         own: OwnWorkers | None = None
         if scheduler is None:
-            own = stack.enter_context(_own_workers(workers, device, dashboard=False))
-        address = _address(scheduler, insecure) if own is None else own.cluster
-        client = stack.enter_context(_connected(address))
+            own = stack.enter_context(own_workers(workers, device, dashboard=False))
+        address = address_of(scheduler, insecure=insecure) if own is None else own.cluster
+        client = stack.enter_context(connected(address))
         yield from _answered(client, own, work, items, failed, lonely_s)
 
 

@@ -1,0 +1,118 @@
+"""Workers of our own: a scheduler in this process, its workers beside it, on loopback alone."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import dask
+from distributed import Nanny, Scheduler, SpecCluster
+from distributed.security import Security
+
+from tilemapper.errors import NoWorkerError, OptionError
+from tilemapper.render.division import environments
+from tilemapper.render.nannies import OwnWorkers, quiet_dask
+from tilemapper.render.spread import LONELY_S
+
+LOG = logging.getLogger(__name__)
+
+STARTS = 20  # of a worker, if it dies each time before it is up
+DASHBOARD = "127.0.0.1:8787"
+# Blocks are dealt out one by one to named workers: dask is not to move them, nor to wait for ever.
+CONFIG = {
+    "distributed.scheduler.work-stealing": False,
+    "distributed.scheduler.no-workers-timeout": "60s",
+    # Our nannies start their workers again, however long that takes.
+    "distributed.deploy.lost-worker-timeout": "1 hour",
+    "distributed.worker.multiprocessing-method": "spawn",
+    "distributed.worker.profile.enabled": False,
+    # Not dask's own MALLOC_TRIM_THRESHOLD_, which makes every large array a fresh mapping.
+    "distributed.nanny.pre-spawn-environ": {"MALLOC_ARENA_MAX": 1},
+}
+
+
+class _Nanny(Nanny):
+    """Starts a worker again that dies while it is started: dask would give the cluster up."""
+
+    async def instantiate(self) -> Any:
+        """The status of the worker, running unless it died many times in a row."""
+        for _ in range(STARTS):
+            status = await super().instantiate()
+            if status.name == "running" or self.status.name not in ("init", "running"):
+                break
+        return status
+
+
+@contextlib.contextmanager
+def own_workers(count: int, device: str, *, dashboard: bool) -> Iterator[OwnWorkers]:
+    """A scheduler in this process and ``count`` workers beside it, all on the loopback interface.
+
+    Raises:
+        NoWorkerError: they cannot be started.
+        OptionError: a dashboard needs bokeh, which is missing.
+    """
+    if dashboard and importlib.util.find_spec("bokeh") is None:
+        raise OptionError("--dashboard: bokeh is not installed; pip install bokeh, or leave it out")
+    own = OwnWorkers(_Nanny)
+    before = dict(os.environ)
+    with (
+        quiet_dask(),
+        dask.config.set(CONFIG),
+        tempfile.TemporaryDirectory(prefix="tilemapper-", ignore_cleanup_errors=True) as scratch,
+    ):
+        options = _cluster_options(own, environments(count, device), scratch, dashboard)
+        try:
+            try:
+                own.cluster = SpecCluster(**options)  # type: ignore[no-untyped-call]
+            except (RuntimeError, OSError) as error:
+                raise NoWorkerError(
+                    f"workers: {count} could not be started ({error}); free memory or processes, "
+                    "then run the same command again"
+                ) from error
+            if dashboard:
+                LOG.warning("dashboard: %s", own.cluster.dashboard_link)
+            yield own
+        finally:
+            own.end()
+            # Nannies set variables here for the processes that they start.
+            os.environ.clear()
+            os.environ.update(before)
+
+
+def _cluster_options(
+    own: OwnWorkers, found: Sequence[dict[str, str]], scratch: str, dashboard: bool
+) -> dict[str, Any]:
+    # Other users of this machine reach the loopback interface too: certificates for this run only
+    # keep them from sending our workers code.
+    safe = importlib.util.find_spec("cryptography") is not None
+    security = Security.temporary() if safe else Security(require_encryption=False)  # type: ignore[no-untyped-call]
+    protocol = "tls://" if safe else "tcp://"
+    common = {"host": "127.0.0.1", "protocol": protocol, "security": security}
+    worker = common | {
+        "nthreads": 1,
+        "memory_limit": 0,
+        "local_directory": scratch,
+        "death_timeout": LONELY_S,
+        "silence_logs": logging.CRITICAL,
+        "dashboard": False,
+        "dashboard_address": "127.0.0.1:0",
+    }
+    scheduler = common | {
+        "port": 0,
+        "dashboard": dashboard,
+        "dashboard_address": DASHBOARD if dashboard else "127.0.0.1:0",
+    }
+    return {
+        "scheduler": {"cls": Scheduler, "options": scheduler},
+        "workers": {
+            index: {"cls": own.nanny, "options": worker | {"env": environment}}
+            for index, environment in enumerate(found)
+        },
+        "security": security,
+        "silence_logs": logging.CRITICAL,
+    }

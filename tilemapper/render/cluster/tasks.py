@@ -1,0 +1,88 @@
+"""What runs on a worker: looking around, taking the model, rendering a block."""
+
+from __future__ import annotations
+
+import functools
+import pickle
+import time
+import traceback
+from dataclasses import replace
+from pathlib import Path
+
+from distributed import get_worker
+
+from tilemapper.errors import TilemapperError
+from tilemapper.raster.lattice import Block
+from tilemapper.render.desk import render_here
+from tilemapper.render.devices import choose_device, choose_precision
+from tilemapper.render.journal import Receipt
+from tilemapper.render.messenger import Tasks
+from tilemapper.render.workers import Files, Look, Order, examine, take_model
+
+BEAT_S = 0.5  # between two signs of life of a worker
+
+
+@functools.lru_cache(maxsize=2)
+def _order(payload: bytes) -> Order:
+    """The order, unpacked once for all blocks."""
+    order: Order = pickle.loads(payload)
+    if order.threads is None and not order.plan.device.startswith("cuda"):
+        # Nannies set OMP_NUM_THREADS=1; the threads that the worker was given are the cores meant.
+        order = replace(order, threads=get_worker().state.nthreads)
+    return order
+
+
+def _scratch() -> Path:
+    return Path(get_worker().local_directory) / "tilemapper"
+
+
+def _examine(payload: bytes) -> Look:
+    return examine(_order(payload))
+
+
+def _take_model(payload: bytes, files: bytes) -> Look:
+    order = _order(payload)
+    take_model(order.plan.model_digest, pickle.loads(files), _scratch())
+    return examine(order)
+
+
+def device_of(kind: str, model: bytes) -> tuple[str, str]:
+    """This worker's device of a kind, and the model's precision on it."""
+    device = choose_device(kind)
+    return device, choose_precision("auto", device, pickle.loads(model))
+
+
+class _UnwantedError(Exception):
+    """The client has gone, or does not want this block from this worker any more."""
+
+
+def _render(
+    payload: bytes, block: Block, ticket: str, topic: str, carry: bool
+) -> tuple[Receipt, Files]:
+    """Renders a block, and says now and then how far it is."""
+    worker = get_worker()
+    key = worker.get_current_task()
+    total, said_s = 0, -BEAT_S
+
+    def beat(tiles: int) -> None:
+        nonlocal total, said_s
+        total += tiles
+        now = time.monotonic()
+        if now - said_s < BEAT_S:
+            return
+        said_s = now
+        task = worker.state.tasks.get(key)
+        if task is None or task.state == "cancelled":
+            raise _UnwantedError(ticket)
+        worker.log_event(topic, {"ticket": ticket, "tiles": total})
+
+    try:
+        return render_here(_order(payload), block, beat, carry=carry, scratch=_scratch())
+    except TilemapperError as error:
+        failure = type(error)(str(error))
+        failure.add_note("".join(traceback.format_exception(error)))
+    # Raised out here it has no cause: GDAL's errors cannot be unpacked where they arrive.
+    raise failure
+
+
+TASKS = Tasks(_examine, _take_model, _render)
