@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -141,12 +142,22 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="Also open sources with this GDAL driver, such as VRT.",
 )
+@click.option(
+    "--report", type=click.Path(), metavar="PATH.html", help="Also write a page of SRC beside DST."
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan and its cost; write nothing.")
 @json_option
 @talk_options
 @debug_option
 def render(
-    source: str, target: str, as_json: bool, quiet: bool, verbose: bool, dry_run: bool, **given: Any
+    source: str,
+    target: str,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+    dry_run: bool,
+    report: str | None,
+    **given: Any,
 ) -> None:
     """Render the satellite raster SRC as the map raster DST.
 
@@ -154,16 +165,21 @@ def render(
     was read back. Killed or interrupted, the same command goes on where it stopped.
 
     \b
-    tilemapper render city.tif map.tif
+    tilemapper render city.tif map.tif --report report.html
     tilemapper render city.tif map.tif --gsd native --bidx 4,3,2 --co COMPRESS=ZSTD
     tilemapper render s3://bucket/city.tif map.tif --bounds 583000,4506000,585000,4508000
     """  # noqa: D301 (\b is click's mark for lines to keep)
+    from tilemapper.render.memory import share_one_heap
+
+    share_one_heap()  # before any library starts its threads
     options = library_options(given)
     if dry_run:
         _print_plan(source, target, options, as_json)
         return
     from tilemapper.render.render import render as render_raster
 
+    if report is not None:
+        _check_report(report, source, target, options)
     with Progress(silent=quiet or not sys.stderr.isatty()) as progress:
         result = render_raster(
             source,
@@ -172,7 +188,41 @@ def render(
             tick=progress.tick,
             **options,
         )
+    if report is not None:
+        _write_report(report, source, result, options)
     click.echo(json.dumps(result.to_json()) if as_json else summary(result))
+
+
+def _check_report(report: str, source: str, target: str, options: dict[str, Any]) -> None:
+    """Refuses a page that may not be written, before the raster is rendered."""
+    from tilemapper.errors import OptionError
+    from tilemapper.render.targets import check_target
+
+    check_target(source, Path(report), overwrite=options["overwrite"])
+    if Path(report).resolve() == Path(target).resolve():
+        raise OptionError(f"{report}: the map and its page would be one file; name two")
+
+
+def _write_report(report: str, source: str, result: RenderResult, options: dict[str, Any]) -> None:
+    from tilemapper.api.compare import compare
+
+    rate = result.tiles / result.seconds if result.seconds else 0.0
+    resumed = f", {result.blocks_resumed} of {result.blocks} blocks stood already"
+    compare(
+        source,
+        result.target,
+        report,
+        model=options["model"],
+        overwrite=options["overwrite"],
+        block=options["block"],
+        device=options["device"],
+        allow_drivers=options["allow_drivers"],
+        timings={
+            "Rendered": f"{result.tiles} tiles in {result.seconds:.1f} s ({rate:.1f} tiles/s)"
+            f"{resumed if result.blocks_resumed else ''}",
+            "Output": f"{result.output_bytes / 1e6:.1f} MB",
+        },
+    )
 
 
 def library_options(given: dict[str, Any]) -> dict[str, Any]:

@@ -90,4 +90,6 @@ def blend_along(row: Any, tiles: Any, weights: Any, starts: NDArray[np.int64]) -
 
 def to_grey(total: Any) -> Any:
     """Sums of weighted predictions back to grey levels 0..255, rounded."""
-    return (total + HALF) >> SHIFT
+    grey = total + HALF
+    grey >>= SHIFT
+    return grey

@@ -1,4 +1,4 @@
-"""Pixels to encoded GeoTIFF file blocks, by GDAL's own encoders, in memory."""
+"""Pixels to encoded GeoTIFF file blocks in memory: DEFLATE by ISA-L, the rest by GDAL."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from rasterio.io import MemoryFile
 
 from tilemapper.errors import OptionError, StagingError
 from tilemapper.raster import tiff
+from tilemapper.raster.deflate import SLOWEST, deflate_blocks
 
 FILE_BLOCK = 512
 # What the one-pass writer encodes itself; anything else goes through GDAL's own drivers after it.
@@ -61,6 +62,13 @@ def encode_rows(pixels: NDArray[np.uint8], encoding: Encoding) -> list[bytes]:
     Raises:
         StagingError: what was encoded does not decode to the same pixels.
     """
+    if encoding.compress == "DEFLATE":
+        level = min(encoding.level or 1, SLOWEST)
+        return deflate_blocks(pixels, side=FILE_BLOCK, level=level, predictor=encoding.predictor)
+    return _encode_by_gdal(pixels, encoding)
+
+
+def _encode_by_gdal(pixels: NDArray[np.uint8], encoding: Encoding) -> list[bytes]:
     bands, height, width = pixels.shape
     profile = encoding.profile() | {"count": bands, "height": height, "width": width}
     if bands == 3:

@@ -18,6 +18,7 @@ from tilemapper.networks.folding import fold_norms
 from tilemapper.networks.model import Model
 from tilemapper.raster.blend import TOP
 from tilemapper.render.devices import choose_device, choose_precision, default_batch
+from tilemapper.render.packing import packed_for_cpu
 
 
 class Engine:
@@ -55,6 +56,15 @@ class Engine:
         self._tta = tta
         if compiled:
             self._network = compiled_network(self._network, model.card.tile, batch_size)
+        elif self.device.type == "cpu":
+            self._network = packed_for_cpu(self._network, self._some_batch())
+
+    def _some_batch(self) -> torch.Tensor:
+        """Noise in [-1, 1], (batch_size, 3, tile, tile), laid out as every later batch."""
+        tile = self.model.card.tile
+        shape = (self.batch_size, 3, tile, tile)
+        noise = torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+        return noise.to(self._dtype, memory_format=torch.channels_last)
 
     def enter_lane(self) -> None:
         """Prepares a thread that will call `predict` beside others."""
@@ -104,7 +114,8 @@ class Engine:
     def _run(self, tiles: NDArray[np.uint8]) -> NDArray[np.int16]:
         pixels = torch.from_numpy(tiles).to(self.device, non_blocking=True)
         # (n, tile, tile, 3) uint8 in memory is (n, 3, tile, tile) channels_last: nothing is moved.
-        batch = pixels.permute(0, 3, 1, 2).float().div_(127.5).sub_(1).to(self._dtype)
+        # Bytes and their distances from 127.5 are exact in bf16 too; only the division rounds.
+        batch = pixels.permute(0, 3, 1, 2).to(self._dtype).sub_(127.5).div_(127.5)
         prediction = self._mean_of_symmetries(batch) if self._tta else self._paint(batch)
         array: NDArray[np.int16] = prediction.cpu().numpy()
         return array
@@ -126,16 +137,19 @@ class Engine:
 
     def _quantise(self, output: torch.Tensor) -> torch.Tensor:
         """RGB in [-1, 1] or class logits to (n, channels, tile, tile) int16, 0..2040."""
-        # One class after another in memory: softmax is twice as fast so, and blending wants it so.
-        output = output.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
-        # In place from here on: fresh memory for every step would cost as much as the arithmetic.
-        share = output.softmax(dim=1) if self.is_palette else output.add_(1).mul_(0.5)
-        if not torch.isfinite(share.sum()):
+        if not torch.isfinite(output.sum()):
             raise ModelError(
                 f"{self.model.card.name}: the generator gives values that are not finite; "
                 "use --precision fp32, or another model"
             )
-        return share.mul_(TOP).round_().clamp_(0, TOP).to(torch.int16)
+        # One class after another in memory: softmax is twice as fast so, and blending wants it so.
+        output = output.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
+        # In place from here on: fresh memory for every step would cost as much as the arithmetic.
+        if self.is_palette:
+            levels = output.softmax(dim=1).mul_(TOP)
+        else:
+            levels = torch.add(output.new_tensor(TOP / 2), output, alpha=TOP / 2, out=output)
+        return levels.round_().clamp_(0, TOP).to(torch.int16)
 
 
 def compiled_network(network: nn.Module, tile: int, batch_size: int) -> nn.Module:

@@ -24,7 +24,6 @@ from tilemapper.render.engine import Engine
 from tilemapper.render.finish import finish
 from tilemapper.render.journal import Receipt
 from tilemapper.render.layers import to_layers
-from tilemapper.render.memory import share_one_heap
 from tilemapper.render.outcome import RenderResult, disagreement, output_tags
 from tilemapper.render.pipe import staged
 from tilemapper.render.plan import Plan
@@ -76,7 +75,6 @@ def render(
         TilemapperError: one of its kinds, with a line that says what to do.
     """
     begun = time.monotonic()
-    share_one_heap()
     target = Path(target)
     check_target(str(source), target, overwrite=overwrite or stored_plan(target) is not None)
     opened = model if isinstance(model, Model) else open_model(model)

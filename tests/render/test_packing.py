@@ -1,0 +1,80 @@
+"""Packed convolutions: the same bits, or the network as it was."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from tilemapper.networks.build import build_generator
+from tilemapper.networks.folding import fold_norms
+from tilemapper.render import packing
+from tilemapper.render.packing import PackedConv, packed_for_cpu
+
+
+def network(dtype: torch.dtype, **arguments: object) -> nn.Module:
+    torch.manual_seed(0)
+    built = build_generator("unet", {"width": 4, "depth": 5, **arguments}, 3)
+    return fold_norms(built).to(dtype).to(memory_format=torch.channels_last)
+
+
+def batch(dtype: torch.dtype, count: int = 3, seed: int = 0) -> torch.Tensor:
+    noise = torch.rand(count, 3, 64, 64, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    return noise.to(dtype, memory_format=torch.channels_last)
+
+
+def convolutions(of: nn.Module) -> list[nn.Module]:
+    return [m for m in of.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.inference_mode()
+def test_packing_changes_no_bit(dtype):
+    eager = network(dtype)
+    packed = packed_for_cpu(copy.deepcopy(eager), batch(dtype))
+    assert not convolutions(packed)
+    for seed in range(3):
+        given = batch(dtype, seed=seed)
+        assert torch.equal(packed(given), eager(given))
+
+
+@torch.inference_mode()
+def test_another_batch_size_still_computes(models):
+    eager = network(torch.float32)
+    packed = packed_for_cpu(copy.deepcopy(eager), batch(torch.float32))
+    one = batch(torch.float32, count=1, seed=5)
+    assert torch.allclose(packed(one), eager(one), atol=1e-6)
+
+
+@torch.inference_mode()
+def test_reflected_padding_stays_with_pytorch():
+    given = batch(torch.float32)
+    eager = network(torch.float32, padding="reflect")
+    wanted = eager(given)
+    packed = packed_for_cpu(eager, given)
+    assert convolutions(packed)
+    assert any(isinstance(module, PackedConv) for module in packed.modules())
+    assert torch.equal(packed(given), wanted)
+
+
+def test_without_the_operators_nothing_changes(monkeypatch):
+    monkeypatch.setattr(packing, "_OPERATORS", ("_no_such_operator",))
+    eager = network(torch.float32)
+    assert packed_for_cpu(eager, batch(torch.float32)) is eager
+
+
+def test_other_bits_are_refused(monkeypatch):
+    monkeypatch.setattr(torch, "equal", lambda *_: False)
+    eager = network(torch.float32)
+    assert packed_for_cpu(eager, batch(torch.float32)) is eager
+
+
+def test_operators_that_refuse_leave_the_network_as_it_was(monkeypatch):
+    def refuse(*_: object) -> None:
+        raise RuntimeError("could not create a primitive")
+
+    monkeypatch.setattr(packing, "_replaced", refuse)
+    eager = network(torch.float32)
+    assert packed_for_cpu(eager, batch(torch.float32)) is eager

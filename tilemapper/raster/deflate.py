@@ -1,0 +1,56 @@
+"""File blocks as DEFLATE streams, the way TIFF stores them, by Intel's ISA-L.
+
+At the fast levels ISA-L compresses what a generator paints three to four times as fast as the
+zlib inside GDAL, to the same size or smaller; the encoder is what a GPU waits for otherwise. Slow
+levels, asked for by ``--co LEVEL=``, are zlib's own.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+from isal import isal_zlib
+from numpy.typing import NDArray
+
+from tilemapper.errors import StagingError
+
+# ISA-L's level 1 is no faster than its 2 and leaves 2 % more; above 3 it has none.
+_FAST = {1: 2, 2: 2, 3: 3}
+SLOWEST = 9
+
+
+def deflate_blocks(
+    pixels: NDArray[np.uint8], *, side: int, level: int, predictor: bool
+) -> list[bytes]:
+    """Encodes one row of file blocks, left to right, each as one zlib stream.
+
+    Args:
+        pixels: (bands, side, width) uint8, width a multiple of ``side``.
+        side: height and width of a file block in pixels.
+        level: 1 (fast) to 9 (small).
+        predictor: store differences along rows (TIFF predictor 2) instead of values.
+
+    Raises:
+        StagingError: a stream does not decode to what went in.
+    """
+    rows = np.ascontiguousarray(np.moveaxis(pixels, 0, 2))  # (side, width, bands)
+    encoded = []
+    for col in range(0, rows.shape[1], side):
+        block = rows[:, col : col + side].copy()
+        if predictor:
+            # Right to left in effect: every pixel minus its neighbour as it was. TIFF 6.0, 14.
+            block[:, 1:] -= rows[:, col : col + side - 1]
+        encoded.append(_deflate(block.data, level))
+    return encoded
+
+
+def _deflate(data: memoryview, level: int) -> bytes:
+    fast = _FAST.get(level)
+    stream = zlib.compress(data, level) if fast is None else isal_zlib.compress(data, fast)
+    if isal_zlib.decompress(stream, bufsize=data.nbytes) != data.cast("B"):
+        raise StagingError(
+            "encoder: the encoded pixels do not decode to what was rendered; check this machine's "
+            "memory, and run the same command again"
+        )
+    return bytes(stream)
