@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 from pydantic import BaseModel, Field
+from starlette.requests import ClientDisconnect
 
 from tilemapper import __version__
 from tilemapper.errors import DeviceError, ModelError, TilemapperError
@@ -66,6 +67,7 @@ def make_app(service: Service) -> FastAPI:
     turns = Turns(service.limits.waiting)
     app.add_exception_handler(TilemapperError, _say)
     app.add_exception_handler(Dropped, _nobody)
+    app.add_exception_handler(ClientDisconnect, _nobody)
     _add_page(app)
     _add_tiles(app, service, turns)
     _add_scenes(app, service, turns)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from tilemapper.errors import TilemapperError
@@ -236,6 +237,7 @@ class _Shared:
     """The generator's thread as an engine: see `tilemapper.render.block.Predictor`."""
 
     lanes = 2  # one batch runs, the next one waits
+    device = torch.device("cpu")  # where its predictions are, wherever they were made
 
     def __init__(self, generator: Generator, model: Model, device: str) -> None:
         self._generator, self.model = generator, model

@@ -48,11 +48,11 @@ async function choose(found) {
   scene = found;
   by("raster").value = found.id;
   by("empty").hidden = true;
+  delete document.body.dataset.shown;
   viewer.source?.close();
   viewer.map?.close();
   viewer.map = null;
-  const least = 0;
-  viewer.source = makeLayer("source", { least, most: found.native_zoom, crisp: false });
+  viewer.source = makeLayer("source", { least: 0, most: found.native_zoom, crisp: false });
   viewer.show(found.bounds, found.max_zoom);
   const size = `${found.name}: ${found.width} × ${found.height} px`;
   const ground = found.gsd_m ? `, ${found.gsd_m.toPrecision(3)} m a pixel, ${found.crs}` : ", no georeferencing";
@@ -87,7 +87,12 @@ async function showMap() {
   viewer.draw();
   downloads.show(scene, model, map.job);
   by("xyz").textContent = `${location.origin}/xyz/${scene.id}/${model}/{z}/{x}/{y}.png`;
-  showLegend(config.models.find((other) => other.name === model).classes);
+  const { classes, direction } = config.models.find((other) => other.name === model);
+  showLegend(classes);
+  const names = ["Satellite", "Map"];
+  if (direction === "BtoA") names.reverse();
+  [by("left-tag").textContent, by("right-tag").textContent] = names;
+  document.body.dataset.shown = `${scene.id} ${model}`; // for the tests of this page
   const notices = [...new Set([...scene.notices, ...map.notices])];
   if (notices.length) say(notices.join("; "));
 }

@@ -16,7 +16,7 @@ export class Viewer {
     this.deepest = 20;
     this.swipe = 0.5;
     this.mode = "swipe";
-    this.asked = false;
+    this.asked = this.painted = false;
     new ResizeObserver(() => this.draw()).observe(canvas);
     this.listen();
   }
@@ -145,6 +145,8 @@ export class Viewer {
     const own = layer.tiles.get(`${z}/${x}/${y}`);
     if (own) {
       this.context.drawImage(own, px, py, w, h);
+      if (!this.painted) performance.mark("first-picture");
+      this.painted = true;
       return;
     }
     for (let up = 1; up <= Math.min(z, 8); up++) {

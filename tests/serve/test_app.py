@@ -1,0 +1,272 @@
+"""The doors: folders, uploads, other sites' pages, downloads, and what is refused."""
+
+from __future__ import annotations
+
+import io
+import time
+
+import numpy as np
+import pytest
+import rasterio
+from numpy.testing import assert_array_equal
+from PIL import Image
+
+import tilemapper
+from tests.conftest import noise, read_raster, write_raster
+from tests.serve.conftest import FIRST, ZOOM, aligned, decoded, mercator_transform, mosaic
+
+
+def png(height=60, width=80):
+    stream = io.BytesIO()
+    Image.fromarray(noise(height, width).transpose(1, 2, 0)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def upload(client, data, name="town.png"):
+    return client.post(f"/api/uploads?name={name}", content=data)
+
+
+def wait_for(client, job, *states):
+    for _ in range(600):
+        said = client.get(f"/api/jobs/{job}").json()
+        if said.get("state") in states:
+            return said
+        time.sleep(0.05)
+    raise AssertionError(said)
+
+
+def test_an_upload_is_shown_and_its_name_is_only_a_name(serve):
+    with serve() as (service, client):
+        answer = upload(client, png(), "../../etc/<town>.png")
+        assert answer.status_code == 200, answer.text
+        scene = answer.json()
+        assert scene["name"] == "_town_.png"
+        assert (scene["height"], scene["width"], scene["uploaded"]) == (60, 80, True)
+        assert str(service.folder) not in answer.text
+        assert client.get(f"/xyz/{scene['id']}/identity/0/0/0.png").status_code == 200
+        assert client.delete(f"/api/scenes/{scene['id']}").status_code == 204
+        assert client.get(f"/xyz/{scene['id']}/identity/0/0/0.png").status_code == 404
+        assert list(service.folder.iterdir()) == []
+
+
+def test_what_is_no_image_is_refused_in_one_line_without_our_paths(serve):
+    vrt = b"<VRTDataset rasterXSize='1' rasterYSize='1'></VRTDataset>"
+    with serve() as (service, client):
+        for data in (b"no image at all", vrt, png()[:40], b"GIF89a" + bytes(40)):
+            answer = upload(client, data)
+            assert answer.status_code == 422
+            said = answer.json()["error"]
+            assert said.startswith("town.png: ")
+            assert str(service.folder) not in said
+        assert upload(client, b"").status_code == 413
+        assert list(service.folder.iterdir()) == []
+        assert service.scenes.all() == []
+
+
+def test_bombs_and_giants_are_refused(serve, tmp_path):
+    bomb = tmp_path / "bomb.tif"
+    # Sparse: kilobytes that promise gigapixels.
+    place = {"crs": "EPSG:3857", "transform": mercator_transform()}
+    sparse = place | {"tiled": True, "sparse_ok": True, "compress": "deflate", "dtype": "uint8"}
+    with rasterio.open(bomb, "w", driver="GTiff", count=3, height=60_000, width=60_000, **sparse):
+        pass
+    with serve(upload_bytes=2 * 2**20, upload_pixels=5000) as (service, client):
+        answer = upload(client, bomb.read_bytes(), "bomb.tif")
+        assert answer.status_code in (413, 422)
+        assert "bomb" in answer.json()["error"]
+        answer = upload(client, png(100, 100))
+        assert answer.status_code == 413
+        assert "100 x 100 px" in answer.json()["error"]
+        assert upload(client, bytes(3 * 2**20)).status_code == 413
+        chunks = (bytes(2**20) for _ in range(3))  # without a declared length
+        assert client.post("/api/uploads", content=chunks).status_code == 413
+        assert upload(client, png()).status_code == 200
+        assert len(list(service.folder.iterdir())) == 1
+
+
+def test_only_so_many_uploads_are_kept(serve):
+    with serve(uploads_kept=3) as (service, client):
+        ids = [upload(client, png(10 + i, 20), f"{i}.png").json()["id"] for i in range(6)]
+        assert [scene.id for scene in service.scenes.all()] == ids[3:]
+        assert len(list(service.folder.iterdir())) == 3
+
+
+def test_nothing_outside_the_allowed_folders_is_listed_or_opened(tmp_path, serve):
+    inside, outside = tmp_path / "in", tmp_path / "outside"
+    (inside / "sub").mkdir(parents=True)
+    outside.mkdir()
+    secret = write_raster(outside / "secret.tif", noise(40, 50))
+    write_raster(inside / "sub" / "a.tif", noise(40, 50))
+    (inside / "link.tif").symlink_to(secret)
+    (inside / "way_out").symlink_to(outside)
+    (tmp_path / "in_beside").mkdir()
+    with serve(allow=(inside,)) as (service, client):
+        listed = client.get("/api/folders/0").json()
+        assert listed["folders"] == ["sub"]
+        for path in (
+            "../outside/secret.tif",
+            str(secret),
+            "link.tif",
+            "way_out/secret.tif",
+            "sub/../../outside/secret.tif",
+            "../in_beside",
+            "nosuch.tif",
+            "sub",
+            "\0",
+            "x" * 4000,
+        ):
+            answer = client.post("/api/scenes", json={"folder": 0, "path": path})
+            assert answer.status_code == 404, path
+        for path in ("..", "way_out", "../outside", "/etc"):
+            assert client.get("/api/folders/0", params={"path": path}).status_code == 404
+        assert client.get("/api/folders/1").status_code == 404
+        assert client.post("/api/scenes", json={"folder": -1, "path": ""}).status_code == 404
+        assert service.scenes.all() == []
+        good = client.post("/api/scenes", json={"folder": 0, "path": "sub/a.tif"})
+        assert good.status_code == 200
+        assert client.get("/api/folders/0", params={"path": "sub"}).json()["rasters"] == ["a.tif"]
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1.evil.example", "10.0.0.1", "", "[::2]"]
+)
+def test_a_host_that_is_not_ours_is_refused(serve, host):
+    with serve() as (_, client):
+        assert client.get("/", headers={"Host": host}).status_code == 403
+
+
+@pytest.mark.parametrize("host", ["localhost:8090", "127.0.0.1", "[::1]:80", "LOCALHOST"])
+def test_loopback_by_any_name_is_served(serve, host):
+    with serve() as (_, client):
+        assert client.get("/", headers={"Host": host}).status_code == 200
+
+
+def test_other_sites_pages_are_refused(serve):
+    with serve() as (service, client):
+        for headers in (
+            {"Origin": "https://evil.example"},
+            {"Origin": "null"},
+            {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"},
+        ):
+            answer = client.post("/api/uploads", content=png(), headers=headers)
+            assert answer.status_code == 403
+            assert client.get("/api/config", headers=headers).status_code == 403
+        assert service.scenes.all() == []
+        answer = client.get("/api/config", headers={"Origin": "http://127.0.0.1"})
+        assert answer.status_code == 200
+        assert "access-control-allow-origin" not in answer.headers
+
+
+def test_the_page_needs_nothing_from_elsewhere(serve):
+    with serve() as (_, client):
+        for name in ("/", "/api", "/openapi.json"):
+            answer = client.get(name)
+            assert answer.status_code == 200
+            assert "default-src 'none'" in answer.headers["content-security-policy"]
+        for name in ("page.js", "viewer.js", "layer.js", "page.css", "api.js"):
+            answer = client.get(f"/page/{name}")
+            assert answer.status_code == 200
+            assert "http://" not in answer.text
+            assert "https://" not in answer.text
+        assert client.get("/page/..%2fapp.py").status_code == 404
+
+
+def test_a_whole_map_is_rendered_and_downloaded(tmp_path, serve, models):
+    mask = np.ones((300, 400), bool)
+    mask[50:90, 60:200] = False
+    source = aligned(tmp_path / "city.tif", 300, 400, mask=mask)
+    tilemapper.render(source, tmp_path / "m.tif", models / "unet", device="cpu", precision="fp32")
+    with serve(source, live_tiles=1) as (service, client):
+        scene = service.scenes.all()[0].id
+        far = f"/xyz/{scene}/unet/{ZOOM - 4}/{FIRST[0] >> 4}/{FIRST[1] >> 4}.png"
+        assert client.get(far).status_code == 204
+        job = client.post("/api/jobs", json={"scene": scene, "model": "unet"}).json()["id"]
+        again = client.post("/api/jobs", json={"scene": scene, "model": "unet"}).json()["id"]
+        assert again == job
+        said = wait_for(client, job, "done", "failed")
+        assert said["state"] == "done", said["error"]
+        assert said["tiles_done"] == said["tiles"] > 0
+        tif = client.get(f"/api/jobs/{job}/map.tif")
+        assert 'filename="city_unet.tif"' in tif.headers["content-disposition"]
+        (tmp_path / "got.tif").write_bytes(tif.content)
+        assert_array_equal(read_raster(tmp_path / "got.tif"), read_raster(tmp_path / "m.tif"))
+        picture = decoded(client.get(f"/api/jobs/{job}/map.png").content)
+        assert_array_equal(picture[..., 3] == 255, mask)
+        pixels = read_raster(tmp_path / "m.tif").transpose(1, 2, 0)
+        assert_array_equal(picture[mask][:, :3], pixels[mask])
+        # From now on it serves all zooms, with the same pixels.
+        assert client.get(far).status_code == 200
+        whole = mosaic(client, "unet", 300, 400, scene=scene)
+        assert_array_equal(whole[mask][:, :3], pixels[mask])
+        assert client.get(f"/api/scenes/{scene}/maps/unet").json()["job"] == job
+        assert client.get(f"/api/jobs/{job}/map.exe").status_code == 404
+        assert client.delete(f"/api/jobs/{job}").status_code == 204
+        assert client.get(f"/api/jobs/{job}").status_code == 404
+        assert list(service.folder.iterdir()) == []
+
+
+def test_pictures_without_a_place_are_rendered_too_and_stay_transparent(serve):
+    picture = noise(70, 90, bands=4).transpose(1, 2, 0).copy()
+    picture[..., 3] = 255
+    picture[10:30, 20:50, 3] = 0
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, "PNG")
+    with serve() as (_, client):
+        scene = upload(client, stream.getvalue()).json()["id"]
+        job = client.post("/api/jobs", json={"scene": scene, "model": "identity"}).json()["id"]
+        said = wait_for(client, job, "done", "failed")
+        assert said["state"] == "done", said["error"]
+        got = decoded(client.get(f"/api/jobs/{job}/map.png").content)
+    assert_array_equal(got[..., 3], picture[..., 3])
+    shown = picture[..., 3] > 0
+    assert_array_equal(got[shown], picture[shown])
+
+
+def test_jobs_are_bounded_and_can_be_cancelled(tmp_path, serve):
+    with serve(jobs_waiting=1, jobs_kept=2) as (service, client):
+        ids = [upload(client, png(400 + i, 400), f"{i}.png").json()["id"] for i in range(3)]
+
+        def start(scene):
+            return client.post("/api/jobs", json={"scene": scene, "model": "slow"})
+
+        first = start(ids[0]).json()["id"]
+        wait_for(client, first, "running")
+        second = start(ids[1])
+        full = start(ids[2])
+        assert (second.status_code, full.status_code) == (200, 503)
+        assert int(full.headers["Retry-After"]) > 0
+        for job in (second.json()["id"], first):
+            assert client.delete(f"/api/jobs/{job}").status_code == 204
+        for _ in range(200):
+            if not client.get("/api/jobs").json():
+                break
+            time.sleep(0.05)
+        assert client.get("/api/jobs").json() == []
+        assert not list(service.folder.glob("job-*"))
+
+
+def test_a_source_that_is_gone_is_said(tmp_path, serve):
+    source = aligned(tmp_path / "city.tif", 300, 300)
+    with serve(source) as (service, client):
+        scene = service.scenes.all()[0].id
+        source.unlink()
+        answer = client.get(f"/xyz/{scene}/unet/{ZOOM}/{FIRST[0]}/{FIRST[1]}.png")
+        assert answer.status_code == 422
+        assert answer.json()["error"].startswith("city.tif: no such file")
+
+
+def test_too_many_requests_are_asked_to_come_again(tmp_path, serve):
+    source = aligned(tmp_path / "city.tif", 256, 256)
+    with serve(source, waiting=1) as (_, client):
+        first = f"/{ZOOM}/{FIRST[0]}/{FIRST[1]}.png"
+        assert client.get(first).status_code == 200  # one at a time is not too many
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(8) as pool:
+            name = client.get("/api/config").json()["scenes"][0]["id"]
+            path = f"/xyz/{name}/slow/{ZOOM}/{FIRST[0]}/{FIRST[1]}.png"
+            answers = list(pool.map(lambda _: client.get(path), range(8)))
+        codes = [answer.status_code for answer in answers]
+        assert set(codes) == {200, 503}
+        busy = answers[codes.index(503)]
+        assert busy.headers["Retry-After"] == "1"

@@ -1,0 +1,179 @@
+"""A server as a process: its port, its end, browsers that go away, and two hundred uploads."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import io
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.conftest import noise
+from tests.serve.conftest import FIRST, ZOOM, aligned
+
+
+@contextlib.contextmanager
+def process(*args: str, models: Path, temporary: Path) -> Iterator[tuple[subprocess.Popen, int]]:
+    """`tilemapper serve` on a free port, and the port; killed at the end if need be."""
+    environment = os.environ | {
+        "TILEMAPPER_MODELS": str(models),
+        "TMPDIR": str(temporary),
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [sys.executable, "-m", "tilemapper", "serve", "--port", "0", "--device", "cpu", *args]
+    server = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        line = server.stdout.readline()
+        found = re.search(r":(\d+)/", line)
+        assert found, line + server.stderr.read()
+        yield server, int(found[1])
+    finally:
+        if server.poll() is None:
+            server.kill()
+        server.communicate()
+
+
+def get(port: int, path: str) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    with contextlib.closing(connection):
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+
+
+@pytest.fixture(scope="module")
+def running(models, tmp_path_factory) -> Iterator[tuple[subprocess.Popen, int, Path]]:
+    folder = tmp_path_factory.mktemp("server")
+    temporary = folder / "tmp"
+    temporary.mkdir()
+    source = aligned(folder / "city.tif", 4096, 4096, tiled=True, blockxsize=512, blockysize=512)
+    args = (str(source), "--model", "slow", "--live-tiles", "100")
+    with process(*args, models=models, temporary=temporary) as (server, port):
+        yield server, port, temporary
+
+
+def test_a_second_server_on_the_port_ends_in_one_line(running):
+    _, port, _ = running
+    command = [sys.executable, "-m", "tilemapper", "serve", "--port", str(port)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 75
+    assert done.stderr.startswith(f"error: 127.0.0.1:{port}: another program listens there")
+    assert done.stderr.count("\n") == 1
+
+
+def test_two_hundred_uploads_at_once_are_taken_or_asked_to_come_again(running):
+    _, port, temporary = running
+    stream = io.BytesIO()
+    Image.fromarray(noise(300, 300).transpose(1, 2, 0)).save(stream, "PNG")
+    data = stream.getvalue()
+
+    def upload(number: int) -> tuple[int, str | None]:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        with contextlib.closing(connection):
+            connection.request("POST", f"/api/uploads?name={number}.png", body=data)
+            answer = connection.getresponse()
+            answer.read()
+            return answer.status, answer.getheader("Retry-After")
+
+    with ThreadPoolExecutor(200) as pool:
+        answers = list(pool.map(upload, range(200)))
+    counts = Counter(status for status, _ in answers)
+    assert set(counts) <= {200, 503}
+    assert counts[200] >= 20
+    assert all(after for status, after in answers if status == 503)
+    assert get(port, "/api/config")[0] == 200
+    kept = list(temporary.glob("tilemapper-serve-*/upload-*"))
+    assert len(kept) == 16
+
+
+def test_tiles_of_a_browser_that_has_gone_are_not_rendered(running):
+    _, port, _ = running
+    # Each of these costs some 81 tiles of a model that sleeps 20 ms a call.
+    zoom = ZOOM - 2
+    for number in range(12):
+        x, y = (FIRST[0] >> 2) + number % 4, (FIRST[1] >> 2) + number // 4
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            request = f"GET /{zoom}/{x}/{y}.png HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+            connection.sendall(request.encode())
+            time.sleep(0.02)
+    begun = time.monotonic()
+    while True:
+        status = json.loads(get(port, "/api/status")[1])
+        if not status["lattice_tiles_waiting"] and status["requests"] == 0:
+            break
+        assert time.monotonic() - begun < 15, status
+        time.sleep(0.1)
+    assert status["lattice_tiles_run"] < 400
+    assert get(port, f"/{ZOOM}/{FIRST[0]}/{FIRST[1]}.png")[0] == 200
+
+
+def test_an_upload_that_breaks_off_leaves_nothing(running):
+    _, port, temporary = running
+    before = set(temporary.glob("tilemapper-serve-*/upload-*"))
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        head = "POST /api/uploads?name=a.png HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99999"
+        connection.sendall(f"{head}\r\n\r\nonly this".encode())
+        time.sleep(0.3)
+    for _ in range(50):
+        if set(temporary.glob("tilemapper-serve-*/upload-*")) == before:
+            break
+        time.sleep(0.1)
+    assert set(temporary.glob("tilemapper-serve-*/upload-*")) == before
+    assert get(port, "/api/status")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "says"),
+    [
+        (["--host", "0.0.0.0"], 2, "--public"),
+        (["--host", "no.such.host.invalid"], 2, "--host no.such.host.invalid"),
+        (["nosuch.tif"], 1, "nosuch.tif: no such file"),
+        (["--allow", "nosuch"], 2, "--allow nosuch"),
+        (["--model", "nosuch"], 1, "nosuch: no model of this name"),
+    ],
+)
+def test_what_cannot_be_served_ends_in_one_line(tmp_path, monkeypatch, capsys, args, code, says):
+    from tilemapper.cli.main import cli, run
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert run(cli, ["serve", "--port", "0", *args]) == code
+    said = capsys.readouterr().err
+    assert says in said
+    assert said.startswith("error: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_signal_ends_it_soon_and_nothing_is_left(running):
+    """The last test of this server."""
+    server, port, temporary = running
+    scene = json.loads(get(port, "/api/config")[1])["scenes"][0]["id"]
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    body = json.dumps({"scene": scene, "model": "slow"})
+    connection.request("POST", "/api/jobs", body, {"Content-Type": "application/json"})
+    assert connection.getresponse().status == 200
+    connection.close()
+    time.sleep(0.5)  # it renders now
+    begun = time.monotonic()
+    server.send_signal(signal.SIGTERM)
+    _, errors = server.communicate(timeout=10)
+    assert time.monotonic() - begun < 10
+    assert server.returncode == 143
+    assert errors == "interrupted by signal 15; run the same command to go on\n"
+    assert list(temporary.iterdir()) == []
