@@ -116,11 +116,12 @@ class Checkpoints:
             return None
         error: TrainingError | None = None
         for path in candidates or [last]:
+            if error is not None:  # there is another one: the damage is no end
+                notice(str(error))
             try:
                 return read_checkpoint(path)
             except TrainingError as damage:
                 error = damage
-                notice(str(damage))
         assert error is not None
         raise error
 

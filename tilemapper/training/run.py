@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from tilemapper import notebook
-from tilemapper.errors import JobError
+from tilemapper.errors import DiskFullError, JobError
 from tilemapper.training.assembly import choose_device, start_from
 from tilemapper.training.checkpoint import Checkpoints
 from tilemapper.training.classes import class_weights
@@ -21,6 +21,7 @@ from tilemapper.training.dataset import Dataset
 from tilemapper.training.export import export_model
 from tilemapper.training.feed import Feed
 from tilemapper.training.jobfile import load_job
+from tilemapper.training.memory import kept_memory
 from tilemapper.training.parallel import Processes, join_processes, leave_processes
 from tilemapper.training.pix2pix import Pix2Pix
 from tilemapper.training.recording import Recorder
@@ -87,6 +88,7 @@ def train(
         JobError: the job is not a valid one.
         TargetError: the folder has another run.
         TrainingError: a loss is not finite, or a checkpoint does not fit.
+        DiskFullError: the disk is full; the last checkpoint is whole.
     """
     folder = Path(out)
     chosen = choose_device(device)
@@ -95,7 +97,8 @@ def train(
         chosen = torch.device("cuda", processes.local_rank)
         torch.cuda.set_device(chosen)
     try:
-        with open_run(folder, resume=resume) if processes.rank == 0 else nullcontext():
+        held = open_run(folder, resume=resume) if processes.rank == 0 else nullcontext()
+        with held, kept_memory() if chosen.type == "cpu" else nullcontext():
             source_config = folder / CONFIG_NAME if resume else config
             job = load_job(
                 preset=None if resume else preset, config=source_config, overrides=settings
@@ -104,6 +107,10 @@ def train(
             run = _Run(job, Path(data), folder, chosen, processes, notice)
             limits = Limits(None if budget_minutes is None else 60 * budget_minutes, stop)
             return run.train(limits, progress, resume=resume, command=command)
+    except DiskFullError as error:
+        if resume or not (folder / CONFIG_NAME).exists():
+            raise
+        raise DiskFullError(f"{error}, with --resume") from error
     finally:
         leave_processes(processes)
 
