@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -179,7 +178,9 @@ def render(
     from tilemapper.render.render import render as render_raster
 
     if report is not None:
-        _check_report(report, source, target, options)
+        from tilemapper.cli.report import check_report, write_report
+
+        check_report(report, source, target, overwrite=options["overwrite"])
     with Progress(silent=quiet or not sys.stderr.isatty()) as progress:
         result = render_raster(
             source,
@@ -189,40 +190,8 @@ def render(
             **options,
         )
     if report is not None:
-        _write_report(report, source, result, options)
+        write_report(report, source, result, options)
     click.echo(json.dumps(result.to_json()) if as_json else summary(result))
-
-
-def _check_report(report: str, source: str, target: str, options: dict[str, Any]) -> None:
-    """Refuses a page that may not be written, before the raster is rendered."""
-    from tilemapper.errors import OptionError
-    from tilemapper.render.targets import check_target
-
-    check_target(source, Path(report), overwrite=options["overwrite"])
-    if Path(report).resolve() == Path(target).resolve():
-        raise OptionError(f"{report}: the map and its page would be one file; name two")
-
-
-def _write_report(report: str, source: str, result: RenderResult, options: dict[str, Any]) -> None:
-    from tilemapper.api.compare import compare
-
-    rate = result.tiles / result.seconds if result.seconds else 0.0
-    resumed = f", {result.blocks_resumed} of {result.blocks} blocks stood already"
-    compare(
-        source,
-        result.target,
-        report,
-        model=options["model"],
-        overwrite=options["overwrite"],
-        block=options["block"],
-        device=options["device"],
-        allow_drivers=options["allow_drivers"],
-        timings={
-            "Rendered": f"{result.tiles} tiles in {result.seconds:.1f} s ({rate:.1f} tiles/s)"
-            f"{resumed if result.blocks_resumed else ''}",
-            "Output": f"{result.output_bytes / 1e6:.1f} MB",
-        },
-    )
 
 
 def library_options(given: dict[str, Any]) -> dict[str, Any]:

@@ -3,35 +3,40 @@
 from __future__ import annotations
 
 import base64
-import math
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
-# Beyond this the map is a smear, and the file grows without telling more.
-MAX_SHAPES = 20_000
-_MAP_PX = 720
-_SMALL_PX = 4
+from tilemapper.report.coverage import Footprint, coverage_svg
+
+# Beyond this nobody reads on; `tilemapper status` has them all.
+MAX_FAILURES = 2000
 _STYLE = """
 :root { color-scheme: light dark; font: 15px/1.5 system-ui, sans-serif; }
 body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
+h1 { font-size: 1.5rem; margin-bottom: .2rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
+.note { color: #777; font-size: .85rem; margin-top: .2rem; }
 table { border-collapse: collapse; width: 100%; } th { text-align: left; }
-td, th { padding: .25rem .6rem .25rem 0; border-bottom: 1px solid #8884; vertical-align: top; }
-td { overflow-wrap: anywhere; } td.n { text-align: right; white-space: nowrap; }
-.bar { display: flex; height: 1.2rem; border-radius: .3rem; overflow: hidden; }
-.key span { display: inline-block; width: .8rem; height: .8rem; margin: 0 .3rem 0 1rem; }
-.thumbs { display: flex; flex-wrap: wrap; gap: .6rem; }
-.thumbs figure { margin: 0; width: 128px; font-size: .75rem; overflow-wrap: anywhere; }
-.thumbs img { max-width: 128px; image-rendering: auto; border: 1px solid #8884; }
-svg { width: 100%; height: auto; border: 1px solid #8884; }
+td, th { padding: .25rem .8rem .25rem 0; border-bottom: 1px solid #8884; vertical-align: top; }
+td { overflow-wrap: anywhere; } td:first-child { min-width: 12rem; }
+td.n, th.n { text-align: right; white-space: nowrap; padding: .25rem 0 .25rem .8rem; }
+.bar { display: flex; height: 1.2rem; border-radius: .3rem; overflow: hidden; margin-top: 1rem; }
+.key { display: flex; flex-wrap: wrap; gap: 0 1.2rem; padding: 0; list-style: none; }
+.key i { display: inline-block; width: .8rem; height: .8rem; margin-right: .4rem; }
+.thumbs { display: grid; grid-template-columns: repeat(auto-fill, 128px); gap: .8rem; }
+.thumbs figure { margin: 0; font-size: .75rem; overflow-wrap: anywhere; line-height: 1.3; }
+.thumbs div { height: 128px; display: flex; align-items: end; }
+.thumbs img { border: 1px solid #8884; }
+svg { width: 100%; height: auto; border: 1px solid #8884; display: block; }
+svg polygon:hover { fill-opacity: .8; }
 """
 
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A small picture of an output: its file's name, and PNG bytes."""
+    """A small picture of an output: what it is called, and PNG bytes."""
 
     name: str
     png: bytes
@@ -39,41 +44,46 @@ class Thumbnail:
 
 @dataclass(frozen=True)
 class ArchivePage:
-    """What the page shows. footprints: state and closed ring of (longitude, latitude)."""
+    """What the page shows. made: by what and when it was written."""
 
     name: str
+    made: str
     counts: Mapping[str, int]
     colours: Mapping[str, str]
     figures: Mapping[str, Any]
     failures: list[tuple[str, str]] = field(default_factory=list)
     slowest: list[tuple[str, float, int]] = field(default_factory=list)
     thumbnails: list[Thumbnail] = field(default_factory=list)
-    footprints: list[tuple[str, list[tuple[float, float]]]] = field(default_factory=list)
+    footprints: list[Footprint] = field(default_factory=list)
 
 
 def archive_page(page: ArchivePage) -> str:
     """The whole page as HTML; all text from outside is escaped."""
+    names = [scene for scene, _ in page.failures] + [scene for scene, *_ in page.slowest]
+    above = _common_folder(names)
     parts = [
         f"<h1>Archive {escape(page.name)}</h1>",
+        f'<p class="note">{escape(page.made)}</p>',
         _counts(page),
         _figures(page.figures),
+        f'<p class="note">Scenes are named below {escape(above)}</p>' if above else "",
         "<h2>Failures</h2>",
-        _table(
-            ("scene", "reason"),
-            ((escape(s), escape(e.removeprefix(f"{s}: "))) for s, e in page.failures),
-            "No failures.",
-        ),
+        _failures(page.failures, above),
         "<h2>Coverage</h2>",
         coverage_svg(page.footprints, page.colours) or "<p>No footprint is known.</p>",
+        "<h2>Latest maps</h2>",
+        f'<div class="thumbs">{"".join(map(_thumbnail, page.thumbnails))}</div>',
         "<h2>Slowest scenes</h2>",
         _table(
             ("scene", "seconds", "Mpx"),
-            ((escape(s), f"{sec:.1f}", f"{px / 1e6:.1f}") for s, sec, px in page.slowest),
+            [
+                (_broken(scene.removeprefix(above)), f"{seconds:.1f}", f"{pixels / 1e6:.1f}")
+                for scene, seconds, pixels in page.slowest
+            ],
             "No scene is done.",
         ),
-        "<h2>Latest maps</h2>",
-        f'<div class="thumbs">{"".join(map(_thumbnail, page.thumbnails))}</div>',
-        "<p>Maps are generated by a neural network from imagery; they are not surveyed.</p>",
+        '<p class="note">Maps are generated by a neural network from imagery; they are not '
+        "surveyed.</p>",
     ]
     body = "\n".join(parts)
     return (
@@ -86,18 +96,53 @@ def archive_page(page: ArchivePage) -> str:
     )
 
 
+def _common_folder(names: list[str]) -> str:
+    """The folder that all names share, with its slash; empty if they share none."""
+    # Letter by letter, then cut at a slash: commonpath refuses to mix paths and addresses.
+    folder, slash, _ = os.path.commonprefix(names).rpartition("/")  # noqa: RUF071
+    return folder + slash
+
+
+def _failures(failures: list[tuple[str, str]], above: str) -> str:
+    """A row for each reason, the most frequent first; its scenes are folded away if many."""
+    groups: dict[str, list[str]] = {}
+    for scene, reason in failures[:MAX_FAILURES]:
+        shown = _broken(scene.removeprefix(above))
+        groups.setdefault(reason.removeprefix(f"{scene}: "), []).append(shown)
+    rows = [
+        (_folded(scenes), escape(reason))
+        for reason, scenes in sorted(groups.items(), key=lambda group: -len(group[1]))
+    ]
+    more = len(failures) - MAX_FAILURES
+    rest = "<p>And {} more: <code>tilemapper status</code> names them all.</p>"
+    return _table(("scene", "reason"), rows, "No failures.") + (
+        rest.format(more) if more > 0 else ""
+    )
+
+
+def _folded(scenes: list[str]) -> str:
+    if len(scenes) == 1:
+        return scenes[0]
+    return f"<details><summary>{len(scenes)} scenes</summary>{'<br>'.join(scenes)}</details>"
+
+
+def _broken(name: str) -> str:
+    """A name as HTML that may be broken behind its underscores and slashes."""
+    return escape(name).replace("_", "_<wbr>").replace("/", "/<wbr>")
+
+
 def _counts(page: ArchivePage) -> str:
-    total = max(1, sum(page.counts.values()))
+    present = {state: count for state, count in page.counts.items() if count}
+    total = max(1, sum(present.values()))
     bar = "".join(
         f'<div style="flex:{count / total:.4f};background:{page.colours[state]}"></div>'
-        for state, count in page.counts.items()
-        if count
+        for state, count in present.items()
     )
     key = "".join(
-        f'<span style="background:{page.colours[state]}"></span>{count} {escape(state)}'
-        for state, count in page.counts.items()
+        f'<li><i style="background:{page.colours[state]}"></i>{count} {escape(state)}</li>'
+        for state, count in present.items()
     )
-    return f'<div class="bar">{bar}</div><p class="key">{key}</p>'
+    return f'<div class="bar">{bar}</div><ul class="key">{key}</ul>'
 
 
 def _figures(figures: Mapping[str, Any]) -> str:
@@ -112,56 +157,22 @@ def _figures(figures: Mapping[str, Any]) -> str:
     )
 
 
-def _table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]], empty: str) -> str:
+def _table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]], empty: str) -> str:
     """Cells are HTML already; those after the first are numbers unless there are but two."""
+    if not rows:
+        return f"<p>{empty}</p>"
     kind = ' class="n"' if len(heads) > 2 else ""
     lines = [
         f"<tr><td>{first}</td>" + "".join(f"<td{kind}>{cell}</td>" for cell in rest) + "</tr>"
         for first, *rest in rows
     ]
-    if not lines:
-        return f"<p>{empty}</p>"
-    head = "".join(f"<th>{name}</th>" for name in heads)
+    head = f"<th>{heads[0]}</th>" + "".join(f"<th{kind}>{name}</th>" for name in heads[1:])
     return f"<table><tr>{head}</tr>{''.join(lines)}</table>"
 
 
 def _thumbnail(picture: Thumbnail) -> str:
     data = base64.b64encode(picture.png).decode()
-    name = escape(picture.name)
     return (
-        f'<figure><img alt="{name}" src="data:image/png;base64,{data}">'
-        f"<figcaption>{name}</figcaption></figure>"
-    )
-
-
-def coverage_svg(
-    footprints: list[tuple[str, list[tuple[float, float]]]], colours: Mapping[str, str]
-) -> str:
-    """A map of the footprints as inline SVG, north up; empty if there are none."""
-    if not footprints:
-        return ""
-    shown = footprints[:MAX_SHAPES]
-    xs = [x for _, ring in shown for x, _ in ring]
-    ys = [y for _, ring in shown for _, y in ring]
-    west, north = min(xs), max(ys)
-    # One degree of longitude is shorter than one of latitude, away from the equator.
-    shrink = max(0.05, math.cos(math.radians((min(ys) + max(ys)) / 2)))
-    span_x, span_y = (max(xs) - min(xs)) * shrink, max(ys) - min(ys)
-    scale = _MAP_PX / max(span_x, span_y, 1e-9)
-    shapes = []
-    for state, ring in shown:
-        points = " ".join(
-            f"{(x - west) * shrink * scale:.1f},{(north - y) * scale:.1f}" for x, y in ring
-        )
-        shapes.append(f'<polygon points="{points}" fill="{colours[state]}" />')
-        wide = max((max(x for x, _ in ring) - min(x for x, _ in ring)) * shrink * scale, 0)
-        if wide < _SMALL_PX:  # a scene of some km on a map of the world
-            x, y = (ring[0][0] - west) * shrink * scale, (north - ring[0][1]) * scale
-            shapes.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colours[state]}" />')
-    width, height = max(4.0, span_x * scale), max(4.0, span_y * scale)
-    return (
-        f'<svg viewBox="-8 -8 {width + 16:.0f} {height + 16:.0f}" role="img" '
-        f'aria-label="coverage" fill-opacity=".45" stroke="#000" stroke-opacity=".5" '
-        f'stroke-width=".7">{"".join(shapes)}</svg>'
-        f"<p>{min(xs):.4f}, {min(ys):.4f} to {max(xs):.4f}, {max(ys):.4f} (degrees)</p>"
+        f'<figure><div><img alt="{escape(picture.name)}" src="data:image/png;base64,{data}"></div>'
+        f"<figcaption>{_broken(picture.name)}</figcaption></figure>"
     )

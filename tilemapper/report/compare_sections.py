@@ -106,8 +106,10 @@ def seam_verdict(found: Comparison) -> str:
 
 
 def _tone(found: Comparison) -> str:
-    excess = found.seams.excess
-    return "" if excess is None else "good" if excess <= SMALL else "poor"
+    excess, apart = found.seams.excess, found.disagreement
+    if excess is None:
+        return ""
+    return "good" if excess <= SMALL and (apart is None or apart <= AGREED) else "poor"
 
 
 def _looks(looks: list[Look]) -> str:

@@ -10,11 +10,11 @@ from tilemapper.report.template import fill
 
 # From this excess on: red, green, blue and opacity. Light to dark, so that it reads without hue.
 STEPS = (
-    (-np.inf, (198, 219, 239, 70), "below 0.1"),
-    (0.1, (254, 217, 118, 150), "0.1"),
-    (0.25, (253, 141, 60, 175), "0.25"),
-    (0.5, (227, 26, 28, 190), "0.5"),
-    (1.0, (106, 0, 60, 205), "1 and more"),
+    (-np.inf, (198, 219, 239, 70), "below 0.25"),
+    (0.25, (254, 217, 118, 130), "0.25"),
+    (0.5, (253, 141, 60, 165), "0.5"),
+    (1.0, (227, 26, 28, 190), "1"),
+    (2.0, (106, 0, 60, 205), "2 and more"),
 )
 
 

@@ -10,7 +10,7 @@ from tilemapper.report.lattice_lines import AxisLines, Core
 
 NEAR, FAR = 8, 25
 # Grey levels added to both steps of a ratio: on flat colour 0 / 0 is 1, and no step is infinite.
-_SOFT = 0.01
+SOFT = 0.01
 _BESIDE = np.concatenate([np.arange(-FAR, -NEAR + 1), np.arange(NEAR, FAR + 1)])
 
 
@@ -102,5 +102,5 @@ def ratio(sums: NDArray[np.int64]) -> NDArray[np.float64]:
     """Ratios less 1 from four rows of sums; NaN where no pair of pixels was valid."""
     step, count, beside, beside_count = sums.astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
-        found: NDArray[np.float64] = (step / count + _SOFT) / (beside / beside_count + _SOFT) - 1
+        found: NDArray[np.float64] = (step / count + SOFT) / (beside / beside_count + SOFT) - 1
     return found

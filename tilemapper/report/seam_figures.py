@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tilemapper.raster.lattice import RIM
 from tilemapper.report.lattice_lines import NONE, AxisLines
-from tilemapper.report.line_steps import Steps, ratio
+from tilemapper.report.line_steps import SOFT, Steps, ratio
 
 AXES = ("horizontal", "vertical")  # lines between rows, and lines between columns
 
@@ -39,8 +39,8 @@ class SeamJump:
         groups: the same for each kind and direction of lines, "no line" among them.
         lines: lines measured; ``lines_there``: lines that the raster has.
         pixels: pixels looked at; ``whole`` if that was every pixel.
-        heat: the excess of each cell, the higher of both directions, (rows, cols) float32, NaN
-            where nothing was measured.
+        heat: the excess of each cell and its neighbours, the higher of both directions, (rows,
+            cols) float32, NaN where nothing was measured; damped where the raster is flat.
         cell: side of a heat cell in pixels; the first begins at ``origin`` (-32) on both axes.
     """
 
@@ -93,7 +93,6 @@ def seam_figures(
     together = [np.concatenate(found) for found in ratios]
     medians = _medians(together, real)
     beside = _medians(together, ~real)
-    off = [_medians([found[axis] for found in ratios], ~lines[axis].real) for axis in (0, 1)]
     return SeamJump(
         index=_difference(medians),
         rendered=medians[0] if medians else None,
@@ -104,7 +103,7 @@ def seam_figures(
         lines_there=int(real.sum()),
         pixels=pixels,
         whole=whole,
-        heat=_heat(sums, [_difference(pair) or 0.0 for pair in off]),
+        heat=_heat(sums, lines),
         cell=cell,
     )
 
@@ -141,10 +140,44 @@ def _difference(medians: list[float]) -> float | None:
     return medians[0] - sum(medians[1:]) if medians else None
 
 
-def _heat(sums: list[Steps], off: list[float]) -> NDArray[np.float32]:
-    """The higher of the two directions in each cell, less what is there without any line."""
-    down, across = (_less([ratio(sum_.heat[axis]) for sum_ in sums]) - off[axis] for axis in (0, 1))
-    return np.fmax(down, across).astype(np.float32)
+def _heat(sums: list[Steps], lines: tuple[AxisLines, AxisLines]) -> NDArray[np.float32]:
+    """The higher of the two directions in each cell, less what is there without any line.
+
+    A cell is taken with its eight neighbours, and as busy as the raster at least: on its own, a
+    cell of a map with few edges would be hot by chance.
+    """
+    directions = []
+    for axis in (0, 1):
+        parts = []
+        for sum_ in sums:
+            mean = SOFT + sum_.heat[axis][2].sum() / max(1, int(sum_.heat[axis][3].sum()))
+            # What lines show where nothing begins or ends, of the whole raster.
+            own = sum_.lines[axis][:, ~lines[axis].real].sum(axis=1)
+            parts.append(
+                _damped(_pooled(sum_.heat[axis]), mean) - np.nan_to_num(_damped(own, mean))
+            )
+        heat = _less(parts)
+        heat[sums[0].heat[axis][1] == 0] = np.nan
+        directions.append(heat)
+    return np.fmax(*directions).astype(np.float32)
+
+
+def _pooled(cells: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Each cell's sums with those of its eight neighbours, (4, rows, cols)."""
+    rows, cols = cells.shape[1:]
+    padded = np.pad(cells, ((0, 0), (1, 1), (1, 1)))
+    pooled = np.zeros_like(cells)
+    for i, j in np.ndindex(3, 3):
+        pooled += padded[:, i : i + rows, j : j + cols]
+    return pooled
+
+
+def _damped(sums: NDArray[np.int64], mean: float) -> NDArray[np.float64]:
+    """Ratios less 1 from four sums, as `ratio` has them where steps beside lines are the mean."""
+    step, count, beside, beside_count = sums.astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found = 2 * ((step / count + mean) / (beside / beside_count + mean) - 1)
+    return np.asarray(found, np.float64)
 
 
 def _less(parts: list[NDArray[np.float64]]) -> NDArray[np.float64]:

@@ -153,7 +153,7 @@
     const far = 60;
     const act = { ArrowLeft: () => move(far, 0), ArrowRight: () => move(-far, 0), ArrowUp: () => move(0, far),
       ArrowDown: () => move(0, -far), "+": () => zoomTo(view.zoom * 1.5), "=": () => zoomTo(view.zoom * 1.5),
-      "-": () => zoomTo(view.zoom / 1.5), 0: fit, l: () => showLattice(), h: () => showHeat() }[event.key];
+      "-": () => zoomTo(view.zoom / 1.5), 0: fit, l: () => showLattice(), h: () => facts.heat_box && showHeat() }[event.key];
     if (!act) return;
     event.preventDefault();
     act();

@@ -1,0 +1,78 @@
+"""How a source is laid on its map: as planned, by the ground, pixel by pixel, or not at all."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from affine import Affine
+
+from tests.conftest import ORIGIN, noise, write_raster
+from tilemapper.errors import RasterError
+from tilemapper.raster.geometry import shifted, stretched
+from tilemapper.render.render import render
+from tilemapper.report.alignment import lay, open_rendered
+
+
+def laid(source, target, **kw):
+    """The way, and the source's first window on the map's grid."""
+    with open_rendered(str(target)) as rendered, lay(str(source), rendered, **kw) as found:
+        rgb, valid = found.view.read(row=0, col=0, height=40, width=40)
+        picture = found.picture(20, 20)
+        return found.how, rgb, valid, picture
+
+
+def test_a_maps_own_source_is_read_as_the_plan_says(tmp_path, make_raster, models):
+    source, target = make_raster(300, 400), tmp_path / "map.tif"
+    bounds = (583000 + 90, 4507000 - 200, 583000 + 300, 4507000 - 45)
+    render(source, target, models / "identity", bounds=bounds, gsd=1.8)
+    how, rgb, valid, (picture, seen) = laid(source, target)
+    assert how == "the raster that the map was rendered from"
+    with open_rendered(str(target)) as rendered:
+        painted, _ = rendered.view.read(row=0, col=0, height=40, width=40)
+        whole, _ = rendered.view.picture(20, 20)
+    np.testing.assert_array_equal(rgb, painted)  # an identity: the map is its source
+    assert valid.all() and seen.all()
+    assert np.abs(picture.astype(int) - whole).mean() < 12  # averages of noise, taken in two ways
+
+
+@pytest.mark.parametrize(
+    ("transform", "how"),
+    [
+        (ORIGIN, "on the map's own grid"),
+        (shifted(ORIGIN, row=-10, col=20), "on the map's own grid"),
+        (stretched(ORIGIN, rows=0.5, cols=0.5), "resampled to the map's grid"),
+        (Affine(0.88, 0.1, ORIGIN.c, 0.1, -0.88, ORIGIN.f), "warped to the map's grid"),
+    ],
+)
+def test_another_raster_is_laid_by_its_place(tmp_path, make_raster, transform, how):
+    source = make_raster(300, 300, "other.tif", transform=transform)
+    found, _, valid, _ = laid(source, make_raster(120, 120))
+    assert found == how
+    assert valid.any()
+
+
+def test_another_crs_is_named(tmp_path, make_raster):
+    source = make_raster(3000, 3000, "mercator.tif", crs="EPSG:3857", transform=Affine(
+        1.2, 0, -8238000, 0, -1.2, 4970600
+    ))  # fmt: skip
+    how, _, _, _ = laid(source, make_raster(120, 120))
+    assert how == "warped to the map's CRS from EPSG:3857"
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_without_georeferencing_one_size_is_needed(tmp_path, make_raster):
+    plain = write_raster(tmp_path / "plain.tif", noise(120, 120), crs=None, transform=None)
+    assert laid(plain, make_raster(120, 120))[0] == "laid over the map pixel by pixel"
+    with pytest.raises(RasterError, match=r"120 x 120 px found, the map has 130 x 110 px, and .*"):
+        laid(plain, make_raster(110, 130, "other.tif"))
+
+
+def test_a_plan_in_a_tag_that_makes_no_sense_is_left_aside(tmp_path, make_raster):
+    import rasterio
+
+    target = make_raster(100, 100, "map.tif")
+    with rasterio.open(target, "r+") as dst:
+        dst.update_tags(TILEMAPPER_PLAN='{"source": {}, "overlap": 17, "tile": 256}')
+    with open_rendered(str(target)) as rendered:
+        assert rendered.plan is None
+    assert laid(make_raster(100, 100), target)[0] == "on the map's own grid"
