@@ -11,14 +11,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.archive.world import LEFT, write_job, write_scene
 from tests.conftest import write_raster
+from tilemapper.archive import leaving
+from tilemapper.archive.jobfile import load_job
 from tilemapper.archive.leaving import check_extras, leave
 from tilemapper.archive.metrics import openmetrics
 from tilemapper.archive.run import run_archive
 from tilemapper.archive.status import status
 from tilemapper.archive.summary import RunSummary
 from tilemapper.errors import JobError
-from tilemapper.report.archive_page import ArchivePage, archive_page
+from tilemapper.report.archive_page import MAX_FAILURES, ArchivePage, archive_page
+from tilemapper.report.coverage import Footprint
 from tilemapper.report.thumbnail import thumbnail_png
 
 
@@ -64,9 +68,55 @@ def test_the_report_needs_nothing_from_elsewhere_and_escapes_names(left):
 
 
 def test_the_report_of_nothing_is_a_page_too():
-    text = archive_page(ArchivePage("x", {}, {}, RunSummary(listed=0, already_done=0).to_json()))
+    text = archive_page(
+        ArchivePage("x", "now", {}, {}, RunSummary(listed=0, already_done=0).to_json())
+    )
     assert "No failures." in text
     assert "No footprint is known." in text
+
+
+def page_of(**more) -> str:
+    figures = RunSummary(listed=0, already_done=0).to_json()
+    return archive_page(ArchivePage("x", "now", {}, leaving.COLOURS, figures, **more))
+
+
+def test_scenes_that_failed_for_one_reason_are_told_together_and_most_frequent_first():
+    failures = [("/in/a.tif", "/in/a.tif: odd")]
+    failures += [(f"/in/{n}.tif", f"/in/{n}.tif: empty") for n in range(3)]
+    text = page_of(failures=failures)
+    assert text.index("<summary>3 scenes</summary>") < text.index("odd")
+    assert text.count("<td>empty</td>") == 1
+    assert "named below /in/" in text
+
+
+def test_more_failures_than_anybody_reads_are_counted():
+    failures = [(f"/in/{n}.tif", f"reason {n}") for n in range(MAX_FAILURES + 5)]
+    assert "And 5 more:" in page_of(failures=failures)
+
+
+def test_a_footprint_says_its_scene_and_one_too_small_to_see_gets_a_mark():
+    square = [(0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0), (0.0, 0.0)]
+    far = [(x / 1000 + 90, y / 1000) for x, y in square]
+    text = page_of(footprints=[Footprint("<a>", "done", square), Footprint("b", "failed", far)])
+    assert "<title>&lt;a&gt;: done</title>" in text
+    assert text.count("<circle") == 1
+    assert "1e+04 km from west to east" in text
+
+
+def test_a_scene_that_failed_is_on_the_map_if_its_header_tells_where_it_lies(
+    tmp_path, models, identity
+):
+    good = write_scene(tmp_path / "in" / "short.tif", 1, size=400)
+    good.write_bytes(good.read_bytes()[: good.stat().st_size // 2])
+    write_scene(tmp_path / "in" / "far.tif", 2, at=LEFT + 5e5)
+    path = write_job(tmp_path, models / "identity", render="batch_size = 1")
+    near = 'scenes = ["in"]\nbounds = [-75.1, 40.0, -74.8, 41.0]'
+    path.write_text(path.read_text().replace('scenes = ["in"]', near))
+    job = load_job(path)
+    leave(job, run_archive(job, identity))
+    features = json.loads((job.root / "footprints.geojson").read_text())["features"]
+    states = {f["properties"]["state"]: f["geometry"]["type"] for f in features}
+    assert states == {"failed": "Polygon", "skipped": "Polygon"}
 
 
 def test_metrics_are_openmetrics_text(left, tmp_path):

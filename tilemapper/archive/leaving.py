@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tilemapper import __version__
 from tilemapper.archive.job import ArchiveJob
 from tilemapper.archive.ledger import Ledger
 from tilemapper.archive.metrics import openmetrics
@@ -15,6 +17,7 @@ from tilemapper.archive.summary import RunSummary
 from tilemapper.errors import JobError
 from tilemapper.raster.atomic import write_text_atomic
 from tilemapper.report.archive_page import ArchivePage, Thumbnail, archive_page
+from tilemapper.report.coverage import Footprint
 from tilemapper.report.thumbnail import thumbnail_png
 
 COLOURS = {
@@ -22,7 +25,7 @@ COLOURS = {
     "skipped": "#999999",
 }  # fmt: skip
 THUMBNAILS = 24
-SLOWEST = 20
+SLOWEST = 10
 
 
 def check_extras(job: ArchiveJob) -> None:
@@ -101,8 +104,10 @@ def _page(
         "state='done' AND NOT gone ORDER BY ended_s DESC, id LIMIT ?", (THUMBNAILS,)
     )
     failures = ledger.select("state='failed' AND NOT gone ORDER BY source")
+    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return ArchivePage(
         name=job.name,
+        made=f"Written {now} by tilemapper {__version__}, model {job.render.model}",
         counts=counts,
         colours=COLOURS,
         figures=summary.to_json(),
@@ -116,11 +121,13 @@ def _page(
 def _thumbnails(rows: list[dict[str, Any]]) -> Iterator[Thumbnail]:
     for row in rows:
         if "://" not in row["output"] and (png := thumbnail_png(row["output"])) is not None:
-            yield Thumbnail(Path(row["output"]).name, png)
+            yield Thumbnail(Path(row["output"]).stem, png)
 
 
-def _footprints(ledger: Ledger) -> Iterator[tuple[str, list[tuple[float, float]]]]:
-    for row in ledger.select("NOT gone AND facts IS NOT NULL ORDER BY state"):
+def _footprints(ledger: Ledger) -> Iterator[Footprint]:
+    """Footprints as they are drawn one over the other: failures on top."""
+    order = "CASE state WHEN 'failed' THEN 1 ELSE 0 END, source"
+    for row in ledger.select(f"NOT gone AND facts IS NOT NULL ORDER BY {order}"):
         ring = json.loads(row["facts"]).get("ring")
         if ring:
-            yield row["state"], ring
+            yield Footprint(row["source"].rpartition("/")[2], row["state"], ring)

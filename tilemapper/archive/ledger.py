@@ -124,13 +124,24 @@ class Ledger(Runs, Figures):
             return True
 
     def give_up(
-        self, scene: str, run: str, state: str, line: str | None, *, recipe: str | None = None
+        self,
+        scene: str,
+        run: str,
+        state: str,
+        line: str | None,
+        *,
+        recipe: str | None = None,
+        facts: dict[str, Any] | None = None,
     ) -> None:
-        """Ends a run's attempt at a scene without an output, with one line that says why."""
+        """Ends a run's attempt at a scene without an output, with one line that says why.
+
+        facts: what was learnt of the scene all the same, on top of what is known.
+        """
         refund = 1 if state == "pending" and line is None else 0
         with self.transaction() as db:
             db.execute(
                 "UPDATE scenes SET state=?, run=NULL, error=?, ended_s=?, recipe=?, "
-                "attempts=attempts-? WHERE id=? AND run=? AND state='running'",
-                (state, line, time.time(), recipe, refund, scene, run),
+                "attempts=attempts-?, facts=json_patch(COALESCE(facts, '{}'), ?) "
+                "WHERE id=? AND run=? AND state='running'",
+                (state, line, time.time(), recipe, refund, json.dumps(facts or {}), scene, run),
             )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import rasterio
 from affine import Affine
@@ -33,9 +33,9 @@ class Place:
     bounds: tuple[float, float, float, float] | None
 
 
-def place_of(path: Path) -> Place:
-    """Where a raster on the disk lies."""
-    with rasterio.Env(), open_raster(str(path)) as src:
+def place_of(path: str, allow_drivers: Sequence[str] = ()) -> Place:
+    """Where a raster lies, from its header."""
+    with rasterio.Env(), open_raster(path, allow_drivers=tuple(allow_drivers)) as src:
         return placed(src.height, src.width, src.transform, src.crs)
 
 

@@ -128,8 +128,9 @@ class Session:
             return
         if outcome.state in ("failed", "skipped"):
             self.ledger.give_up(
-                outcome.id, self.id, outcome.state, outcome.line, recipe=self.plan.recipe
-            )
+                outcome.id, self.id, outcome.state, outcome.line, recipe=self.plan.recipe,
+                facts=outcome.facts,
+            )  # fmt: skip
         del self.waiting[outcome.id]
         self._count(decision, outcome)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from tilemapper.archive.cutting import cut
 from tilemapper.archive.part import Part
@@ -50,8 +52,19 @@ def render_scene(
     except Exception as error:  # a defect must not end the night's run either
         outcome.state = "failed"
         outcome.line = one_line(f"{type(error).__name__}: {error}; report this as a defect", task)
+    if outcome.state in ("failed", "skipped"):
+        outcome.facts = _place_all_the_same(task)
     outcome.seconds = round(time.monotonic() - begun, 3)
     return outcome
+
+
+def _place_all_the_same(task: SceneTask) -> dict[str, Any]:
+    """Where a scene lies that was not rendered, for maps of failures; nothing if none can tell."""
+    with contextlib.suppress(Exception):
+        place = place_of(task.path, task.options.get("allow_drivers", ()))
+        if place.ring is not None:
+            return {"ring": place.ring, "bbox": place.bbox}
+    return {}
 
 
 def one_line(error: object, task: SceneTask) -> str:
@@ -89,7 +102,7 @@ def _render(
         "model": result.model,
         "notices": [redacted(notice, task.path) for notice in result.notices],
         "blocks_resumed": result.blocks_resumed,
-        **asdict(place_of(Path(task.staged))),
+        **asdict(place_of(task.staged)),
     }
 
 
@@ -132,7 +145,7 @@ def _cut(task: SceneTask, part: Part, outcome: SceneOutcome) -> None:
         "model": tags.get("TILEMAPPER_MODEL"),
         "notices": [],
         "blocks_resumed": 0,
-        **asdict(place_of(Path(task.staged))),
+        **asdict(place_of(task.staged)),
     }
 
 
