@@ -184,7 +184,9 @@ def finished_block(
     valid = np.empty(size, bool)
     seam = Seam(np.array([c for _, c in plan.palette], np.int32) if plan.palette else None)
     at = 0
-    with finished_rows(plan, block, view, engine, seam, tick) as rows:
+    # A device may hand out finished colours, unless somebody wants the sums behind them.
+    sums = "probabilities" in layers
+    with finished_rows(plan, block, view, engine, seam, tick, sums=sums) as rows:
         for part in rows:
             place = slice(at, at + len(part.keep))
             for name, pixels in _layers_of(part, plan, layers):
