@@ -22,7 +22,9 @@ from tilemapper.errors import NoWorkerError, OptionError, RasterError, Tilemappe
 from tilemapper.networks.model import Model, open_model
 from tilemapper.render import messenger
 from tilemapper.render.cluster import blocks as cluster
-from tilemapper.render.cluster import connection, own
+from tilemapper.render.cluster import connection, own, surveying
+from tilemapper.render.cluster.tasks import Facilities
+from tilemapper.render.estimate import estimate
 from tilemapper.render.journal import read_journal
 from tilemapper.render.planning import plan_render
 from tilemapper.render.render import render
@@ -181,6 +183,34 @@ def test_without_a_shared_folder_pixels_and_model_travel(
     monkeypatch.undo()
     render(city, target, model)
     assert digest(target) == expected
+
+
+def test_a_dry_run_measures_on_a_worker_and_counts_all(city, models, farm, tmp_path):
+    cost = estimate(city, tmp_path / "map.tif", models / "slow", scheduler=str(farm.file))
+    # two workers, each with as many lanes as cores, of 0.02 s a batch
+    assert cost.tiles_s < 2 * (os.cpu_count() or 1) * cost.batch_size / 0.02
+    assert (cost.device, cost.blocks) == ("cpu", 4)
+    assert not staging_folder(tmp_path / "map.tif").exists()
+
+
+def test_a_dry_run_sends_the_model_where_it_is_missing(city, models, farm, tmp_path, monkeypatch):
+    model = open_model(models / "unet")
+    monkeypatch.setattr(surveying, "model_files", lambda far: messenger.model_files(model))
+    far = Model(model.card, Path("/nowhere/model"))
+    plan = plan_render(city, tmp_path / "map.tif", model)
+    assert surveying.cluster_speed(str(farm.file), replace(plan, workers=2), far) > 0
+
+
+def test_one_plan_fits_all_workers_with_the_best_device():
+    workers = [
+        Facilities("cpu", "bf16", 8),
+        Facilities("cuda:0", "bf16", 128),
+        Facilities("cuda:0", "bf16", 32),
+    ]
+    assert surveying.agreed(workers) == surveying.Survey(2, "cuda:0", "bf16", 32)
+    old = Facilities("cuda:0", "fp32", 16)
+    assert surveying.agreed([*workers, old]) == surveying.Survey(3, "cuda:0", "fp32", 16)
+    assert surveying.agreed(workers[:1]) == surveying.Survey(1, "cpu", "bf16", 8)
 
 
 def test_a_worker_that_does_not_fit_is_named_before_the_first_block(

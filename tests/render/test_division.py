@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tilemapper.errors import OptionError
+from tilemapper.networks.model import open_model
 from tilemapper.raster.lattice import Lattice
 from tilemapper.render import division
 from tilemapper.render.division import (
@@ -16,6 +17,7 @@ from tilemapper.render.division import (
     worker_count,
 )
 from tilemapper.render.plan import DEFAULT_BLOCK
+from tilemapper.render.planning import plan_render
 
 
 @pytest.fixture
@@ -58,19 +60,54 @@ def test_what_is_no_number_of_workers_is_refused(workers):
         worker_count(workers)
 
 
-def test_several_workers_cannot_share_one_numbered_device(gpus):
+def test_a_list_of_devices_is_divided_among_as_many_workers(gpus):
+    gpus(4, "GPU-a,GPU-b,GPU-c,GPU-d")
+    assert worker_count("auto", "cuda:3,1", tiles=1) == 2
+    assert [e["CUDA_VISIBLE_DEVICES"] for e in environments(2, "cuda:3,1")] == ["GPU-d", "GPU-b"]
+    # more workers than devices share them in turn
+    assert worker_count(3, "cuda:3,1") == 3
+    found = [e["CUDA_VISIBLE_DEVICES"] for e in environments(3, "cuda:3,1")]
+    assert found == ["GPU-d", "GPU-b", "GPU-d"]
+    assert [e["CUDA_VISIBLE_DEVICES"] for e in environments(2, "cuda:2")] == ["GPU-c"] * 2
+
+
+@pytest.mark.parametrize(
+    ("device", "first", "named", "workers"),
+    [("cuda:2,0", "cuda:2", "cuda:2,0", 2), ("cuda:1", "cuda:1", "cuda:1", 0)],
+)
+def test_a_plan_names_its_devices(
+    gpus, models, make_raster, tmp_path, monkeypatch, device, first, named, workers
+):
     gpus(4)
-    with pytest.raises(OptionError, match="cuda:1 is one device"):
-        worker_count(2, "cuda:1")
+    monkeypatch.setattr(division.torch.cuda, "mem_get_info", lambda device: (2**37, 2**37))
+    plan = plan_render(
+        make_raster(600, 2500), tmp_path / "map.tif", open_model(models / "identity"), device=device
+    )
+    assert (plan.device, plan.devices, plan.workers) == (first, named, workers)
+    assert plan.batch_size == 128
+    # which of them, how many and how large the batch: none of it decides the result's plan
+    assert plan.deciding()["device"] == "cuda"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_fewer_workers_than_named_devices_are_refused(gpus, workers):
+    gpus(4)
+    with pytest.raises(OptionError, match="3 devices are named"):
+        worker_count(workers, "cuda:0,1,2")
+
+
+def test_one_numbered_device_needs_no_workers(gpus):
+    gpus(4)
+    assert worker_count("auto", "cuda:1") == worker_count(1, "cuda:1") == 0
 
 
 def test_each_worker_sees_one_gpu_of_those_that_are_visible(gpus):
     gpus(3, "GPU-a, GPU-b,7")
     assert visible_gpus() == ["GPU-a", "GPU-b", "7"]
-    found = environments(4, "cuda:0")
+    found = environments(4, "cuda")
     assert [e["CUDA_VISIBLE_DEVICES"] for e in found] == ["GPU-a", "GPU-b", "7", "GPU-a"]
     gpus(2)
-    assert [e["CUDA_VISIBLE_DEVICES"] for e in environments(2, "cuda:0")] == ["0", "1"]
+    assert [e["CUDA_VISIBLE_DEVICES"] for e in environments(2, "cuda")] == ["0", "1"]
 
 
 @pytest.mark.parametrize(("count", "threads"), [(1, 16), (2, 8), (3, 5), (16, 1), (40, 1)])
@@ -84,7 +121,7 @@ def test_workers_on_a_cpu_share_its_cores(monkeypatch, count, threads):
 @pytest.mark.parametrize("size", [(5000, 4000), (8192, 8192), (12000, 30000), (100_000, 100_000)])
 @pytest.mark.parametrize("workers", [2, 3, 8])
 def test_blocks_are_sized_so_that_the_slowest_worker_is_done_first(size, workers):
-    block = block_for(*size, 64, workers) or DEFAULT_BLOCK
+    block = block_for(*size, 64, workers)
     lattice = Lattice(*size, 64)
     slowest = division._slowest(lattice, block, workers)
     assert slowest <= division._slowest(lattice, DEFAULT_BLOCK, workers)
@@ -95,9 +132,10 @@ def test_blocks_are_sized_so_that_the_slowest_worker_is_done_first(size, workers
 
 
 def test_one_worker_needs_no_smaller_blocks():
-    assert block_for(9000, 9000, 64, 0) is None
-    assert block_for(9000, 9000, 64, 1) is None
+    assert block_for(9000, 9000, 64, 0) == DEFAULT_BLOCK
+    assert block_for(9000, 9000, 64, 1, 8192) == 8192
 
 
 def test_a_large_raster_keeps_large_blocks():
-    assert block_for(200_000, 200_000, 64, 8) is None
+    assert block_for(200_000, 200_000, 64, 8) == DEFAULT_BLOCK
+    assert block_for(200_000, 200_000, 64, 8, 8192) == 8192

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +11,15 @@ import torch
 
 from tests.conftest import noise
 from tilemapper.errors import DeviceError, ModelError, OptionError
-from tilemapper.networks.model import open_model
+from tilemapper.networks.model import Model, open_model
 from tilemapper.render.array import render_array
-from tilemapper.render.devices import choose_device, choose_precision
+from tilemapper.render.devices import (
+    auto_batch,
+    choose_device,
+    choose_precision,
+    default_batch,
+    tile_bytes,
+)
 from tilemapper.render.engine import Engine, open_engine
 
 
@@ -134,10 +141,42 @@ def test_an_image_in_memory_renders_like_a_raster(models):
 
 def test_devices_that_are_not_there_are_refused():
     assert choose_device("cpu") == "cpu"
-    with pytest.raises(OptionError, match="device 'npu': unknown"):
-        choose_device("npu")
+    for wrong in ("npu", "cpu:0", "cuda:", "cuda:x", "cuda:0,", "cuda:1,1", "cuda:-1"):
+        with pytest.raises(OptionError, match=f"device '{wrong}': unknown"):
+            choose_device(wrong)
     with pytest.raises(DeviceError, match=r"CUDA device\(s\) found; use --device cpu"):
         choose_device("cuda:99")
+
+
+def test_of_a_list_of_devices_all_must_be_there(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert [choose_device(d) for d in ("cuda", "cuda:2", "cuda:2,0", "auto")] == [
+        "cuda:0",
+        "cuda:2",
+        "cuda:2",
+        "cuda:0",
+    ]
+    with pytest.raises(DeviceError, match=r"device cuda:0,3: 3 CUDA device\(s\) found"):
+        choose_device("cuda:0,3")
+
+
+@pytest.mark.parametrize("free_gib", [0.001, 0.5, 2, 140])
+def test_a_batch_on_a_gpu_has_room_in_its_free_memory(models, monkeypatch, free_gib):
+    model = open_model(models / "unet")
+    wide = model.card.model_copy(update={"arguments": {"width": 64}})
+    model = Model(wide, Path("/the/weights/are/elsewhere"))
+    free = int(free_gib * 2**30)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 2 * free))
+    batch, tile = auto_batch("cuda:0", model, "bf16"), tile_bytes(model, "bf16")
+    assert batch == {0.001: 1, 140: 128}.get(free_gib, batch)
+    assert batch == 1 or batch * tile <= free / 4
+    assert batch == 128 or 2 * batch * tile > free / 4
+    assert tile_bytes(model, "fp32") > 1.5 * tile
+
+
+def test_a_batch_on_a_cpu_does_not_depend_on_memory(models):
+    assert auto_batch("cpu", open_model(models / "unet"), "fp32") == default_batch("cpu")
 
 
 def test_stand_ins_stay_exact_under_auto_precision(models):

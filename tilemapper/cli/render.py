@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Side in pixels of what is rendered and staged at once, a multiple of 512.",
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or cuda:N,M.")
 @click.option(
     "--precision",
     type=click.Choice(["auto", "fp32", "bf16"]),

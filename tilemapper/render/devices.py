@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from torch import nn
 
 from tilemapper.errors import DeviceError, OptionError
+from tilemapper.networks.build import build_generator
 from tilemapper.networks.model import Model
 
 # With packed weights a small batch costs nothing, and its activations stay in the cache.
 CPU_BATCH = 4
 CUDA_BATCH = 64
+CUDA_MOST = 128  # beyond, a batch takes so long that its block's end waits for it
+SHARE = (
+    0.25  # of a GPU's free memory for one batch: others may share the GPU, libraries take theirs
+)
 PRECISIONS = ("auto", "fp32", "bf16")
 
 
 def choose_device(wanted: str) -> str:
-    """``auto``, ``cpu``, ``cuda`` or ``cuda:N`` to a device that is there.
+    """``auto``, ``cpu``, ``cuda``, ``cuda:N`` or the first of ``cuda:N,M``: a device that is there.
 
     Raises:
         OptionError: no such kind of device.
@@ -22,18 +30,32 @@ def choose_device(wanted: str) -> str:
     """
     if wanted == "auto":
         return "cuda:0" if torch.cuda.is_available() else "cpu"
-    kind, _, number = wanted.partition(":")
-    if kind not in ("cpu", "cuda") or (number and (kind == "cpu" or not number.isdigit())):
-        raise OptionError(f"device {wanted!r}: unknown, auto, cpu, cuda or cuda:N is needed")
-    if kind == "cpu":
+    kind, _, _ = wanted.partition(":")
+    if wanted == "cpu":
         return "cpu"
+    numbers = device_numbers(wanted)
+    if kind != "cuda" or numbers is None:
+        raise OptionError(
+            f"device {wanted!r}: unknown, auto, cpu, cuda, cuda:N or a list cuda:N,M is needed"
+        )
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if int(number or 0) >= count:
+    if max(numbers, default=0) >= count:
         raise DeviceError(
             f"device {wanted}: {count} CUDA device(s) found; use --device cpu, or see "
             "`tilemapper info`"
         )
-    return f"cuda:{number or 0}"
+    return f"cuda:{numbers[0] if numbers else 0}"
+
+
+def device_numbers(wanted: str) -> tuple[int, ...] | None:
+    """The numbers of ``cuda:0,1``; none for a kind alone, None if they are not, or repeated."""
+    _, colon, rest = wanted.partition(":")
+    if not colon:
+        return ()
+    parts = rest.split(",")
+    if not all(part.isdecimal() for part in parts) or len(set(parts)) < len(parts):
+        return None
+    return tuple(int(part) for part in parts)
 
 
 def choose_precision(wanted: str, device: str, model: Model) -> str:
@@ -55,3 +77,37 @@ def choose_precision(wanted: str, device: str, model: Model) -> str:
 def default_batch(device: str) -> int:
     """Tiles a batch when the user names none."""
     return CPU_BATCH if device == "cpu" else CUDA_BATCH
+
+
+def auto_batch(device: str, model: Model, precision: str) -> int:
+    """Tiles a batch for this model: on a GPU the power of two that its free memory has room for.
+
+    It goes into the plan, since a GPU's libraries choose their algorithms by the batch's shape.
+    """
+    if not device.startswith("cuda"):
+        return default_batch(device)
+    free, _ = torch.cuda.mem_get_info(device)
+    room = int(SHARE * free) // tile_bytes(model, precision)
+    return 1 << (min(max(room, 1), CUDA_MOST).bit_length() - 1)
+
+
+def tile_bytes(model: Model, precision: str) -> int:
+    """Memory that one tile takes on its way through a generator, at most: all that layers give."""
+    item = 2 if precision == "bf16" else 4
+    elements: int = 0
+
+    def count(_module: nn.Module, _given: Any, output: Any) -> None:
+        nonlocal elements
+        elements += output.numel() if isinstance(output, torch.Tensor) else 0
+
+    card = model.card
+    with torch.device("meta"):  # shapes alone: the weights may be elsewhere
+        generator = build_generator(card.architecture, card.arguments, card.channels, card.head)
+    for module in generator.modules():
+        if not list(module.children()):
+            module.register_forward_hook(count)
+    tile = card.tile
+    with torch.inference_mode():
+        output = generator.eval()(torch.empty((1, 3, tile, tile), device="meta"))
+    # Quantising holds the output in fp32 twice, and once in whole eighths of a level.
+    return int(item * (elements + 3 * tile**2) + 10 * output.numel())

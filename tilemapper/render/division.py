@@ -10,10 +10,13 @@ import torch
 from tilemapper.errors import OptionError
 from tilemapper.raster.encode import FILE_BLOCK
 from tilemapper.raster.lattice import Lattice
+from tilemapper.render.devices import device_numbers
 from tilemapper.render.plan import DEFAULT_BLOCK
 
 # A GPU runs so many tiles in the time that it takes to start a process and to load its libraries.
 MANY = 20_000
+# On a GPU a block's end costs more than its memory: the host is large, the device waits.
+CUDA_BLOCK = 8192
 
 
 def visible_gpus() -> list[str]:
@@ -25,29 +28,41 @@ def visible_gpus() -> list[str]:
     return names or [str(index) for index in range(torch.cuda.device_count())]
 
 
+def named_gpus(device: str) -> list[str]:
+    """The visible CUDA devices that ``cuda``, ``cuda:N`` or ``cuda:N,M`` means."""
+    visible = visible_gpus()
+    numbers = device_numbers(device)
+    return [visible[number] for number in numbers] if numbers else visible
+
+
 def worker_count(workers: str | int | None, device: str = "auto", tiles: int = MANY) -> int:
     """Worker processes on this machine; 0 when this process renders alone.
 
     Args:
-        workers: ``auto`` (or None) is one for each visible GPU if there are several; a number is
-            that many, where 1 is this process itself.
+        workers: ``auto`` (or None) is one for each visible GPU if there are several, and one for
+            each that ``device`` names; a number is that many, where 1 is this process itself.
         device: as the user gave it.
         tiles: of the raster; with ``auto``, few of them are not worth starting processes for.
 
     Raises:
-        OptionError: no number of workers, or several for one numbered device.
+        OptionError: no number of workers, or fewer than devices are named.
     """
+    listed = len(device_numbers(device) or ())
     if workers is None or workers == "auto":
-        if device not in ("auto", "cuda") or tiles < MANY:
+        if listed:
+            count = listed
+        elif device not in ("auto", "cuda") or tiles < MANY:
             return 0
-        count = len(visible_gpus())
+        else:
+            count = len(visible_gpus())
     elif str(workers).isdigit() and int(workers) > 0:
         count = int(workers)
     else:
         raise OptionError(f"--workers {workers!r}: must be auto, or a number from 1 on")
-    if count > 1 and ":" in device:
+    if count < listed:
         raise OptionError(
-            f"--workers {workers}: device {device} is one device; give --device cuda for all"
+            f"--workers {workers}: {listed} devices are named, each needs a worker; give more "
+            f"workers, or fewer devices than {device}"
         )
     return count if count > 1 else 0
 
@@ -60,25 +75,28 @@ def threads_each(count: int) -> int:
 def environments(count: int, device: str) -> list[dict[str, str]]:
     """What each of ``count`` worker processes on this machine finds in its environment.
 
-    On CUDA each sees one device, in turn; on CPU each has its share of the cores.
+    On CUDA each sees one of the named devices, in turn: several workers may share one, to read and
+    encode beside each other. On CPU each has its share of the cores.
     """
     if device.startswith("cuda"):
-        gpus = visible_gpus()
+        gpus = named_gpus(device)
         return [{"CUDA_VISIBLE_DEVICES": gpus[index % len(gpus)]} for index in range(count)]
     threads = str(threads_each(count))
     return [{"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads} for _ in range(count)]
 
 
-def block_for(height: int, width: int, overlap: int, workers: int) -> int | None:
-    """The size of blocks with which ``workers`` are done first; None if the usual one will do.
+def block_for(
+    height: int, width: int, overlap: int, workers: int, largest: int = DEFAULT_BLOCK
+) -> int:
+    """The size of blocks with which ``workers`` are done first, ``largest`` px at most.
 
     Smaller blocks share the work better, but run more tiles twice. All sizes are file blocks
     times a power of two, so that workers can make overview levels alone.
     """
     if workers < 2:
-        return None
+        return largest
     lattice = Lattice(height, width, overlap)
-    best, best_tiles, size = DEFAULT_BLOCK, _slowest(lattice, DEFAULT_BLOCK, workers), DEFAULT_BLOCK
+    best, best_tiles, size = largest, _slowest(lattice, largest, workers), largest
     while size > FILE_BLOCK:
         size //= 2
         tiles = _slowest(lattice, size, workers)
@@ -86,7 +104,7 @@ def block_for(height: int, width: int, overlap: int, workers: int) -> int | None
             best, best_tiles = size, tiles
         elif -(-height // size) * -(-width // size) > 4 * workers:
             break
-    return None if best == DEFAULT_BLOCK else best
+    return best
 
 
 def _slowest(lattice: Lattice, size: int, workers: int) -> int:

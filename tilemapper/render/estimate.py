@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import rasterio
 
 from tilemapper.networks.model import DEFAULT_MODEL, Model, open_model
+from tilemapper.render.division import named_gpus
 from tilemapper.render.plan import Plan
 from tilemapper.render.planning import plan_render
-from tilemapper.render.render import CACHE_MB, engine_of
+from tilemapper.render.render import CACHE_MB
+from tilemapper.render.speed import tiles_a_second
 from tilemapper.render.targets import check_target
-
-PROBES = 3
 
 
 @dataclass(frozen=True)
@@ -81,7 +78,8 @@ def estimate(
     opened = model if isinstance(model, Model) else open_model(model)
     with rasterio.Env(GDAL_CACHEMAX=CACHE_MB):
         plan = plan_render(source, target, opened, **options)
-    rate = _probe(plan, opened)
+    scheduler, insecure = options.get("scheduler"), bool(options.get("insecure"))
+    rate = _speed(plan, opened, scheduler, insecure=insecure)
     return Estimate(
         target=str(target),
         width=plan.source.width,
@@ -103,16 +101,12 @@ def estimate(
     )
 
 
-def _probe(plan: Plan, model: Model) -> float:
-    """Tiles a second of the generator on random pixels: the fastest of a few batches."""
-    engine = engine_of(plan, model)
-    shape = (plan.batch_size, plan.tile, plan.tile, 3)
-    tiles = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    seconds = []
-    with ThreadPoolExecutor(engine.lanes, initializer=engine.enter_lane) as pool:
-        for _ in range(PROBES):
-            begun = time.perf_counter()
-            list(pool.map(engine.predict, [tiles] * engine.lanes))
-            seconds.append(time.perf_counter() - begun)
-    # The first batch also warms up.
-    return engine.lanes * plan.batch_size / min(seconds[1:])
+def _speed(plan: Plan, model: Model, scheduler: str | None, *, insecure: bool) -> float:
+    """Tiles a second of all devices together; one of them is measured."""
+    if scheduler is not None:
+        from tilemapper.render.cluster import cluster_speed  # loads dask
+
+        return cluster_speed(scheduler, plan, model, insecure=insecure)
+    # Workers on a CPU share its cores, those on GPUs the GPUs.
+    gpus = len(named_gpus(plan.devices)) if plan.device.startswith("cuda") else 1
+    return tiles_a_second(plan, model) * max(1, min(plan.workers, gpus))

@@ -58,6 +58,7 @@ class Plan:
     compiled: bool = False
     version: str = __version__
     workers: int = 0  # processes over which the blocks are spread; 0 is this one alone
+    devices: str = ""  # on which these are, as the user named them: cuda for all, cuda:0,1 for two
 
     @cached_property
     def lattice(self) -> Lattice:

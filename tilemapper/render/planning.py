@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tilemapper.errors import OptionError
 from tilemapper.networks.model import Model
 from tilemapper.raster.lattice import Lattice
 from tilemapper.raster.source import SourceOptions, inspect_source
 from tilemapper.raster.tone import Statistics
-from tilemapper.render.devices import choose_device, choose_precision, default_batch
-from tilemapper.render.division import block_for, worker_count
-from tilemapper.render.plan import Plan, make_plan
+from tilemapper.render.devices import auto_batch, choose_device, choose_precision
+from tilemapper.render.division import CUDA_BLOCK, MANY, block_for, worker_count
+from tilemapper.render.plan import DEFAULT_BLOCK, Plan, make_plan
 from tilemapper.render.staging import stored_plan
 
 
@@ -64,26 +65,35 @@ def plan_render(
         allow_drivers=tuple(allow_drivers),
     )
     spec = inspect_source(str(source), options, model.card.gsd_m)
+    tiles, devices, batch = Lattice(spec.height, spec.width, overlap).tile_count, "", None
     if scheduler is not None:
         from tilemapper.render.cluster import survey  # loads dask
 
         found = survey(scheduler, model, device=device, insecure=insecure)
         count, device = found.workers, found.device
         precision = found.precision if precision == "auto" else precision
+        batch = found.batch_size
     else:
-        tiles = Lattice(spec.height, spec.width, overlap).tile_count
         count = worker_count(workers, device, tiles)
-        device = choose_device(device)
+        devices, device = device, choose_device(device)
+    on_cuda, large = device.startswith("cuda"), tiles >= MANY
+    largest = CUDA_BLOCK if on_cuda and large else DEFAULT_BLOCK
+    precision = choose_precision(precision, device, model)
     plan = make_plan(
         spec,
         model,
         target or Path("map"),
         overlap=overlap,
-        # Blocks decide nothing but what can be resumed: an unfinished render keeps its own.
-        block=block or stored.get("block") or block_for(spec.height, spec.width, overlap, count),
+        # Blocks decide nothing but what can be resumed: an unfinished render keeps its own, and
+        # its batch, by whose shape a GPU's libraries choose their algorithms.
+        block=block
+        or stored.get("block")
+        or block_for(spec.height, spec.width, overlap, count, largest),
         device=device,
-        precision=choose_precision(precision, device, model),
-        batch_size=default_batch(device) if batch_size is None else batch_size,
+        precision=precision,
+        batch_size=batch_size
+        if batch_size is not None
+        else _stored_batch(stored, device) or batch or auto_batch(device, model, precision),
         driver=driver,
         creation_options=creation_options or {},
         classes=Path(classes) if classes else None,
@@ -91,7 +101,15 @@ def plan_render(
         tta=tta,
         compiled=compiled,
     )
-    return replace(plan, workers=count)
+    if devices == "auto" and on_cuda:
+        devices = "cuda"
+    return replace(plan, workers=count, devices=devices)
+
+
+def _stored_batch(stored: Mapping[str, Any], device: str) -> int | None:
+    """The batch of an unfinished render on the same kind of device."""
+    same = stored.get("deciding", {}).get("device") == device.partition(":")[0]
+    return stored.get("batch_size") if same else None
 
 
 def _tone(model: Model, wanted: str) -> Statistics | None:

@@ -5,6 +5,6 @@ does is in `tilemapper.render.desk`; here both are given a cluster.
 """
 
 from tilemapper.render.cluster.blocks import spread_blocks
-from tilemapper.render.cluster.survey import Survey, survey
+from tilemapper.render.cluster.surveying import Survey, cluster_speed, survey
 
-__all__ = ["Survey", "spread_blocks", "survey"]
+__all__ = ["Survey", "cluster_speed", "spread_blocks", "survey"]

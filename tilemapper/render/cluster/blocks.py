@@ -62,7 +62,9 @@ def spread_blocks(
         probe.write_text(text)
         if scheduler is None:
             count = min(len(pending), worker_count(workers) or 1)
-            own = stack.enter_context(own_workers(count, plan.device, dashboard=dashboard))
+            own = stack.enter_context(
+                own_workers(count, plan.devices or plan.device, dashboard=dashboard)
+            )
             if plan.device.startswith("cuda"):
                 order = replace(order, plan=replace(plan, device="cuda:0"))
             else:

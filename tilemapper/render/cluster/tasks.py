@@ -6,18 +6,19 @@ import functools
 import pickle
 import time
 import traceback
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from distributed import get_worker
 
-from tilemapper.errors import TilemapperError
+from tilemapper.errors import ModelError, TilemapperError
 from tilemapper.raster.lattice import Block
 from tilemapper.render.desk import render_here
-from tilemapper.render.devices import choose_device, choose_precision
+from tilemapper.render.devices import auto_batch, choose_device, choose_precision
 from tilemapper.render.journal import Receipt
 from tilemapper.render.messenger import Tasks
-from tilemapper.render.workers import Files, Look, Order, examine, take_model
+from tilemapper.render.speed import tiles_a_second
+from tilemapper.render.workers import Files, Look, Order, examine, model_of, take_model
 
 BEAT_S = 0.5  # between two signs of life of a worker
 
@@ -46,10 +47,34 @@ def _take_model(payload: bytes, files: bytes) -> Look:
     return examine(order)
 
 
-def device_of(kind: str, model: bytes) -> tuple[str, str]:
-    """This worker's device of a kind, and the model's precision on it."""
-    device = choose_device(kind)
-    return device, choose_precision("auto", device, pickle.loads(model))
+@dataclass(frozen=True)
+class Facilities:
+    """What a worker computes on: its device, the model's precision there, the batch that fits."""
+
+    device: str
+    precision: str
+    batch_size: int
+
+
+def facilities(kind: str, model: bytes) -> Facilities:
+    """This worker's, for a kind of device and a pickled model, whose weights may be elsewhere."""
+    device, opened = choose_device(kind), pickle.loads(model)
+    precision = choose_precision("auto", device, opened)
+    return Facilities(device, precision, auto_batch(device, opened, precision))
+
+
+def probe(payload: bytes, files: bytes | None) -> float | None:
+    """Tiles a second of an order's model here; None if the model must be sent first."""
+    order = _order(payload)
+    if files is not None:
+        take_model(order.plan.model_digest, pickle.loads(files), _scratch())
+    try:
+        model = model_of(order)
+    except ModelError:
+        if files is not None:
+            raise
+        return None
+    return tiles_a_second(order.plan, model)
 
 
 class _UnwantedError(Exception):
