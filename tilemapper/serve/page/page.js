@@ -54,7 +54,7 @@ async function choose(found) {
   viewer.map = null;
   viewer.source = makeLayer("source", { least: 0, most: found.native_zoom, crisp: false });
   viewer.show(found.bounds, found.max_zoom);
-  const size = `${found.name}: ${found.width} × ${found.height} px`;
+  const size = `${found.name}: ${found.width} x ${found.height} px`;
   const ground = found.gsd_m ? `, ${found.gsd_m.toPrecision(3)} m a pixel, ${found.crs}` : ", no georeferencing";
   by("about").textContent = size + ground;
   await showMap();
