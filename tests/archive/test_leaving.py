@@ -100,7 +100,7 @@ def test_a_footprint_says_its_scene_and_one_too_small_to_see_gets_a_mark():
     text = page_of(footprints=[Footprint("<a>", "done", square), Footprint("b", "failed", far)])
     assert "<title>&lt;a&gt;: done</title>" in text
     assert text.count("<circle") == 1
-    assert "1e+04 km from west to east" in text
+    assert "10,019 km from west to east" in text
 
 
 def test_a_scene_that_failed_is_on_the_map_if_its_header_tells_where_it_lies(

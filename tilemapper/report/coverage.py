@@ -66,7 +66,8 @@ def coverage_svg(footprints: list[Footprint], colours: Mapping[str, str]) -> str
 
 
 def _km(degrees: float) -> str:
-    return f"{degrees * _KM_A_DEGREE:.3g} km"
+    km = degrees * _KM_A_DEGREE
+    return f"{km:,.0f} km" if km >= 100 else f"{km:.3g} km"
 
 
 def _shape(footprint: Footprint, frame: _Frame, colour: str) -> str:
