@@ -36,7 +36,7 @@ def parameters_of(name):
     return inspect.signature(getattr(tilemapper, name)).parameters
 
 
-@pytest.mark.parametrize("name", ["render", "train", "evaluate"])
+@pytest.mark.parametrize("name", ["render", "train", "evaluate", "compare"])
 def test_a_door_has_the_options_of_its_command_with_the_same_defaults(name):
     parameters = parameters_of(name)
     for option, declared in options_of(name).items():
@@ -157,6 +157,14 @@ def test_evaluate_measures_and_shows_its_table(models, tmp_path):
     assert (tmp_path / "each.csv").is_file()
     page, _ = parsed(result)
     assert {"identity on 3 pairs", "psnr", "constant @256"} <= set(page.words)
+
+
+def test_a_comparison_shows_its_figures(models, tmp_path, make_raster):
+    city = make_raster(300, 300)
+    tilemapper.render(city, tmp_path / "map.tif", models / "identity")
+    found = tilemapper.compare(city, tmp_path / "map.tif", model=models / "identity")
+    page, _ = parsed(found)
+    assert {"seam jump index", "overlap disagreement", "grid shift"} <= set(page.words)
 
 
 def test_train_takes_the_options_of_its_command(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from tilemapper import notebook
 from tilemapper.networks.card import ModelCard
 from tilemapper.raster.lattice import TILE, Lattice
 from tilemapper.report.alignment import Laid, Rendered, name_of
@@ -97,6 +98,17 @@ class Comparison:
             "page": self.page,
             "quicklook": self.quicklook,
         }
+
+    def _repr_html_(self) -> str:
+        figures = {"seam jump index": self.seams.index, "overlap disagreement": self.disagreement}
+        figures |= {} if self.shift is None else {"grid shift": self.shift.mean}
+        figures |= {} if self.truth is None else self.truth.values
+        rows = [(name, "-" if value is None else f"{value:.4g}") for name, value in figures.items()]
+        rows += [(found.name, f"{found.share:.1%}") for found in self.classes]
+        rows += [("page", self.page)] if self.page else []
+        rows += [("notice", line) for line in self.notices]
+        caption = f"{self.target} beside {self.source}, {self.width} x {self.height} px"
+        return notebook.table(rows, caption=caption, head=False)
 
 
 def compare_laid(
