@@ -115,9 +115,9 @@ def forward(model: Path, tiles: int, precision: str, batch: int | None) -> dict[
 
 def whole(model: Path, city: Path, precision: str, batch: int | None) -> dict[str, float]:
     """Seconds and peak memory of a whole render; imports and the model's load not counted."""
-    from tilemapper.render.memory import share_one_heap
+    from tilemapper.render.memory import keep_freed_memory
 
-    share_one_heap()  # as the command does
+    keep_freed_memory()  # as the command does
     import torch
 
     torch.nn.functional.conv2d(torch.rand(1, 3, 64, 64), torch.rand(8, 3, 3, 3))

@@ -10,7 +10,7 @@ import pytest
 import tilemapper
 from tilemapper.raster.pyramid import Pyramid
 from tilemapper.render.blockfile import _LayerFile
-from tilemapper.render.memory import share_one_heap
+from tilemapper.render.memory import keep_freed_memory
 
 
 def test_a_finished_block_leaves_no_buffers_to_the_garbage_collector(make_raster, models, tmp_path):
@@ -27,4 +27,4 @@ def test_a_finished_block_leaves_no_buffers_to_the_garbage_collector(make_raster
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
 def test_glibc_takes_the_limit():
-    assert share_one_heap()
+    assert keep_freed_memory()

@@ -81,9 +81,7 @@ def batch(
     from tilemapper.archive.jobfile import load_job
     from tilemapper.archive.leaving import check_extras, leave
     from tilemapper.networks.model import open_model
-    from tilemapper.render.memory import share_one_heap
 
-    share_one_heap()  # before any library starts its threads
     checked = load_job(job)
     check_extras(checked)
     model = open_model(checked.render.model)

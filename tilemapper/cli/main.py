@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import click
 
 from tilemapper.errors import Interrupted, TilemapperError
+from tilemapper.render.memory import keep_freed_memory
 
 # name -> (module, attribute, one line for --help)
 COMMANDS = {
@@ -142,4 +143,5 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, _raise_interrupted)
     signal.signal(signal.SIGINT, _raise_interrupted)
     warnings.showwarning = _say_warning
+    keep_freed_memory()
     sys.exit(run(cli))

@@ -47,7 +47,9 @@ if TYPE_CHECKING:
     show_default=True,
     help="Side in pixels of what is rendered and staged at once, a multiple of 512.",
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or cuda:N,M.")
+@click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or cuda:N,M."
+)
 @click.option(
     "--precision",
     type=click.Choice(["auto", "fp32", "bf16"]),
@@ -168,9 +170,6 @@ def render(
     tilemapper render city.tif map.tif --gsd native --bidx 4,3,2 --co COMPRESS=ZSTD
     tilemapper render s3://bucket/city.tif map.tif --bounds 583000,4506000,585000,4508000
     """  # noqa: D301 (\b is click's mark for lines to keep)
-    from tilemapper.render.memory import share_one_heap
-
-    share_one_heap()  # before any library starts its threads
     options = library_options(given)
     if dry_run:
         _print_plan(source, target, options, as_json)

@@ -34,23 +34,27 @@ def deflate_blocks(
     Raises:
         StagingError: a stream does not decode to what went in.
     """
-    rows = np.ascontiguousarray(np.moveaxis(pixels, 0, 2))  # (side, width, bands)
     encoded = []
-    for col in range(0, rows.shape[1], side):
-        block = rows[:, col : col + side].copy()
-        if predictor:
-            # Right to left in effect: every pixel minus its neighbour as it was. TIFF 6.0, 14.
-            block[:, 1:] -= rows[:, col : col + side - 1]
-        encoded.append(_deflate(block.data, level))
+    for col in range(0, pixels.shape[2], side):
+        block = np.ascontiguousarray(np.moveaxis(pixels[:, :, col : col + side], 0, 2))
+        encoded.append(_deflate((_differences(block) if predictor else block).tobytes(), level))
     return encoded
 
 
-def _deflate(data: memoryview, level: int) -> bytes:
+def _differences(block: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Every pixel minus its left neighbour, (height, width, bands): TIFF 6.0, section 14."""
+    steps = np.empty_like(block)
+    steps[:, 0] = block[:, 0]
+    np.subtract(block[:, 1:], block[:, :-1], out=steps[:, 1:])
+    return steps
+
+
+def _deflate(data: bytes, level: int) -> bytes:
     fast = _FAST.get(level)
     stream = zlib.compress(data, level) if fast is None else isal_zlib.compress(data, fast)
-    if isal_zlib.decompress(stream, bufsize=data.nbytes) != data.cast("B"):
+    if isal_zlib.decompress(stream, bufsize=len(data)) != data:
         raise StagingError(
             "encoder: the encoded pixels do not decode to what was rendered; check this machine's "
             "memory, and run the same command again"
         )
-    return bytes(stream)
+    return stream

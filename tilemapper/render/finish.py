@@ -238,7 +238,8 @@ def _check(plan: Plan, layer: Layer, receipts: Mapping[str, Receipt], path: Path
     """Reads the joined raster back through GDAL and compares every block and the georeferencing."""
     source = plan.source
     lossless = encoding_of(plan.creation_options) is not None or layer.name != "map"
-    with open_raster(str(path)) as dst:
+    # Nothing else computes by now, so that all cores may decode.
+    with rasterio.Env(GDAL_NUM_THREADS="ALL_CPUS"), open_raster(str(path)) as dst:
         if (dst.height, dst.width, dst.count) != (source.height, source.width, layer.bands):
             raise StagingError(f"{path}: read back with another size; check the disk, run again")
         if source.crs_wkt and dst.crs != CRS.from_wkt(source.crs_wkt) and dst.crs is None:

@@ -16,6 +16,7 @@ from distributed.security import Security
 
 from tilemapper.errors import NoWorkerError, OptionError
 from tilemapper.render.division import environments
+from tilemapper.render.memory import ENVIRONMENT
 from tilemapper.render.nannies import OwnWorkers, quiet_dask
 from tilemapper.render.spread import LONELY_S
 
@@ -32,7 +33,7 @@ CONFIG = {
     "distributed.worker.multiprocessing-method": "spawn",
     "distributed.worker.profile.enabled": False,
     # Not dask's own MALLOC_TRIM_THRESHOLD_, which makes every large array a fresh mapping.
-    "distributed.nanny.pre-spawn-environ": {"MALLOC_ARENA_MAX": 1},
+    "distributed.nanny.pre-spawn-environ": dict(ENVIRONMENT),
 }
 
 
