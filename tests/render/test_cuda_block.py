@@ -67,10 +67,13 @@ class Device:
         self.shapes.add(tuple(batch.shape))
         return self._inner(batch)
 
+    def paint(self, pixels):
+        how = {"dtype": self._dtype, "palette": self.is_palette, "tta": self._tta}
+        return painted(self._network, pixels, **how)
+
     @torch.inference_mode()
     def predict(self, tiles):
-        how = {"dtype": self._dtype, "palette": self.is_palette, "tta": self._tta}
-        return painted(self._network, torch.from_numpy(tiles), **how)[0].numpy()
+        return self.paint(torch.from_numpy(tiles))[0].numpy()
 
 
 def on_host(engine, lattice, block, view, seam, **options):

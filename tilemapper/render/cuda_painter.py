@@ -13,10 +13,9 @@ import weakref
 
 import torch
 
-from tilemapper.errors import DeviceError, ModelError
+from tilemapper.errors import DeviceError
 from tilemapper.render.cuda_streams import Streams
 from tilemapper.render.engine import Engine
-from tilemapper.render.levels import painted
 
 LOG = logging.getLogger(__name__)
 
@@ -76,12 +75,9 @@ class Painter:
             ModelError: the generator has given values that are not finite since it was opened.
         """
         with self.streams.computing():
-            unsound = bool(self._unsound.item())
-        if unsound:
-            raise ModelError(
-                f"{self.engine.model.card.name}: the generator gives values that are not finite; "
-                "use --precision fp32, or another model"
-            )
+            finite = not self._unsound.item()
+        if not finite:
+            raise unsound(self.engine.model)
 
     def _in_parts(self, tiles: torch.Tensor) -> torch.Tensor:
         size = self._fits
@@ -103,14 +99,7 @@ class Painter:
         return self._forward(tiles)
 
     def _forward(self, tiles: torch.Tensor) -> torch.Tensor:
-        engine = self.engine
-        prediction, finite = painted(
-            engine._network,
-            tiles,
-            dtype=engine._dtype,
-            palette=engine.is_palette,
-            tta=engine._tta,
-        )
+        prediction, finite = self.engine.paint(tiles)
         self._unsound.logical_or_(~finite)
         return prediction
 

@@ -16,8 +16,8 @@ from torch import nn
 from tilemapper.errors import DeviceError, ModelError
 from tilemapper.networks.folding import fold_norms
 from tilemapper.networks.model import Model
-from tilemapper.raster.blend import TOP
 from tilemapper.render.devices import choose_device, choose_precision, default_batch
+from tilemapper.render.levels import painted
 from tilemapper.render.packing import packed_for_cpu
 
 
@@ -112,44 +112,25 @@ class Engine:
 
     @torch.inference_mode()
     def _run(self, tiles: NDArray[np.uint8]) -> NDArray[np.int16]:
-        pixels = torch.from_numpy(tiles).to(self.device, non_blocking=True)
-        # (n, tile, tile, 3) uint8 in memory is (n, 3, tile, tile) channels_last: nothing is moved.
-        # Bytes and their distances from 127.5 are exact in bf16 too; only the division rounds.
-        batch = pixels.permute(0, 3, 1, 2).to(self._dtype).sub_(127.5).div_(127.5)
-        prediction = self._mean_of_symmetries(batch) if self._tta else self._paint(batch)
-        array: NDArray[np.int16] = prediction.cpu().numpy()
+        levels, finite = self.paint(torch.from_numpy(tiles).to(self.device, non_blocking=True))
+        if not finite:
+            raise unsound(self.model)
+        array: NDArray[np.int16] = levels.cpu().numpy()
         return array
 
-    def _paint(self, batch: torch.Tensor) -> torch.Tensor:
-        return self._quantise(self._network(batch))
+    def paint(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Predictions of a batch that is on the device; see `tilemapper.render.levels.painted`."""
+        return painted(
+            self._network, pixels, dtype=self._dtype, palette=self.is_palette, tta=self._tta
+        )
 
-    def _mean_of_symmetries(self, batch: torch.Tensor) -> torch.Tensor:
-        """Mean over the 8 symmetries of the square, rounded once: imagery from above has no up."""
-        total = torch.zeros((), dtype=torch.int16, device=self.device)
-        for turns in range(4):
-            turned = batch.rot90(turns, (2, 3))
-            for flipped in (turned, turned.flip(3)):
-                ready = flipped.contiguous(memory_format=torch.channels_last)
-                painted = self._paint(ready)
-                back = painted if flipped is turned else painted.flip(3)
-                total = total + back.rot90(-turns, (2, 3))
-        return (total + 4) >> 3
 
-    def _quantise(self, output: torch.Tensor) -> torch.Tensor:
-        """RGB in [-1, 1] or class logits to (n, channels, tile, tile) int16, 0..2040."""
-        if not torch.isfinite(output.sum()):
-            raise ModelError(
-                f"{self.model.card.name}: the generator gives values that are not finite; "
-                "use --precision fp32, or another model"
-            )
-        # One class after another in memory: softmax is twice as fast so, and blending wants it so.
-        output = output.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
-        # In place from here on: fresh memory for every step would cost as much as the arithmetic.
-        if self.is_palette:
-            levels = output.softmax(dim=1).mul_(TOP)
-        else:
-            levels = torch.add(output.new_tensor(TOP / 2), output, alpha=TOP / 2, out=output)
-        return levels.round_().clamp_(0, TOP).to(torch.int16)
+def unsound(model: Model) -> ModelError:
+    """What is said of a generator that gives values that are not finite."""
+    return ModelError(
+        f"{model.card.name}: the generator gives values that are not finite; "
+        "use --precision fp32, or another model"
+    )
 
 
 def compiled_network(network: nn.Module, tile: int, batch_size: int) -> nn.Module:
