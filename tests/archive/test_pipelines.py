@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -12,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.archive.world import write_archive
+from tests.archive.world import write_archive, write_job
 from tilemapper.archive.job import ArchiveJob
 from tilemapper.archive.jobfile import load_job
 from tilemapper.cli.batch import batch
@@ -83,6 +85,41 @@ def test_kubernetes_files_run_without_rights_and_restart_by_exit_code(path):
         assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
 
 
+@pytest.mark.skipif(not shutil.which("kubectl"), reason="no kubectl here")
+@pytest.mark.parametrize("path", sorted(SCHEDULES.glob("*.yaml")), ids=lambda path: path.name)
+def test_kubernetes_knows_every_field(path):
+    """Read into kubectl's own types and written again, nothing is lost; no cluster is asked."""
+    done = subprocess.run(
+        ["kubectl", "set", "image", "--local", "-f", str(path), "tilemapper=other", "-o", "json"],
+        capture_output=True, text=True, check=True, env={**os.environ, "KUBECONFIG": os.devnull},
+    )  # fmt: skip
+
+    def lost(ours, theirs, place: str = "") -> list[str]:
+        if isinstance(ours, dict):
+            pairs = [(value, theirs.get(key), f"{place}/{key}") for key, value in ours.items()]
+        elif isinstance(ours, list):
+            pairs = [(value, theirs[i], f"{place}/{i}") for i, value in enumerate(ours)]
+        else:
+            return []
+        return [
+            name for value, other, name in pairs
+            for name in ([name] if other is None else lost(value, other, name))
+        ]  # fmt: skip
+
+    assert lost(yaml.safe_load(path.read_text()), json.loads(done.stdout)) == []
+
+
+def test_the_cron_line_is_one_line_that_a_shell_takes():
+    lines = (SCHEDULES / "tilemapper.cron").read_text().splitlines()
+    (entry,) = [line for line in lines if re.match(r"\d", line)]
+    *when, user, command = entry.split(maxsplit=6)
+    assert len(when) == 5
+    assert user == "tilemapper"
+    assert not re.search(r"(?<!\\)%", command)  # cron would cut the line there
+    assert "flock --nonblock" in command
+    subprocess.run(["sh", "-n", "-c", command], check=True)
+
+
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd-analyze here")
 def test_systemd_accepts_the_units(tmp_path):
     units = []
@@ -92,6 +129,35 @@ def test_systemd_accepts_the_units(tmp_path):
         ["systemd-analyze", "verify", *units], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def array_task(index: int, count: int, bin_folder: Path, job: Path) -> subprocess.Popen:
+    """A task of the SLURM array, as SLURM would start it."""
+    return subprocess.Popen(
+        ["bash", str(SCHEDULES / "slurm-array.sbatch")], stdout=subprocess.PIPE, text=True,
+        env={
+            "PATH": f"{bin_folder}:/usr/bin:/bin", "SLURM_ARRAY_TASK_ID": str(index),
+            "SLURM_ARRAY_TASK_COUNT": str(count), "SLURM_ARRAY_JOB_ID": "77",
+            "TILEMAPPER_JOB": str(job), "OMP_NUM_THREADS": "1",
+        },
+    )  # fmt: skip
+
+
+@pytest.mark.fault  # for the time that it takes
+def test_the_tasks_of_a_slurm_array_do_every_scene_once(tmp_path, models):
+    write_archive(tmp_path / "in", 12)
+    job = write_job(tmp_path, models / "identity", render="batch_size = 1")
+    (tmp_path / "bin").mkdir()
+    command = tmp_path / "bin" / "tilemapper"
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m tilemapper "$@"\n')
+    command.chmod(0o755)
+    tasks = [array_task(index, 3, tmp_path / "bin", job) for index in (1, 2, 3)]
+    lines = [task.communicate()[0].splitlines()[-1] for task in tasks]
+    assert [task.returncode for task in tasks] == [0, 0, 0]
+    done = [int(re.search(r": (\d+) rendered", line)[1]) for line in lines]
+    assert sum(done) == 12
+    assert all(done)
+    assert len(list((tmp_path / "out").rglob("*_map.tif"))) == 12
 
 
 @pytest.mark.skipif(not shutil.which("bash"), reason="no bash here")
@@ -108,13 +174,7 @@ def test_the_slurm_script_hands_a_warning_on_and_goes_back_into_the_queue(tmp_pa
     queue.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/queued\n')
     fake.chmod(0o755)
     queue.chmod(0o755)
-    process = subprocess.Popen(
-        ["bash", str(SCHEDULES / "slurm-array.sbatch")], stdout=subprocess.PIPE, text=True,
-        env={
-            "PATH": f"{tmp_path}/bin:/usr/bin:/bin", "SLURM_ARRAY_TASK_ID": "3",
-            "SLURM_ARRAY_TASK_COUNT": "16", "SLURM_ARRAY_JOB_ID": "77",
-        },
-    )  # fmt: skip
+    process = array_task(3, 16, tmp_path / "bin", tmp_path / "backfill.toml")
     assert process.stdout is not None
     assert "'--shard', '3/16'" in process.stdout.readline()
     process.terminate()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import hashlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -14,6 +16,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.archive.world import poison, write_archive, write_job, write_scene
 from tilemapper.archive import run as run_module
@@ -23,6 +26,7 @@ from tilemapper.archive.ledger import Ledger
 from tilemapper.archive.run import run_archive
 from tilemapper.archive.scene import Scene
 from tilemapper.archive.spreading import Spread
+from tilemapper.errors import NoWorkerError
 from tilemapper.networks.model import open_model
 from tilemapper.render import calls
 
@@ -218,3 +222,42 @@ def _command(pid: int) -> bytes:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return b""
+
+
+@pytest.mark.fault
+def test_a_cluster_that_runs_already_does_an_archive(tmp_path, models, identity):
+    """As compose.yaml starts it: `dask scheduler`, two of `dask worker`, and the batch."""
+    one, two = two_jobs(tmp_path, models / "identity", 6)
+    run_archive(one, identity)
+    services = yaml.safe_load((Path(__file__).parents[2] / "compose.yaml").read_text())["services"]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    address = f"tcp://127.0.0.1:{port}"
+    here = {
+        "0.0.0.0": "127.0.0.1", "8786": str(port), "tcp://scheduler:8786": address,
+        "/tmp": str(tmp_path),
+    }  # fmt: skip
+
+    def started(service: str) -> subprocess.Popen:
+        words = [here.get(word, word) for word in services[service]["entrypoint"]]
+        assert words[0] == "dask"
+        command = [sys.executable, "-c", "from dask.__main__ import main; main()", *words[1:]]
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    cluster = [started(name) for name in ("scheduler", "worker", "worker")]
+    try:
+        spread = Spread(scheduler=address)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            with contextlib.suppress(NoWorkerError):
+                if calls.staff(address) == 2:
+                    break
+            time.sleep(0.5)
+        assert spread.staff == 2
+        assert run_archive(two, identity, spread=spread).done == 6
+    finally:
+        for process in cluster[::-1]:
+            process.terminate()
+            process.wait()
+    assert outputs(two.root) == outputs(one.root)
