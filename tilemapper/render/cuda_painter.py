@@ -15,7 +15,7 @@ import torch
 
 from tilemapper.errors import DeviceError
 from tilemapper.render.cuda_streams import Streams
-from tilemapper.render.engine import Engine
+from tilemapper.render.engine import Engine, unsound
 
 LOG = logging.getLogger(__name__)
 
