@@ -6,7 +6,8 @@
 A whole step is what `tilemapper train` does: batch from uint8, augmentation, losses, both
 optimisers, average, watching the losses. Bare is: the generator and, where the preset has one, the
 discriminator on real and fake and again for the generator, each with its backward pass, on tensors
-that are there. Both in this one run and in turn, after a warm-up; medians. Pixels are noise.
+that are there. Both in this one run and in turn, after a warm-up; medians. Pixels are noise. On a CPU one
+thread, and the seconds are the processor's: other programs do not count.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from tilemapper.training.checkpoint import Checkpoints
 from tilemapper.training.config import TrainingJob
 from tilemapper.training.feed import Feed, Group
 from tilemapper.training.jobfile import load_job
+from tilemapper.training.memory import kept_memory
 from tilemapper.training.parallel import Processes
 from tilemapper.training.pix2pix import Pix2Pix
 from tilemapper.training.pixels import Pixels
@@ -75,12 +77,17 @@ def bare_step(trainer: Trainer, source: torch.Tensor) -> None:
 
 
 def timed(call, device: torch.device) -> float:
-    """Seconds of one call, the device's work included."""
-    start = time.perf_counter()
+    """Seconds of one call, the device's work included; of the processor's own time on a CPU.
+
+    Processor time does not count what other programs of the machine take; with one thread and
+    nothing else in this process it is the time of the call on a machine of its own.
+    """
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
+    start = clock()
     call()
     if device.type == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def main() -> None:
@@ -92,10 +99,12 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=8)
     arguments = parser.parse_args()
     device = choose_device(arguments.device)
+    if device.type == "cpu":
+        torch.set_num_threads(1)
     job = load_job(
         preset=arguments.preset, overrides={"batch": str(arguments.batch), "losses.gan_from": "0.0"}
     )
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, kept_memory():
         trainer = make_trainer(job, device, Path(folder))
         source = trainer.feed.make(0).source
         whole, bare = [], []

@@ -47,7 +47,10 @@ def calibrate_classes(
 
 
 def best_shift(logits: Tensor, classes: Tensor, most: Tensor) -> Tensor:
-    """(K,) float32, at most 0: what to add to the logits for the best mean IoU over the classes.
+    """(K,) float32, at most 0: what to add to the logits.
+
+    A class is lowered to where its own IoU is best, as long as the mean IoU over the classes does
+    not fall. The mean alone would take from frequent classes to give to ones that nobody sees.
 
     Args:
         logits: (n, K) float32.
@@ -55,14 +58,14 @@ def best_shift(logits: Tensor, classes: Tensor, most: Tensor) -> Tensor:
         most: (K,) float32, how much each class may be lowered.
     """
     shift = torch.zeros_like(most)
-    best = _mean_iou(logits, classes)
+    best = _ious(logits, classes)
     for _ in range(ROUNDS):
         for k in range(len(most)):
             for share in SHARES:
                 tried = shift.clone()
                 tried[k] = -share * most[k]
-                found = _mean_iou(logits + tried, classes)
-                if found > best + 1e-6:
+                found = _ious(logits + tried, classes)
+                if found[k] > best[k] + 1e-6 and found.nanmean() >= best.nanmean():
                     best, shift = found, tried
     return shift
 
@@ -87,10 +90,10 @@ def _look(
     return logits[known].cpu(), classes[known].cpu()
 
 
-def _mean_iou(logits: Tensor, classes: Tensor) -> float:
-    """Mean over the classes that occur."""
+def _ious(logits: Tensor, classes: Tensor) -> Tensor:
+    """(K,) float64, NaN for a class that does not occur."""
     count = logits.shape[1]
     table = torch.bincount(classes * count + logits.argmax(1), minlength=count * count)
     table = table.view(count, count).double()
     hit, true, painted = table.diagonal(), table.sum(1), table.sum(0)
-    return float((hit / (true + painted - hit).clamp(min=1))[true > 0].mean())
+    return torch.where(true > 0, hit / (true + painted - hit).clamp(min=1), torch.nan)
