@@ -47,8 +47,8 @@ def test_the_pictures_of_lattice_and_weights_are_drawn_from_the_code(tmp_path):
         assert path.stat().st_size < 100_000
 
 
-def test_every_picture_on_a_page_is_one_that_the_program_draws():
-    source = (DOCS / "pictures.py").read_text()
+def test_every_picture_on_a_page_is_one_that_a_program_makes():
+    source = "".join((DOCS / f"{name}.py").read_text() for name in ("pictures", "screenshots"))
     for path in (DOCS / "pictures").glob("*.png"):
         assert f'"{path.name}"' in source, path.name
 
