@@ -99,6 +99,8 @@ def test_nothing_outside_the_allowed_folders_is_listed_or_opened(tmp_path, serve
     write_raster(inside / "sub" / "a.tif", noise(40, 50))
     (inside / "link.tif").symlink_to(secret)
     (inside / "way_out").symlink_to(outside)
+    write_raster(inside / "sub" / "b.tif", noise(40, 50))
+    (inside / "sub" / "b.tif.ovr").symlink_to(secret)
     (tmp_path / "in_beside").mkdir()
     with serve(allow=(inside,)) as (service, client):
         listed = client.get("/api/folders/0").json()
@@ -109,6 +111,7 @@ def test_nothing_outside_the_allowed_folders_is_listed_or_opened(tmp_path, serve
             "link.tif",
             "way_out/secret.tif",
             "sub/../../outside/secret.tif",
+            "sub/b.tif",
             "../in_beside",
             "nosuch.tif",
             "sub",
@@ -124,7 +127,10 @@ def test_nothing_outside_the_allowed_folders_is_listed_or_opened(tmp_path, serve
         assert service.scenes.all() == []
         good = client.post("/api/scenes", json={"folder": 0, "path": "sub/a.tif"})
         assert good.status_code == 200
-        assert client.get("/api/folders/0", params={"path": "sub"}).json()["rasters"] == ["a.tif"]
+        assert client.get("/api/folders/0", params={"path": "sub"}).json()["rasters"] == [
+            "a.tif",
+            "b.tif",
+        ]
 
 
 @pytest.mark.parametrize(

@@ -167,6 +167,14 @@ def test_wheel_keys_and_buttons_zoom(opened):
     page.find("handle").send_keys(Keys.END, Keys.PAGE_DOWN, Keys.PAGE_DOWN)
     page.settle()
     assert len(colours_of(page.picture("whole"))) > 3000
+    page.find("map").send_keys("-", "-")
+    page.settle()
+    # Too far out for the map: the satellite image, dimmed, and a note; never a wrong map.
+    assert page.find("note").is_displayed()
+    page.picture("note")
+    page.click("note-zoom")
+    page.settle()
+    assert not page.find("note").is_displayed()
 
 
 def test_a_raster_of_an_allowed_folder_is_picked(opened):
@@ -224,8 +232,12 @@ def test_legend_and_api_page(opened):
     page, _, _ = opened
     page.click("more")
     assert "motorway" in page.find("legend").text
-    assert "/xyz/" in page.find("xyz").text
+    assert "no place on earth" in page.find("details").text
     page.picture("details")
+    dark = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+    page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", dark)
+    page.settle()
+    page.picture("dark")
     page.browser.get(page.browser.current_url + "api")
     wait_until(lambda: "/api/uploads" in page.browser.find_element(By.TAG_NAME, "body").text)
     if folder := os.environ.get("TILEMAPPER_SCREENSHOTS"):

@@ -17,7 +17,7 @@ from tilemapper import __version__
 from tilemapper.errors import DeviceError, ModelError, TilemapperError
 from tilemapper.serve.limits import BusyError, Dropped, GoneError, TooLargeError
 from tilemapper.serve.service import Service
-from tilemapper.serve.tiles import PREPARING
+from tilemapper.serve.tiles import PREPARING, SOURCE
 from tilemapper.serve.turns import Turns
 from tilemapper.serve.uploads import Uploads, plain_name
 
@@ -53,7 +53,8 @@ def make_app(service: Service) -> FastAPI:
     @contextlib.asynccontextmanager
     async def life(_app: FastAPI) -> AsyncIterator[None]:
         yield
-        turns.close()
+        painting.close()
+        reading.close()
         await asyncio.to_thread(service.close)
 
     app = FastAPI(
@@ -64,15 +65,23 @@ def make_app(service: Service) -> FastAPI:
         redoc_url=None,
         lifespan=life,
     )
-    turns = Turns(service.limits.waiting)
+    # What waits for the generator must not hold up what is only read.
+    painting = Turns(8, service.limits.waiting)
+    reading = Turns(4, service.limits.waiting)
+
+    @app.get("/api/status", tags=["rasters"])
+    def status() -> dict[str, Any]:
+        """What the server holds and does now."""
+        return service.status() | {"requests": painting.inside + reading.inside}
+
     app.add_exception_handler(TilemapperError, _say)
     app.add_exception_handler(Dropped, _nobody)
     app.add_exception_handler(ClientDisconnect, _nobody)
     _add_page(app)
-    _add_tiles(app, service, turns)
-    _add_scenes(app, service, turns)
-    _add_uploads(app, service, turns)
-    _add_jobs(app, service, turns)
+    _add_tiles(app, service, painting, reading)
+    _add_scenes(app, service, reading)
+    _add_uploads(app, service, reading)
+    _add_jobs(app, service, reading)
     return app
 
 
@@ -111,7 +120,7 @@ def _add_page(app: FastAPI) -> None:
         return answer(name)
 
 
-def _add_tiles(app: FastAPI, service: Service, turns: Turns) -> None:
+def _add_tiles(app: FastAPI, service: Service, painting: Turns, reading: Turns) -> None:
     tile_answers: dict[int | str, dict[str, Any]] = {
         200: {"content": {"image/png": {}}},
         204: {"description": "No picture: X-Tilemapper-Note says zoom-in or preparing."},
@@ -119,6 +128,7 @@ def _add_tiles(app: FastAPI, service: Service, turns: Turns) -> None:
     }
 
     async def answer(request: Request, scene: str, layer: str, z: int, x: int, y: int) -> Response:
+        turns = reading if layer == SOURCE else painting
         tile = await turns.run(
             lambda gone: service.tiles.tile(scene, layer, z, x, y, gone), request.is_disconnected
         )
@@ -130,12 +140,17 @@ def _add_tiles(app: FastAPI, service: Service, turns: Turns) -> None:
             headers["Retry-After"] = "1"
         return Response(status_code=204, headers=headers)
 
-    @app.get("/xyz/{scene}/{layer}/{z}/{x}/{y}.png", tags=["tiles"], responses=tile_answers)
+    @app.get(
+        "/xyz/{scene}/{layer}/{z}/{x}/{y}.png",
+        tags=["tiles"],
+        responses=tile_answers,
+        response_class=Response,
+    )
     async def tile(request: Request, scene: str, layer: str, z: int, x: int, y: int) -> Response:
         """An XYZ tile of 256 px: of the raster (layer `source`), or of its map by a model."""
         return await answer(request, scene, layer, z, x, y)
 
-    @app.get("/{z}/{x}/{y}.png", tags=["tiles"], responses=tile_answers)
+    @app.get("/{z}/{x}/{y}.png", tags=["tiles"], responses=tile_answers, response_class=Response)
     async def first_tile(request: Request, z: int, x: int, y: int) -> Response:
         """An XYZ tile of the map of the first raster by the first model."""
         scenes = service.scenes.all()
@@ -157,11 +172,6 @@ def _add_scenes(app: FastAPI, service: Service, turns: Turns) -> None:
             "upload_bytes": limits.upload_bytes,
             "upload_pixels": limits.upload_pixels,
         }
-
-    @app.get("/api/status", tags=["rasters"])
-    def status() -> dict[str, Any]:
-        """What the server holds and does now."""
-        return service.status() | {"requests": turns.inside}
 
     @app.get("/api/folders/{folder}", tags=["rasters"])
     def listing(folder: int, path: str = "") -> dict[str, Any]:

@@ -13,6 +13,7 @@ from tilemapper.serve.limits import GoneError
 
 # By their endings only: a list must not open hundreds of files. Opening looks at the bytes.
 _ENDINGS = (".tif", ".tiff", ".jp2", ".j2k", ".jpg", ".jpeg", ".png", ".vrt")
+_SIDECARS = (".msk", ".MSK", ".ovr", ".OVR", ".msk.ovr", ".aux.xml")
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,12 @@ class Folders:
             path = (root / name).resolve(strict=True)
         except (OSError, RuntimeError) as error:
             raise missing from error
-        if path != root and root not in path.parents:
-            raise missing
+        # GDAL opens what lies beside a raster too, and that may be a link out of the folder.
+        endings = _SIDECARS if path.is_file() else ()
+        beside = [Path(f"{path}{ending}").resolve() for ending in endings]
+        for found in (path, *beside):
+            if found != root and root not in found.parents:
+                raise missing
         return path
 
     def listed(self, folder: int, name: str, most: int) -> dict[str, Any]:

@@ -124,7 +124,7 @@ class LiveMap:
         futures = [self._ask(strip, first, gone) for strip in strips]
         finished = []
         predicted = self._predicted(strips, futures, gone)
-        for part in blend_rows(predicted, self.lattice, block):
+        for part in blend_rows(predicted, self.lattice, block, lent=True):
             rgb = grey_rows(part).transpose(1, 2, 0)
             if self._palette is not None:
                 rgb = self._palette[class_rows(part)] * part.keep[..., None]
@@ -148,9 +148,9 @@ class LiveMap:
         futures: list[list[tuple[int, Future[Prediction]]]],
         gone: threading.Event,
     ) -> Iterator[PredictedRow]:
-        for strip, row in zip(strips, futures, strict=True):
-            shape = (len(strip.tiles), self.model.card.channels, *strip.tiles.shape[1:3])
-            predictions = np.zeros(shape, np.int16)
+        while strips:  # both lists are used up, so that no row is held longer than it is needed
+            strip, row = strips.pop(0), futures.pop(0)
+            predictions: list[NDArray[np.int16] | None] = [None] * len(strip.tiles)
             for place, future in row:
                 try:
                     predictions[place] = future.result(timeout=self._wait_s)
@@ -159,7 +159,7 @@ class LiveMap:
                 except FutureTimeout as error:
                     gone.set()
                     raise BusyError("the generator has too much to do; come again") from error
-            yield PredictedRow(strip.index, strip.keep, predictions)
+            yield PredictedRow(strip.index, strip.keep, predictions, self.model.card.channels)
 
 
 def _edges(starts: NDArray[np.int64], length: int) -> NDArray[np.int64]:

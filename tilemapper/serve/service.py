@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import threading
@@ -23,6 +24,8 @@ from tilemapper.serve.livemap import Cell, LiveMap
 from tilemapper.serve.picture import Picture
 from tilemapper.serve.scenes import Scene, Scenes
 from tilemapper.serve.tiles import Tiles
+
+_PREFIX = "tilemapper-serve-"
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,8 @@ class Service:
         self.limits = limits = setting.limits
         self.folders = Folders.of(setting.allow)
         self.models = {model.card.name: model for model in _models(setting.models)}
-        self.folder = Path(tempfile.mkdtemp(prefix="tilemapper-serve-"))
+        _remove_stale()
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
         options: dict[str, Any] = {"device": setting.device, "precision": setting.precision}
         # A third each for predictions, for cells, and for pictures that are ready to send.
         share = max(1, limits.cache_bytes // 3)
@@ -168,6 +172,19 @@ class Service:
         self.jobs.forget(scene)
         self.tiles.forget(scene.id)
         self.cells.drop(lambda key: isinstance(key, tuple) and key[0] == scene.id)
+
+
+def _remove_stale() -> None:
+    """Removes what servers left behind that were killed and could not do so themselves."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
+        number = folder.name.removeprefix(_PREFIX).partition("-")[0]
+        if number.isdigit() and folder.lstat().st_uid == os.getuid() and not folder.is_symlink():
+            try:
+                os.kill(int(number), 0)
+            except ProcessLookupError:
+                shutil.rmtree(folder, ignore_errors=True)
+            except OSError:  # another user's process has this number now
+                continue
 
 
 def _models(names: Sequence[str]) -> list[Model]:

@@ -11,7 +11,6 @@ from typing import TypeVar
 from tilemapper.serve.limits import BusyError, Dropped
 
 Answer = TypeVar("Answer")
-THREADS = 8
 _LOOK_S = 0.25  # between looks whether the browser is still there
 
 
@@ -19,13 +18,14 @@ class Turns:
     """A few threads, a bounded queue before them; runs in the server's event loop.
 
     Args:
+        threads: how many work at once.
         waiting: requests in work or waiting; a further one is refused.
     """
 
-    def __init__(self, waiting: int) -> None:
+    def __init__(self, threads: int, waiting: int) -> None:
         self._most, self.inside = waiting, 0
-        self._slots = asyncio.Semaphore(THREADS)
-        self._pool = ThreadPoolExecutor(THREADS, "request")
+        self._slots = asyncio.Semaphore(threads)
+        self._pool = ThreadPoolExecutor(threads, "request")
 
     async def run(
         self,

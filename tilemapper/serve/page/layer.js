@@ -3,7 +3,7 @@
 "use strict";
 
 const KEPT = 400;
-const AT_ONCE = 4;
+const AT_ONCE = 3; // browsers open six connections, and there are two layers
 
 export class Layer {
   // url: (z, x, y) => address. changed: called when there is something new to draw.

@@ -48,6 +48,7 @@ async function choose(found) {
   scene = found;
   by("raster").value = found.id;
   by("empty").hidden = true;
+  by("place").textContent = "";
   delete document.body.dataset.shown;
   viewer.source?.close();
   viewer.map?.close();
@@ -86,6 +87,9 @@ async function showMap() {
   viewer.deepest = Math.max(scene.native_zoom, map.native_zoom) + BEYOND;
   viewer.draw();
   downloads.show(scene, model, map.job);
+  const placed = scene.scheme === "mercator";
+  by("placed").hidden = !placed;
+  by("unplaced").hidden = placed;
   by("xyz").textContent = `${location.origin}/xyz/${scene.id}/${model}/{z}/{x}/{y}.png`;
   const { classes, direction } = config.models.find((other) => other.name === model);
   showLegend(classes);
