@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from tilemapper.archive.run import run_archive
 from tilemapper.archive.scenes import discover
 from tilemapper.archive.status import status
 from tilemapper.errors import DiskFullError, Interrupted, JobError
+from tilemapper.networks.model import open_model
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -256,6 +259,74 @@ def test_scenes_held_by_a_living_run_are_left_to_it(small, identity):
             db.execute("UPDATE scenes SET state='running', run='other' WHERE id=?", (held,))
     summary = run_archive(small, identity)
     assert (summary.done, summary.left, summary.exit_code) == (0, 1, 75)
+
+
+def test_the_lease_of_a_run_elsewhere_whose_heart_stopped_is_taken_over(small, identity):
+    run_archive(small, identity)
+
+    def hold(beat_s: float) -> None:
+        with Ledger(small.work / "ledger.sqlite") as ledger, ledger.transaction() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO runs (id, host, pid, birth, started_s, beat_s, lease_s) "
+                "VALUES ('other', 'elsewhere', 1, 'boot/space/1', 0, ?, 60)", (beat_s,),
+            )  # fmt: skip
+            db.execute("UPDATE scenes SET state='running', run='other', output_sha256=NULL")
+
+    hold(time.time() - 30)
+    summary = run_archive(small, identity)
+    assert (summary.done, summary.left, summary.exit_code) == (0, 6, 75)
+    hold(time.time() - 61)
+    summary = run_archive(small, identity)
+    assert (summary.done, summary.left, summary.exit_code) == (6, 0, 0)
+
+
+def test_what_another_run_is_writing_is_not_swept_away(small, identity):
+    run_archive(small, identity)
+    with Ledger(small.work / "ledger.sqlite") as ledger:
+        ledger.begin_run("other", lease_s=60)
+        held, gone = sorted(ledger.rows())[:2]
+        with ledger.transaction() as db:
+            db.execute("UPDATE scenes SET state='running', run='other' WHERE id=?", (held,))
+    names = [f".{scene}-0123456789ab.1.ff.tmp.tif" for scene in (held, gone)]
+    for name in names:
+        (small.work / "staging" / name).write_bytes(b"half")
+    next((small.root.parent / "in").rglob("*.tif")).touch()
+    run_archive(small, identity)
+    assert [path.name for path in (small.work / "staging").iterdir()] == names[:1]
+
+
+def test_options_that_change_after_a_kill_before_the_ledger_knew_are_seen(
+    small, identity, monkeypatch
+):
+    real = publishing.put
+
+    def killed(staged, output, sha256):
+        real(staged, output, sha256)
+        raise Interrupted(9)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(publishing, "put", killed)
+        with pytest.raises(Interrupted):
+            run_archive(small, identity)
+    other = small.model_copy(update={"render": small.render.model_copy(update={"overlap": 32})})
+    assert len(rendered(other, identity)) == 6
+
+
+def test_time_that_runs_out_within_a_scene_keeps_its_blocks(tmp_path, models):
+    write_scene(tmp_path / "in" / "large.tif", 1, size=1200)
+    path = write_job(tmp_path, models / "slow", render="batch_size = 1\nblock = 512")
+    job, model = load_job(path), open_model(models / "slow")
+    short = job.model_copy(
+        update={"run": job.run.model_copy(update={"time_budget_minutes": 0.4 / 60})}
+    )
+    model.generator  # noqa: B018  loaded now, not within the budget
+    summary = run_archive(short, model)
+    assert (summary.exit_code, summary.failed, summary.left) == (75, 0, 1)
+    assert summary.stopped == "the time budget is used up"
+    assert run_archive(job, model).done == 1
+    with Ledger(job.work / "ledger.sqlite") as ledger:
+        (row,) = ledger.select()
+    assert json.loads(row["facts"])["blocks_resumed"] > 0
 
 
 def test_a_scene_that_kills_every_run_is_named_in_the_end(small, identity):

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+import threading
 from datetime import date
 
 import pytest
 
 from tests.archive.world import poison, write_archive, write_scene
+from tilemapper.archive import remote
 from tilemapper.archive.job import Source
+from tilemapper.archive.remote import Entry
 from tilemapper.archive.scenes import discover
 from tilemapper.archive.secrets import public, redacted, scene_id
 from tilemapper.errors import JobError
@@ -127,3 +130,28 @@ def test_a_scene_keeps_its_name_when_only_its_signature_changes():
     other = SIGNED.replace("abc", "def").replace("user:pw@", "")
     assert scene_id(SIGNED) == scene_id(other)
     assert scene_id(SIGNED) != scene_id(SIGNED.replace("version=7", "version=8"))
+
+
+@pytest.mark.parametrize("kind", ["list", "catalog", "index"])
+def test_servers_are_asked_for_many_scenes_at_once(tmp_path, monkeypatch, kind):
+    """One after the other, none of four would get past a barrier for four."""
+    barrier = threading.Barrier(4, timeout=20)
+
+    def entry(url: str) -> Entry:
+        barrier.wait()
+        return Entry(url, 1, "tag")
+
+    monkeypatch.setattr(remote, "entry", entry)
+    addresses = [f"https://host.example/in/{n}.tif" for n in range(4)]
+    where = str(tmp_path / "scenes.txt")
+    if kind == "list":
+        (tmp_path / "scenes.txt").write_text("\n".join(addresses))
+    elif kind == "catalog":
+        where = str(tmp_path / "items.json")
+        features = [item(address[-5], address) for address in addresses]
+        text = json.dumps({"type": "FeatureCollection", "features": features})
+        (tmp_path / "items.json").write_text(text)
+    else:
+        where = "https://host.example/in/"
+        monkeypatch.setattr(remote, "linked", lambda prefix: iter(addresses))
+    assert names(where) == addresses

@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -20,6 +21,7 @@ from tilemapper.archive.secrets import public, redacted
 from tilemapper.errors import JobError, TryAgainError
 
 LIST_SUFFIXES = (".txt", ".lst")
+ASKED_AT_ONCE = 16
 
 
 def discover(source: Source, *, stdin: Iterable[str] | None = None) -> list[Scene]:
@@ -93,6 +95,7 @@ def _globbed(pattern: str) -> Iterator[Scene]:
 def _lines(lines: Iterable[str], where: str, source: Source) -> Iterator[Scene]:
     """One scene a line; paths count from the list's folder. Empty lines and # are left out."""
     folder = Path.cwd() if where == "-" else Path(where).parent
+    addresses: list[str] = []
     for number, line in enumerate(lines, 1):
         text = line.strip("\r\n").strip()
         if not text or text.startswith("#"):
@@ -100,12 +103,13 @@ def _lines(lines: Iterable[str], where: str, source: Source) -> Iterator[Scene]:
         if remote.is_remote(where) and not remote.is_remote(text):
             raise JobError(f"{public(where)}: line {number} names a local path; lists may not")
         if remote.is_remote(text):
-            yield _remote_scene(text)
+            addresses.append(text)
         elif text.lower().endswith(LIST_SUFFIXES):
             raise JobError(f"{where}: line {number} names another list; name it in source.scenes")
         else:
             path = str(folder / text)
             yield local_scene(path, Path(path).stem)
+    yield from _remote_scenes(addresses)
 
 
 def _remote(url: str, source: Source) -> Iterator[Scene]:
@@ -136,8 +140,14 @@ def _below(url: str) -> Iterator[Scene]:
         found = remote.listed(fixed)
         yield from (_of_entry(entry, below(entry.url)) for entry in found if wanted(entry.url))
     else:
-        addresses = remote.linked(fixed)
-        yield from (_remote_scene(each, below(each)) for each in addresses if wanted(each))
+        addresses = [address for address in remote.linked(fixed) if wanted(address)]
+        yield from _remote_scenes(addresses, list(map(below, addresses)))
+
+
+def _remote_scenes(addresses: list[str], relpaths: list[str] | None = None) -> Iterator[Scene]:
+    """Scenes on servers, many of them asked for at once: most of the time is waiting."""
+    with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
+        yield from pool.map(_remote_scene, addresses, relpaths or [None] * len(addresses))
 
 
 def _remote_scene(url: str, relpath: str | None = None) -> Scene:
@@ -158,12 +168,11 @@ def _of_entry(entry: remote.Entry, relpath: str) -> Scene:
 
 
 def _catalog(where: str, source: Source) -> Iterator[Scene]:
-    for asset in stac_source.assets(where, asset=source.asset):
-        scene = (
-            _remote_scene(asset.href)
-            if remote.is_remote(asset.href)
-            else local_scene(asset.href, Path(asset.href).stem)
-        )
+    assets = list(stac_source.assets(where, asset=source.asset))
+    addresses = [asset.href for asset in assets if remote.is_remote(asset.href)]
+    answered = dict(zip(addresses, _remote_scenes(addresses), strict=True))
+    for asset in assets:
+        scene = answered.get(asset.href) or local_scene(asset.href, Path(asset.href).stem)
         yield replace(scene, date=asset.date or scene.date, bbox=asset.bbox, relpath=scene.stem)
 
 
