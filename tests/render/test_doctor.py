@@ -106,5 +106,12 @@ def test_the_command_examines_its_own_city_and_gives_one_object(models):
     assert found["seconds"] < 60
 
 
+def test_a_grey_raster_is_examined_once_its_band_is_named(models, tmp_path):
+    city = write_raster(tmp_path / "grey.tif", noise(300, 300, bands=1))
+    arguments = ["info", "--doctor", str(models / "identity"), str(city), "--overlap", "96"]
+    assert run(cli, arguments) == 1
+    assert run(cli, [*arguments, "--bidx", "1,1,1"]) == 0
+
+
 def test_a_raster_without_a_model_is_wrong_usage(make_raster):
     assert run(cli, ["info", str(make_raster(20, 30))]) == 2

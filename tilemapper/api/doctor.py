@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tilemapper.networks.model import Model
 from tilemapper.render.diagnosis import Diagnosis
@@ -19,6 +21,8 @@ def doctor(
     raster: str | Path | None = None,
     *,
     overlap: int = 64,
+    gsd: str | float = "auto",
+    bidx: Sequence[int] | None = None,
     device: str = "auto",
     limit_s: float = 60.0,
 ) -> Diagnosis:
@@ -28,17 +32,19 @@ def doctor(
         model: an opened model, its folder, or its name.
         raster: what it is to be used on; a synthetic city of the size of 1024 px if None.
         overlap: pixels that neighbouring tiles share.
+        gsd: as for `tilemapper.render`.
+        bidx: as for `tilemapper.render`.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         limit_s: what would take longer is left out, and said to be.
 
     Raises:
         ModelError, RasterError, DeviceError, OptionError: as they are named.
     """
+    asked: dict[str, Any] = {"overlap": overlap, "gsd": gsd, "bidx": bidx, "device": device}
     if raster is not None:
-        return diagnose(model, raster, overlap=overlap, device=device, limit_s=limit_s)
+        return diagnose(model, raster, limit_s=limit_s, **asked)
     with tempfile.TemporaryDirectory() as folder:
         city = Path(folder) / "city.tif"
         written = write_city(city, height=CITY_SIDE, width=CITY_SIDE)
-        limit_s -= written.seconds
-        found = diagnose(model, city, overlap=overlap, device=device, limit_s=limit_s)
+        found = diagnose(model, city, limit_s=limit_s - written.seconds, **asked)
     return replace(found, raster=f"the sample city, {CITY_SIDE} px")

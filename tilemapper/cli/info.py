@@ -11,6 +11,8 @@ from typing import Any
 
 import click
 
+from tilemapper.cli.options import Numbers, OrWord
+
 PACKAGES = ("torch", "rasterio", "numpy", "dask", "distributed", "safetensors", "pydantic")
 OPTIONAL_PACKAGES = ("onnx", "onnxruntime", "onnxscript", "torchmetrics", "tensorboard")
 # What reading and writing rests on; a GDAL without one of them cannot do its part.
@@ -24,17 +26,26 @@ DRIVERS = ("GTiff", "COG", "JPEG", "PNG", "JP2OpenJPEG", "VRT")
     metavar="MODEL",
     help="Measure MODEL on RASTER (a sample city if there is none) within a minute.",
 )
+@click.option("--overlap", type=int, default=64, show_default=True, help="With --doctor.")
+@click.option(
+    "--gsd",
+    type=OrWord(float, "auto", "native"),
+    default="auto",
+    show_default=True,
+    help="With --doctor, as for render.",
+)
+@click.option("--bidx", type=Numbers(int, "R,G,B", 3), help="With --doctor, as for render.")
 @click.option("--device", default="auto", show_default=True, help="With --doctor.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
-def info(raster: str | None, doctor: str | None, device: str, as_json: bool) -> None:
+def info(raster: str | None, doctor: str | None, as_json: bool, **options: Any) -> None:
     """Show versions, devices, GDAL drivers and the models found.
 
     With --doctor: is a model sound on a raster? Its figures, what they mean and what to do; exit 1
     if it should not be used like this.
     """
     if doctor is not None:
-        _examine(doctor, raster, device, as_json)
+        _examine(doctor, raster, as_json, options)
         return
     if raster is not None:
         raise click.UsageError("RASTER is for --doctor MODEL; name the model, or leave it out.")
@@ -48,11 +59,11 @@ def info(raster: str | None, doctor: str | None, device: str, as_json: bool) -> 
     click.echo(json.dumps(found) if as_json else "\n".join(_lines(found)))
 
 
-def _examine(model: str, raster: str | None, device: str, as_json: bool) -> None:
+def _examine(model: str, raster: str | None, as_json: bool, options: dict[str, Any]) -> None:
     from tilemapper.api.doctor import doctor
     from tilemapper.errors import ModelError
 
-    found = doctor(model, raster, device=device)
+    found = doctor(model, raster, **options)
     click.echo(json.dumps(found.to_json()) if as_json else "\n".join(found.lines()))
     if found.grade == "bad":
         raise ModelError(f"{model}: {found.verdict}; do what the lines above say")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +43,8 @@ def diagnose(
     source: str | Path,
     *,
     overlap: int = 64,
+    gsd: str | float = "auto",
+    bidx: Sequence[int] | None = None,
     device: str = "auto",
     limit_s: float = 60.0,
 ) -> Diagnosis:
@@ -52,6 +54,8 @@ def diagnose(
         model: an opened model, its folder, or its name.
         source: the raster; its part with the most valid pixels is taken.
         overlap: of the lattice.
+        gsd: as for `render`.
+        bidx: as for `render`.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         limit_s: what would take longer is left out, and said to be.
 
@@ -60,7 +64,8 @@ def diagnose(
     """
     begun = time.monotonic()
     opened = model if isinstance(model, Model) else open_model(model)
-    spec = inspect_source(str(source), SourceOptions(), opened.card.gsd_m)
+    options = SourceOptions(gsd=gsd, bidx=tuple(bidx) if bidx else None)
+    spec = inspect_source(str(source), options, opened.card.gsd_m)
     engine = open_engine(opened, device=device)
     with rasterio.Env(GDAL_CACHEMAX=CACHE_MB), SourceView(spec) as view:
         sample = _Sample(view, spec, Lattice(spec.height, spec.width, overlap, opened.card.tile))
