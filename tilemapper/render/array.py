@@ -12,6 +12,7 @@ from tilemapper.raster.blend import TOP
 from tilemapper.raster.lattice import Block, Lattice
 from tilemapper.render.block import blend_rows, class_rows, grey_rows, predict_rows
 from tilemapper.render.engine import Engine, open_engine
+from tilemapper.render.rows import PixelRows
 from tilemapper.render.strips import read_tile_rows
 
 
@@ -54,16 +55,23 @@ def render_array(
     lattice = Lattice(rgb.shape[0], rgb.shape[1], overlap)
     block = Block(0, 0, *rgb.shape[:2])
     rows = read_tile_rows(_ArrayView(rgb), lattice, block, mean=(0, 0, 0))
-    finished = list(blend_rows(predict_rows(rows, engine), lattice, block))
+    finished = blend_rows(predict_rows(rows, engine), lattice, block, lent=True)
     if not engine.is_palette:
         image = np.concatenate([grey_rows(part) for part in finished], axis=1)
         return RenderedArray(np.ascontiguousarray(image.transpose(1, 2, 0)), None)
     palette = palette_of(engine.model)
-    classes = np.concatenate([class_rows(part) for part in finished])
-    shares = np.concatenate([part.totals for part in finished], axis=1) / (TOP * 2.0**20)
+    pairs = [(class_rows(part), _expected_colour(part, palette)) for part in finished]
+    classes = np.concatenate([found for found, _ in pairs])
+    return RenderedArray(palette[classes], classes, np.concatenate([mean for _, mean in pairs]))
+
+
+def _expected_colour(part: PixelRows, palette: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Mean of the palette weighted by the class probabilities, (rows, width, 3) uint8."""
+    shares = part.totals / (TOP * 2.0**20)
     expected = np.einsum("khw,kc->hwc", shares, palette.astype(float))
     expected /= np.maximum(shares.sum(axis=0), 1e-9)[..., None]
-    return RenderedArray(palette[classes], classes, np.rint(expected).astype(np.uint8))
+    rounded: NDArray[np.uint8] = np.rint(expected).astype(np.uint8)
+    return rounded
 
 
 def palette_of(model: Model) -> NDArray[np.uint8]:

@@ -8,6 +8,7 @@ held, so a block's memory grows with its width alone.
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,10 +17,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tilemapper.raster.blend import blend_along, to_grey
+from tilemapper.raster.blend import to_grey
 from tilemapper.raster.lattice import Block, Lattice
 from tilemapper.render.rows import PixelRows, PredictedRow, TileRow
 from tilemapper.render.seam import Seam
+from tilemapper.render.sums import RowSums
 
 
 class Predictor(Protocol):
@@ -73,9 +75,9 @@ def predict_rows(
 
     with ThreadPoolExecutor(engine.lanes, "forward", engine.enter_lane) as pool:
         for row in rows:
-            shape = (len(row.tiles), engine.channels, *row.tiles.shape[1:3])
-            empty = np.zeros(shape, np.int16)
-            predicted = PredictedRow(row.index, row.keep, empty, len(row.active))
+            predicted = PredictedRow(
+                row.index, row.keep, [None] * len(row.tiles), engine.channels, len(row.active)
+            )
             waiting.append(predicted)
             for place in row.active:
                 tiles.append(row.tiles[place])
@@ -98,77 +100,53 @@ def blend_rows(
     seam: Seam | None = None,
     *,
     squares: bool = False,
+    lent: bool = False,
 ) -> Iterator[PixelRows]:
     """Blends rows of predictions and yields the block's pixels as soon as no tile can add to them.
 
-    Every pixel of the block is yielded once, in order. ``seam`` collects how far overlapping
-    tiles disagree; ``squares`` asks for the sums of weighted squares too.
+    Every pixel of the block is yielded once, in order. ``seam`` collects how far overlapping tiles
+    disagree; ``squares`` asks for the sums of weighted squares too. ``lent`` sums are not copied,
+    and overwritten when the next rows are asked for.
     """
     columns = lattice.cols.tiles_over(block.col, block.col + block.width)
     starts = lattice.cols.starts[columns.start : columns.stop]
     weights = lattice.cols.weights[columns.start : columns.stop]
     inside = slice(block.col - int(starts[0]), block.col - int(starts[0]) + block.width)
     last = lattice.rows.tiles_over(block.row, block.row + block.height)[-1]
-    sums: _Band | None = None
-    powers = _Band(1, np.int64, starts, weights, lattice.tile, inside) if squares else None
+    sums: RowSums | None = None
+    powers = RowSums(1, np.int64, starts, weights, inside) if squares else None
     for row in rows:
         if sums is None:
-            channels = row.predictions.shape[1]
-            sums = _Band(channels, np.int32, starts, weights, lattice.tile, inside)
+            sums = RowSums(row.channels, np.int32, starts, weights, inside)
         down = lattice.rows.weights[row.index]
-        sums.add(row.predictions, down)
-        if powers is not None:
-            tiles = row.predictions.astype(np.int64)
-            powers.add(np.einsum("nchw,nchw->nhw", tiles, tiles)[:, None], down)
-        if seam is not None:
-            seam.add(row, lattice, block, starts)
         top = int(lattice.rows.starts[row.index])
         done = lattice.tile
         if row.index != last:
             done = int(lattice.rows.starts[row.index + 1]) - top
+        totals = sums.add(row.predictions, down, done)
+        powered = None
+        if powers is not None:
+            powered = powers.add([_squared(one) for one in row.predictions], down, done)
+        if seam is not None:
+            seam.add(row, lattice, block, starts)
         first = max(0, block.row - top)
         end = min(done, block.row + block.height - top)
         if end > first:
-            yield PixelRows(
-                sums.rows[:, first:end].copy(),
+            part = PixelRows(
+                totals[:, first:end],
                 row.keep[first:end, inside],
-                None if powers is None else powers.rows[0, first:end].copy(),
+                None if powered is None else powered[0, first:end],
             )
-        sums.move(done)
-        if powers is not None:
-            powers.move(done)
+            yield part if lent else copy.deepcopy(part)
 
 
-class _Band:
-    """Running sums of one tile's height over a block's width, (channels, tile, width)."""
-
-    def __init__(
-        self,
-        channels: int,
-        dtype: type[np.generic],
-        starts: NDArray[np.int64],
-        weights: NDArray[np.int32],
-        tile: int,
-        inside: slice,
-    ) -> None:
-        self._starts, self._weights, self._inside = starts - starts[0], weights, inside
-        self.rows = np.zeros((channels, tile, inside.stop - inside.start), dtype)
-        # One tile wider than what the tiles cover: see blend_along.
-        self._line = np.empty((channels, tile, int(self._starts[-1]) + 2 * tile), dtype)
-
-    def add(self, tiles: NDArray[np.integer], down: NDArray[np.int32]) -> None:
-        """Adds a row of tiles, (n, channels, tile, tile); ``down``: weights along its rows."""
-        self._line[:] = 0
-        blend_along(self._line, tiles, self._weights, self._starts)
-        mixed = self._line[:, :, self._inside]
-        mixed *= down[None, :, None]
-        self.rows += mixed
-
-    def move(self, done: int) -> None:
-        """Drops the ``done`` upper rows, which no tile can add to any more."""
-        kept = self.rows.shape[1] - done
-        self.rows[:, :kept] = self.rows[:, done:]
-        self.rows[:, kept:] = 0
+def _squared(tile: NDArray[np.int16] | None) -> NDArray[np.int64] | None:
+    """Sum of squares over the channels, (1, tile, tile)."""
+    if tile is None:
+        return None
+    wide = tile.astype(np.int64)
+    power: NDArray[np.int64] = np.einsum("chw,chw->hw", wide, wide)[None]
+    return power
 
 
 def grey_rows(rows: PixelRows) -> NDArray[np.uint8]:
@@ -186,10 +164,16 @@ def class_rows(rows: PixelRows) -> NDArray[np.uint8]:
     if rows.picture is not None:
         classes: NDArray[np.uint8] = rows.picture[0]
         return classes
-    best = rows.totals[0].copy()
-    classes = np.zeros(best.shape, np.uint8)
-    # numpy's argmax over the first axis strides through memory; this runs along it.
-    for index, total in enumerate(rows.totals[1:], start=1):
-        np.putmask(classes, total > best, index)
-        np.maximum(best, total, out=best)
+    classes = np.empty(rows.totals.shape[1:], np.uint8)
+    # A few rows at a time: what is compared stays in the cache.
+    for at in range(0, len(classes), 8):
+        totals, part = rows.totals[:, at : at + 8], classes[at : at + 8]
+        best = totals[0].copy()
+        part[:] = 0
+        for index, total in enumerate(totals[1:], start=1):
+            # The last class that beat all before it is the first of the largest.
+            ahead = (total > best).view(np.uint8)
+            np.maximum(best, total, out=best)
+            ahead *= np.uint8(index)
+            np.maximum(part, ahead, out=part)
     return classes

@@ -12,6 +12,8 @@ from torch import nn
 
 from tilemapper.raster.blend import TOP
 
+_ROWS = 32  # of a tile: half a megabyte of 15 classes in float32
+
 
 def to_network(pixels: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """(n, tile, tile, 3) uint8 to (n, 3, tile, tile) in [-1, 1], channels_last."""
@@ -22,6 +24,8 @@ def to_network(pixels: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 def to_levels(output: torch.Tensor, *, palette: bool) -> torch.Tensor:
     """RGB in [-1, 1] or class logits to (n, channels, tile, tile) int16, 0..2040."""
+    if palette and output.device.type == "cpu":
+        return _shares_in_cache(output)
     # One class after another in memory: softmax is twice as fast so, and blending wants it so.
     output = output.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
     # In place from here on: fresh memory for every step would cost as much as the arithmetic.
@@ -30,6 +34,18 @@ def to_levels(output: torch.Tensor, *, palette: bool) -> torch.Tensor:
     else:
         levels = torch.add(output.new_full((), TOP / 2), output, alpha=TOP / 2, out=output)
     return levels.round_().clamp_(0, TOP).to(torch.int16)
+
+
+def _shares_in_cache(logits: torch.Tensor) -> torch.Tensor:
+    """`to_levels` of logits on a CPU, a few rows at a time: 15 classes of a batch are 16 MB."""
+    levels = torch.empty(logits.shape, dtype=torch.int16)
+    for tile, done in zip(logits, levels, strict=True):
+        for at in range(0, tile.shape[1], _ROWS):
+            rows = tile[:, at : at + _ROWS]
+            rows = rows.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
+            share = rows.flatten(1).softmax(dim=0).mul_(TOP).round_()
+            done[:, at : at + _ROWS] = share.view(rows.shape)
+    return levels
 
 
 def painted(

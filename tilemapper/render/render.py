@@ -236,4 +236,4 @@ def finished_rows(
         staged(strips, depth=2, name="read") as tile_rows,
         staged(predict_rows(tile_rows, engine, tick), depth=1, name="predict") as predicted,
     ):
-        yield blend_rows(predicted, plan.lattice, block, seam, squares=squares)
+        yield blend_rows(predicted, plan.lattice, block, seam, squares=squares, lent=True)

@@ -20,11 +20,12 @@ class TileRow:
 
 @dataclass
 class PredictedRow:
-    """The predictions of one row of tiles; those that were not run are zero."""
+    """The predictions of one row of tiles; None for those that were not run."""
 
     index: int
     keep: NDArray[np.bool_]
-    predictions: NDArray[np.int16]  # (n, channels, tile, tile) 0..2040
+    predictions: list[NDArray[np.int16] | None]  # of n tiles, (channels, tile, tile) 0..2040
+    channels: int
     missing: int = field(default=0)  # tiles still to come
 
 

@@ -42,6 +42,8 @@ class Seam:
             if not keep.any():
                 continue
             tile, neighbour = row.predictions[place], row.predictions[place + 1]
+            if tile is None or neighbour is None:  # what is kept was run by both: never here
+                continue
             difference = (
                 tile[:, rows, first - left : end - left]
                 - neighbour[:, rows, first - right : end - right]
