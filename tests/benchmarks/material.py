@@ -9,7 +9,7 @@ import platform
 import resource
 import subprocess
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,17 @@ def header(*more: str) -> str:
             f"{datetime.date.today()}  python {' '.join(sys.argv)}",
             f"{processor()}, {len(os.sched_getaffinity(0))} cores, "
             f"Python {platform.python_version()}, "
-            + ", ".join(f"{name} {version(name)}" for name in names),
+            + ", ".join(f"{name} {_version(name)}" for name in names),
             f"load before: {os.getloadavg()[0]:.1f} (1 min)",
         )
     )
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "from source" if name == "tilemapper" else "missing"
 
 
 def processor() -> str:
@@ -59,6 +66,25 @@ def make_raster(path: Path, height: int, width: int) -> Path:
         for at in range(0, height, 512):
             shifted = np.roll(row, at * 7, axis=2)[:, : height - at]
             dst.write(shifted, window=Window(0, at, width, shifted.shape[1]))
+    return path
+
+
+def make_large_city(path: Path, size: int, *, part: int = 2048) -> Path:
+    """A large raster in seconds: the synthetic city of ``part`` px, laid side by side."""
+    import rasterio
+    from rasterio.windows import Window
+
+    small = make_city(path.with_name("part.tif"), part, part)
+    with rasterio.open(small) as src:
+        pixels, profile = src.read(), src.profile
+    profile |= {"driver": "GTiff", "height": size, "width": size, "BIGTIFF": "IF_SAFER"}
+    profile |= {"tiled": True, "blockxsize": 512, "blockysize": 512, "num_threads": "all_cpus"}
+    profile |= {"compress": "deflate", "zlevel": 1, "predictor": 2}
+    row = np.tile(pixels, (1, 1, -(-size // part)))[:, :, :size]
+    with rasterio.open(path, "w", **profile) as dst:
+        for at in range(0, size, part):
+            height = min(part, size - at)
+            dst.write(row[:, :height], window=Window(0, at, size, height))
     return path
 
 

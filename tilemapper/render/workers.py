@@ -13,6 +13,7 @@ from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
+from tilemapper import __version__
 from tilemapper.errors import DeviceError, ModelError, RasterError, StagingError, TilemapperError
 from tilemapper.networks.card import CARD_NAME
 from tilemapper.networks.model import Model, open_model
@@ -66,7 +67,8 @@ class Look:
 
 def versions() -> dict[str, str]:
     """The versions of `PACKAGES` here."""
-    return {name: version(name) for name in PACKAGES}
+    # The package itself may run from its sources, without having been installed.
+    return {"tilemapper": __version__} | {name: version(name) for name in PACKAGES[1:]}
 
 
 def examine(order: Order) -> Look:

@@ -13,13 +13,13 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 
+from tilemapper import __version__
 from tilemapper.errors import OptionError, TargetError
 from tilemapper.raster.writing import GridWriter, grid_writer
 from tilemapper.report.city.painter import Painter
@@ -114,7 +114,7 @@ def _check_targets(paths: list[Path], *, overwrite: bool) -> None:
 def _tags(seed: int, *, map_of: str | None) -> dict[str, str]:
     what = "True map of a synthetic city" if map_of else "Synthetic city"
     return {
-        "TIFFTAG_SOFTWARE": f"tilemapper {version('tilemapper')}",
+        "TIFFTAG_SOFTWARE": f"tilemapper {__version__}",
         "TIFFTAG_IMAGEDESCRIPTION": f"{what}, seed {seed}: invented, shows no real place.",
     }
 

@@ -1,0 +1,112 @@
+"""What only a GPU shows: graphs, streams, memory that runs out. The rest is in test_cuda_block."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import noise, write_raster
+from tests.render.test_block import ArrayView
+from tests.render.test_cuda_block import joined, masked, on_device, on_host
+from tilemapper.networks.model import open_model
+from tilemapper.raster.lattice import Lattice
+from tilemapper.render.block import class_rows, grey_rows
+from tilemapper.render.cuda_painter import Painter, painter_of
+from tilemapper.render.cuda_streams import Streams
+from tilemapper.render.engine import Engine
+from tilemapper.render.render import render
+from tilemapper.render.seam import Seam
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+
+def batch_of(count, seed=0):
+    pixels = np.random.default_rng(seed).integers(0, 256, (count, 256, 256, 3), dtype=np.uint8)
+    return torch.from_numpy(pixels).cuda()
+
+
+@pytest.mark.parametrize("name", ["identity", "constant", "unet", "classes"])
+@pytest.mark.parametrize("holes", [0, 1])
+def test_device_and_host_blend_the_same_predictions_to_the_same_bytes(models, name, holes):
+    engine = Engine(open_model(models / name), device="cuda:0", batch_size=7)
+    painter_of(engine)  # fixes how the libraries choose their algorithms
+    colours = np.arange(9, dtype=np.int32).reshape(3, 3) * 20 if engine.is_palette else None
+    view = ArrayView(noise(900, 1100).transpose(1, 2, 0), masked(900, 1100, 1, holes))
+    lattice, final = Lattice(900, 1100), class_rows if engine.is_palette else grey_rows
+    for block in lattice.blocks(512):
+        seams = Seam(colours), Seam(colours)
+        host = on_host(engine, lattice, block, view, seams[0])
+        device = on_device(engine, lattice, block, view, seams[1])
+        assert np.array_equal(joined(host, final), joined(device, final))
+        assert seams[0] == seams[1]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_graph_is_recorded_and_gives_what_plain_calls_give(models, precision):
+    engine = Engine(open_model(models / "unet"), device="cuda:0", precision=precision, batch_size=5)
+    painter = Painter(engine)
+    batches = [batch_of(5, seed) for seed in range(4)]
+    painted = [painter.paint(batch) for batch in batches]
+    assert painter._graph is not None
+    with torch.inference_mode():
+        plain = [engine.paint(batch)[0] for batch in batches]
+    painter.check()
+    assert all(torch.equal(a, b) for a, b in zip(painted, plain, strict=True))
+
+
+def test_a_batch_that_does_not_fit_is_halved_with_its_graph(models):
+    engine = Engine(open_model(models / "unet"), device="cuda:0", batch_size=512)
+    expected = Painter(Engine(open_model(models / "unet"), device="cuda:0", batch_size=8))
+    batch = batch_of(512)
+    painter = Painter(engine)
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.empty_cache()
+    # Room for the batch itself and for little more.
+    room = torch.cuda.memory_allocated() + 5 * batch.numel() // 2 * 2 + 300 * 2**20
+    torch.cuda.set_per_process_memory_fraction(min(1.0, room / total))
+    try:
+        with pytest.warns(RuntimeWarning, match="out of memory at"):
+            painted = painter.paint(batch)
+        painter.streams.synchronize()
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert painter._fits < 512
+    close = (painted[:8] - expected.paint(batch[:8])).abs()
+    assert close.float().mean() < 1  # another shape may choose another algorithm
+    assert painter._graph is not None
+
+
+def test_what_comes_down_is_what_was_computed_however_much_goes_on_meanwhile():
+    streams = Streams(torch.device("cuda:0"))
+    downloads, expected = [], []
+    for seed in range(30):
+        array = np.random.default_rng(seed).integers(0, 256, (3, 400, 900), dtype=np.uint8)
+        there = streams.upload(array)
+        with streams.computing():
+            made = 255 - there
+            for _ in range(20):
+                made = 255 - (255 - made)
+            downloads.append(streams.download(made))
+        expected.append(255 - array)
+    for download, wanted in zip(downloads, expected, strict=True):
+        assert np.array_equal(download.numpy(), wanted)
+
+
+def digest(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_one_process_and_two_that_share_a_gpu_write_the_same_file(models, tmp_path):
+    city = write_raster(tmp_path / "city.tif", noise(1500, 1700))
+    target, options = tmp_path / "map.tif", {"block": 512, "overwrite": True, "batch_size": 16}
+    digests = set()
+    for workers in (1, 1, 2):
+        render(city, target, models / "unet", device="cuda", workers=workers, **options)
+        digests.add(digest(target))
+    assert len(digests) == 1
