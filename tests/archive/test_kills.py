@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
 import signal
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.archive.world import write_archive, write_job
+from tests.archive.world import write_archive, write_job, write_scene
 from tilemapper.archive.jobfile import load_job
 from tilemapper.archive.run import run_archive
 from tilemapper.networks.model import open_model
@@ -50,52 +51,67 @@ def done_in(ledger: Path) -> dict[str, float]:
         database.close()
 
 
-@pytest.fixture
-def two_archives(tmp_path, models):
+def runs_in(ledger: Path) -> int:
+    """How many runs have begun."""
+    if not ledger.exists():
+        return 0
+    database = sqlite3.connect(f"file:{ledger}?mode=ro", uri=True)
+    try:
+        return int(database.execute("SELECT COUNT(*) FROM runs").fetchone()[0])
+    except sqlite3.OperationalError:
+        return 0
+    finally:
+        database.close()
+
+
+def two_archives(folder: Path, model: Path, count: int) -> list[Path]:
     """The same scenes, links to the same files, for a run that is killed and one that is not."""
-    write_archive(tmp_path / "scenes", 24)
+    write_archive(folder / "scenes", count)
     jobs = []
     for name in ("killed", "undisturbed"):
-        (tmp_path / name).mkdir()
-        path = write_job(tmp_path / name, models / "identity", render="batch_size = 1")
-        path.write_text(path.read_text().replace('["in"]', f'["{tmp_path / "scenes"}"]'))
+        (folder / name).mkdir()
+        path = write_job(folder / name, model, render="batch_size = 1")
+        path.write_text(path.read_text().replace('["in"]', f'["{folder / "scenes"}"]'))
         jobs.append(path)
     return jobs
 
 
 @pytest.mark.fault
-@pytest.mark.timeout(600)
-def test_twenty_kills_leave_the_archive_that_an_undisturbed_run_makes(two_archives):
-    killed, undisturbed = two_archives
+@pytest.mark.timeout(900)
+def test_twenty_kills_leave_the_archive_that_an_undisturbed_run_makes(tmp_path, models):
+    killed, undisturbed = two_archives(tmp_path, models / "slow", 90)
     job = load_job(undisturbed)
     run_archive(job, open_model(job.render.model))
     ledger = load_job(killed).work / "ledger.sqlite"
-    dice, done = random.Random(6), {}
+    dice, done, struck = random.Random(6), {}, 0
     for _ in range(20):
+        before = runs_in(ledger)
         process = started(killed)
         try:
             # Most of the start is imports: aim at the work behind it.
-            while process.poll() is None and not list(ledger.parent.glob("staging/*")):
-                time.sleep(0.02)
-            time.sleep(dice.uniform(0, 0.6))
+            while process.poll() is None and runs_in(ledger) == before:
+                time.sleep(0.01)
+            time.sleep(dice.uniform(0, 0.4))
         finally:
+            struck += process.poll() is None
             process.send_signal(signal.SIGKILL)
             process.wait()
         now = done_in(ledger)
         # Whatever was done stays done, by the same rendering.
         assert {name: now.get(name) for name in done} == done
         done = now
+    assert struck >= 15, f"{struck} of 20 kills hit a run at work"
     last = subprocess.run([*COMMAND, str(killed)], capture_output=True, text=True, check=False)
     assert last.returncode == 0, last.stderr
     now = done_in(ledger)
     assert {name: now[name] for name in done} == done
     assert outputs(load_job(killed).root) == outputs(job.root)
-    assert len(now) == 24
+    assert len(now) == 90
 
 
 @pytest.mark.fault
-def test_two_runs_at_once_share_the_scenes_and_render_none_twice(two_archives):
-    killed, undisturbed = two_archives
+def test_two_runs_at_once_share_the_scenes_and_render_none_twice(tmp_path, models):
+    killed, undisturbed = two_archives(tmp_path, models / "identity", 24)
     job = load_job(undisturbed)
     run_archive(job, open_model(job.render.model))
     runs = [
@@ -126,3 +142,28 @@ def test_sigterm_ends_the_run_within_ten_seconds_and_leaves_no_scene_taken(tmp_p
     states = dict(database.execute("SELECT state, COUNT(*) FROM scenes GROUP BY state"))
     database.close()
     assert "running" not in states
+
+
+@pytest.mark.fault
+def test_sigterm_keeps_the_blocks_of_the_scene_under_way(tmp_path, models):
+    write_scene(tmp_path / "in" / "large.tif", 1, size=2000)
+    path = write_job(tmp_path, models / "slow", render="batch_size = 1\nblock = 512")
+    process = started(path)
+    job = load_job(path)
+
+    def blocks() -> list[Path]:
+        return list((job.work / "staging").glob("*.part/blocks/[!.]*"))
+
+    while process.poll() is None and len(blocks()) < 2:
+        time.sleep(0.05)
+    begun = time.monotonic()
+    process.terminate()
+    assert process.wait(timeout=60) == 128 + signal.SIGTERM
+    assert time.monotonic() - begun < 10
+    kept = len(blocks())
+    assert 2 <= kept < 16
+    assert run_archive(job, open_model(job.render.model)).done == 1
+    database = sqlite3.connect(job.work / "ledger.sqlite")
+    facts = json.loads(database.execute("SELECT facts FROM scenes").fetchone()[0])
+    database.close()
+    assert facts["blocks_resumed"] == kept
