@@ -27,7 +27,7 @@ from tilemapper.report.comparison import Comparison, ShiftFigures, compare_laid
 from tilemapper.report.looks import Look, take_looks
 from tilemapper.report.picture import beside
 
-CACHE_MB = 64
+CACHE_BYTES = 64 << 20
 PICTURE_SIDE = 2048
 # Of encoded bytes, which base64 makes a third longer; the rest is left for closer looks and text.
 SOURCE_BYTES, MAP_BYTES = 1_800_000, 1_000_000
@@ -82,7 +82,7 @@ def compare(
     ):
         raise OptionError(f"{page}: page and quicklook would be one file; name two")
     with contextlib.ExitStack() as stack:
-        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_MB))
+        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES))
         rendered = stack.enter_context(open_rendered(str(target), allow_drivers=allow_drivers))
         laid = stack.enter_context(lay(str(source), rendered, allow_drivers=allow_drivers))
         pictures = _overview(laid, rendered)

@@ -99,7 +99,7 @@ def grid_shift(
         )
     counts = np.zeros(256, np.int64)
     changed = used = 0
-    with rasterio.Env(GDAL_CACHEMAX=CACHE_MB), SourceView(source) as view:
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_MB << 20), SourceView(source) as view:
         moved_view = _Moved(view, shift)
         moved_lattice = Lattice(source.height - shift, source.width - shift, overlap, lattice.tile)
         for block in _choose(lattice, shift, size, blocks, seed):

@@ -78,7 +78,7 @@ def render(
     target = Path(target)
     check_target(str(source), target, overwrite=overwrite or stored_plan(target) is not None)
     opened = model if isinstance(model, Model) else open_model(model)
-    with rasterio.Env(GDAL_CACHEMAX=CACHE_MB):
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_MB << 20):  # rasterio counts bytes
         plan = plan_render(
             source, target, opened, scheduler=scheduler, insecure=insecure, **options
         )
