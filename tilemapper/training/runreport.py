@@ -65,7 +65,8 @@ def loss_plot(events: list[dict[str, Any]]) -> bytes:
         for name in dict.fromkeys(n for e in chosen for n in e if n not in NO_LOSSES):
             points = [(e["step"], e[name]) for e in chosen if e.get(name) is not None]
             if points and (largest is None or max(v for _, v in points) <= largest):
-                axes.plot(*zip(*points, strict=True), label=name, marker=".")
+                style = "--" if name.endswith("_invented") else "-"  # more lines than colours
+                axes.plot(*zip(*points, strict=True), style, label=name, marker=".")
         if axes.lines:
             axes.legend(fontsize="small", ncols=2)
         axes.set_ylabel("loss" if kind == "train" else "held-out figure")
