@@ -27,7 +27,7 @@ from tilemapper.report.comparison import Comparison, ShiftFigures, compare_laid
 from tilemapper.report.looks import Look, take_looks
 from tilemapper.report.picture import beside
 
-CACHE_BYTES = 64 << 20
+CACHE_BYTES = 40 << 20
 PICTURE_SIDE = 2048
 # Of encoded bytes, which base64 makes a third longer; the rest is left for closer looks and text.
 SOURCE_BYTES, MAP_BYTES = 1_800_000, 1_000_000

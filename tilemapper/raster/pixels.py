@@ -54,11 +54,13 @@ class Pixels:
         height: float,
         width: float,
         shape: tuple[int, int] | None = None,
+        average: bool = True,
     ) -> tuple[Values, NDArray[np.bool_] | None]:
         """Bands as stored, (1 or 3, height, width), and validity, (height, width) or None for all.
 
         With a ``shape`` (rows, cols) the window, which may then begin and end between pixels, is
-        averaged to it, overviews used where the file has some; a palette's nearest are taken.
+        brought to it, overviews used where the file has some: averaged, or the nearest pixels
+        taken, as always of a palette.
 
         Raises:
             RasterError: the window cannot be read.
@@ -66,7 +68,8 @@ class Pixels:
         window = Window(col_off=col, row_off=row, width=width, height=height)
         sized: dict[str, Any] = {"window": window}
         if shape is not None:
-            mixed = Resampling.nearest if self._palette is not None else Resampling.average
+            nearest = self._palette is not None or not average
+            mixed = Resampling.nearest if nearest else Resampling.average
             sized |= {"out_shape": (len(self._read), *shape), "resampling": mixed}
         try:
             with rasterio.Env(**self._options):

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tilemapper.raster.pixels import Pixels
 
-# Rows of the file that a panel spans: a row of file blocks and its neighbour stay in GDAL's cache.
-_PANEL_ROWS = 1024
+# Pixels of the file that a panel spans: two rows of its file blocks then stay in GDAL's cache, and
+# no file block is decoded twice.
+_PANEL_ROWS, _PANEL_COLS = 512, 4096
+# Of files without overviews 2 x 2 pixels are taken for one where it stands for 16 or more: all of
+# them would take four times as long to average as to decode.
+_SPARSE_FROM = 4.0
 
 
 def shrunk(
@@ -42,23 +47,49 @@ def shrunk(
     down, across = (rows[1] - rows[0]) / height, (cols[1] - cols[0]) / width
     top, bottom = _inside(rows[0], down, height, pixels.height)
     left, right = _inside(cols[0], across, width, pixels.width)
-    if left >= right:
-        return rgb, valid
+    sparse = min(down, across) >= _SPARSE_FROM and not pixels.src.overviews(1)
     step = max(1, int(_PANEL_ROWS / down))
-    for first in range(top, bottom, step):
-        end = min(first + step, bottom)
-        start_row = max(0.0, rows[0] + first * down)
-        start_col = max(0.0, cols[0] + left * across)
-        values, kept = pixels.values(
-            row=start_row,
-            col=start_col,
-            height=min(pixels.height, rows[0] + end * down) - start_row,
-            width=min(pixels.width, cols[0] + right * across) - start_col,
-            shape=(end - first, right - left),
-        )
-        rgb[first:end, left:right] = np.moveaxis(pixels.to_rgb(values), 0, 2)
-        valid[first:end, left:right] = True if kept is None else kept
+    # A file in strips is read across all of its width: a part of it would decode as much.
+    strips = pixels.src.block_shapes[0][1] >= pixels.width
+    wide = width if strips else max(1, int(_PANEL_COLS / across))
+    for first_col in range(left, right, wide):
+        for first in range(top, bottom, step):
+            end, end_col = min(first + step, bottom), min(first_col + wide, right)
+            here = np.s_[first:end, first_col:end_col]
+            start_row = max(0.0, rows[0] + first * down)
+            start_col = max(0.0, cols[0] + first_col * across)
+            window: dict[str, Any] = {
+                "row": start_row,
+                "col": start_col,
+                "height": min(pixels.height, rows[0] + end * down) - start_row,
+                "width": min(pixels.width, cols[0] + end_col * across) - start_col,
+            }
+            rgb[here], valid[here] = _panel(
+                pixels, window, end - first, end_col - first_col, sparse
+            )
     return rgb, valid
+
+
+def _panel(
+    pixels: Pixels, window: dict[str, Any], height: int, width: int, sparse: bool
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """A window of the file as (height, width, 3) uint8 and validity (height, width)."""
+    if not sparse:
+        values, kept = pixels.values(**window, shape=(height, width))
+        there = np.ones((height, width), bool) if kept is None else kept
+        return np.moveaxis(pixels.to_rgb(values), 0, 2), there
+    values, kept = pixels.values(**window, shape=(2 * height, 2 * width), average=False)
+    quads = pixels.to_rgb(values).reshape(3, height, 2, width, 2)
+    if kept is None or kept.all():
+        there = np.ones((height, width), bool)
+        total, count = quads.sum(axis=(2, 4), dtype=np.uint16), np.uint16(4)
+    else:
+        mask = kept.reshape(height, 2, width, 2)
+        count = mask.sum(axis=(1, 3), dtype=np.uint16)
+        there = count >= 2
+        total = (quads * mask).sum(axis=(2, 4), dtype=np.uint16)
+    mean = (total + count // 2) // np.maximum(count, 1)
+    return np.moveaxis(mean, 0, 2).astype(np.uint8), there
 
 
 def _inside(first: float, step: float, count: int, length: int) -> tuple[int, int]:
