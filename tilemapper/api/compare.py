@@ -101,7 +101,7 @@ def compare(
         if page is not None:
             found.page = str(page)
             looks = take_looks(laid, rendered, found.seams)
-            html = compare_page(found, _encoded(pictures, looks))
+            html = compare_page(found, _encoded(pictures, looks, native=_is_native(rendered)))
             write_text_atomic(Path(page), html)
         if quicklook is not None:
             found.quicklook = str(quicklook)
@@ -115,7 +115,7 @@ Overview = tuple[NDArray[np.uint8], NDArray[np.bool_]]
 def _overview(laid: Laid, rendered: Rendered) -> tuple[Overview, Overview]:
     """Both rasters as a whole, of one shape; refuses rasters that do not lie on one ground."""
     grid = rendered.spec
-    shrink = max(1.0, max(grid.height, grid.width) / PICTURE_SIDE)
+    shrink = 1.0 if _is_native(rendered) else max(grid.height, grid.width) / PICTURE_SIDE
     shape = max(1, round(grid.height / shrink)), max(1, round(grid.width / shrink))
     source, painted = laid.picture(*shape), rendered.view.picture(*shape)
     if not source[1].any():
@@ -126,11 +126,17 @@ def _overview(laid: Laid, rendered: Rendered) -> tuple[Overview, Overview]:
     return source, painted
 
 
-def _encoded(overview: tuple[Overview, Overview], looks: list[Look]) -> Pictures:
+def _is_native(rendered: Rendered) -> bool:
+    """Whether the pictures hold every pixel of the map."""
+    return max(rendered.spec.height, rendered.spec.width) <= PICTURE_SIDE
+
+
+def _encoded(overview: tuple[Overview, Overview], looks: list[Look], *, native: bool) -> Pictures:
+    """The pictures as bytes; a map's own pixels stay what they are, where they fit."""
     (source, source_valid), (painted, valid) = overview
     return Pictures(
         source=encode_within(source, source_valid, SOURCE_BYTES, crisp=False),
-        map=encode_within(painted, valid, MAP_BYTES, crisp=True),
+        map=encode_within(painted, valid, MAP_BYTES, crisp=native),
         height=len(source),
         width=source.shape[1],
         looks=looks,
