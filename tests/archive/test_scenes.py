@@ -101,6 +101,15 @@ def test_a_stac_catalog_is_followed_to_its_items_once_each(tmp_path):
     assert found[0].bbox == (-75.0, 40.0, -74.0, 41.0)
 
 
+def test_a_single_item_is_a_source_and_an_asset_can_be_named(tmp_path):
+    made = [write_scene(tmp_path / f"{name}.tif", 1) for name in ("image", "visual")]
+    values = item("one", "image.tif")
+    values["assets"]["rgb"] = {"href": "visual.tif", "type": "image/tiff"}
+    (tmp_path / "item.json").write_text(json.dumps(values))
+    assert names(str(tmp_path / "item.json")) == [str(made[0])]
+    assert names(str(tmp_path / "item.json"), asset="rgb") == [str(made[1])]
+
+
 def test_bounds_leave_out_items_whose_box_lies_elsewhere(tmp_path):
     write_scene(tmp_path / "a.tif", 1)
     features = [item("a", "a.tif"), item("b", "a.tif", bbox=[10, 40, 11, 41])]

@@ -13,6 +13,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+import rasterio
 from botocore.exceptions import ClientError, EndpointConnectionError
 
 from tests.archive.world import write_archive, write_job, write_scene
@@ -125,6 +126,13 @@ def test_scenes_of_a_bucket_are_rendered_into_it_and_an_unchanged_one_is_left_al
     assert row["etag"]
     body = store.get_object(Bucket="maps", Key=outputs[0])["Body"].read()
     assert SECRETS[0].encode() not in body
+    (tmp_path / "back.tif").write_bytes(body)
+    with (
+        rasterio.open(tmp_path / "back.tif") as back,
+        rasterio.open(tmp_path / "made" / "2026-03-01" / "scene_00000.tif") as made,
+    ):
+        assert (back.read() == made.read()).all()
+        assert (back.crs, back.transform) == (made.crs, made.transform)
     no_secret_in(tmp_path / "work", json.dumps(events))
 
     assert run_archive(job, identity).already_done == 3
@@ -198,6 +206,13 @@ def test_an_index_page_is_a_prefix(store, server, tmp_path, monkeypatch):
         ("sub/y", None), ("x_20260301", "2026-03-01"),
     ]  # fmt: skip
     assert all(scene.etag for scene in found)
+
+
+def test_a_glob_in_a_bucket_finds_what_matches(store, tmp_path):
+    for name in ("a/x_1.tif", "a/y_1.tif", "b/x_2.tif"):
+        store.put_object(Bucket="maps", Key=f"in/{name}", Body=b"II*\0")
+    job = job_of(tmp_path, tmp_path, ["s3://maps/in/*/x_*.tif"], "out/{stem}.tif")
+    assert [scene.relpath for scene in discover(job.source)] == ["a/x_1", "b/x_2"]
 
 
 def test_a_list_on_a_server_may_not_name_local_files(store, server, tmp_path):

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from click.testing import CliRunner
 
 from tests.archive.world import write_archive, write_job
+from tilemapper.cli import archive_progress
 from tilemapper.cli.batch import batch
 from tilemapper.cli.main import cli, run
 from tilemapper.cli.status import status
@@ -46,6 +48,15 @@ def test_json_is_one_object_a_line_and_the_summary_comes_last(job):
     assert lines[0] == {"planned": 3, "todo": 3, "reasons": {"new": 3}}
     assert [line["state"] for line in lines[1:-1]] == ["done"] * 3
     assert lines[-1]["summary"]["exit_code"] == 0
+
+
+def test_progress_tells_scenes_pixels_rate_and_time_left(job, monkeypatch):
+    monkeypatch.setattr(archive_progress, "LOG_EVERY_S", 0.0)
+    _, _, err = call(batch, str(job))
+    said = [line for line in err.splitlines() if " of 3 scenes" in line]
+    assert [line.split()[0] for line in said] == ["1", "2", "3"]
+    words = r"\d of 3 scenes, 0 failed, 0\.0 Mpx at [\d.]+ Mpx/s, about 0 min left"
+    assert all(re.fullmatch(words, line) for line in said)
 
 
 def test_failures_end_with_3_and_one_line_each(job):

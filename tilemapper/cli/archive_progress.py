@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-_LOG_EVERY_S = 30.0
+LOG_EVERY_S = 30.0  # where no bar can be shown
 
 
 class ArchiveProgress:
@@ -44,7 +44,7 @@ class ArchiveProgress:
             self._say(f"failed: {event['error']}")
         elif self._verbose:
             self._say(f"{event['state']}: {event['output'] or event['error']}")
-        if self._bar is None and time.monotonic() - self._said > _LOG_EVERY_S:
+        if self._bar is None and time.monotonic() - self._said > LOG_EVERY_S:
             self._said = time.monotonic()
             self._say(self._line())
 
