@@ -382,6 +382,61 @@ def test_twenty_killed_workers_change_no_byte(models, tmp_path):
 
 
 @pytest.mark.fault
+@pytest.mark.parametrize("name", ["unet", "classes"])
+def test_every_way_of_spreading_makes_the_same_bytes(city, models, farm, tmp_path, name):
+    target, options, found = tmp_path / "map.tif", {"overwrite": True}, {}
+    for workers in (1, 2, 3):
+        render(city, target, models / name, workers=workers, block=512, **options)
+        found[workers] = digest(target)
+    render(city, target, models / name, scheduler=str(farm.file), **options)
+    found["scheduler"] = digest(target)
+    render(city, target, models / name, block=1024, batch_size=1, **options)
+    found["other blocks, other batches"] = digest(target)
+    for seed in (1, 2):
+        shuffled = tmp_path / f"{seed}" / "map.tif"
+        shuffled.parent.mkdir()
+        model = open_model(models / name)
+        spread(city, shuffled, model, shuffle=seed, scheduler=str(farm.file))
+        render(city, shuffled, model)
+        found["shuffled", seed] = digest(shuffled)
+    assert len(set(found.values())) == 1, found
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("what", ["suspend", "kill"])
+def test_a_cluster_that_hangs_or_loses_all_ends_the_command_within_two_minutes(
+    city, models, tmp_path, what
+):
+    farm, target = Farm(tmp_path, 2), tmp_path / "map.tif"
+    try:
+        farm.ready()
+        command = [sys.executable, "-m", "tilemapper", "render", str(city), str(target), "--quiet"]
+        command += ["--model", str(models / "slow"), "--block", "512"]
+        command += ["--scheduler", str(farm.file)]
+        run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        deadline = time.monotonic() + 120
+        while not read_journal(staging_folder(target) / "journal"):
+            assert time.monotonic() < deadline
+            assert run.poll() is None
+            time.sleep(0.02)
+        for worker in farm.runs[1:]:
+            getattr(psutil.Process(worker.pid), what)()
+        begun = time.monotonic()
+        _, said = run.communicate(timeout=130)
+        print(f"{what}: ended after {time.monotonic() - begun:.0f} s: {said}")
+        assert run.returncode == 75
+        assert time.monotonic() - begun < 120
+        assert len(said.splitlines()[-1:]) == 1
+        assert "run the same command again" in said.splitlines()[-1]
+        assert read_journal(staging_folder(target) / "journal")
+    finally:
+        for worker in farm.runs[1:]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                psutil.Process(worker.pid).resume()
+        farm.close()
+
+
+@pytest.mark.fault
 def test_a_scheduler_that_dies_ends_the_run_with_what_is_done_kept(city, models, tmp_path):
     farm = Farm(tmp_path, 1)
     try:

@@ -18,40 +18,62 @@ from tilemapper.raster.lattice import Block
 from tilemapper.raster.source import SourceView
 from tilemapper.render.engine import Engine
 from tilemapper.render.journal import Receipt
+from tilemapper.render.plan import Plan
 from tilemapper.render.render import CACHE_MB, engine_of, render_block
 from tilemapper.render.workers import Files, Order, model_of
 
 Beat = Callable[[int], None]
 
+CUDA_AT_ONCE = 2  # blocks: as many as are out at a worker
 COMPILE_S = 600  # longer than that, compiling counts as hung
 
 
 class _Desk:
-    """What a worker keeps between blocks: the last engine and the last source. One for a process.
+    """What a worker keeps between blocks: the last engine, and the last source. One for a process.
 
-    Tasks may come in several threads, but a device and a file handle serve one at a time.
+    Tasks may come in several threads. On a CPU they take turns, on a GPU two are at it at once:
+    while one block is encoded, the next is painted. Each has a file handle of its own.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._turn = threading.Condition()
+        self._opening = threading.Lock()
+        self._at_it: list[Any] = []  # the keys of the engines in use
         self._engine: tuple[Any, Engine] | None = None
-        self._view: tuple[Any, SourceView] | None = None
+        self._idle: list[tuple[Any, SourceView]] = []
 
     @contextlib.contextmanager
     def open(self, order: Order, beat: Beat) -> Iterator[tuple[Engine, SourceView]]:
         """Engine and source of an order; ``beat`` is called at each step of opening them."""
-        with self._lock:
+        key = _engine_key(order.plan)
+        with self._turn:
+            self._turn.wait_for(lambda: self._admits(key))
+            self._at_it.append(key)
+        view: SourceView | None = None
+        try:
             beat(0)
-            try:
-                yield self._engine_of(order, beat), self._view_of(order, beat)
-            except BaseException:
-                self.clear()
-                raise
+            with self._opening:
+                engine, view = self._engine_of(order, beat), self._view_of(order, beat)
+            yield engine, view
+        except BaseException:
+            # After an error neither is trusted.
+            self._engine = None
+            if view is not None:
+                view.close()
+            raise
+        else:
+            self._idle.append((order.key, view))
+        finally:
+            with self._turn:
+                self._at_it.remove(key)
+                self._turn.notify_all()
+
+    def _admits(self, key: Any) -> bool:
+        on_cuda = key[1].startswith("cuda")
+        return len(self._at_it) < (CUDA_AT_ONCE if on_cuda else 1) and set(self._at_it) <= {key}
 
     def _engine_of(self, order: Order, beat: Beat) -> Engine:
-        plan = order.plan
-        kind = (plan.device, plan.precision, plan.batch_size, plan.tta, plan.compiled)
-        key = (plan.model_digest, kind)
+        plan, key = order.plan, _engine_key(order.plan)
         if self._engine is None or self._engine[0] != key:
             self._engine = None
             if order.threads:
@@ -62,22 +84,21 @@ class _Desk:
         return self._engine[1]
 
     def _view_of(self, order: Order, beat: Beat) -> SourceView:
-        if self._view is None or self._view[0] != order.key:
-            self._close_view()
-            os.environ.setdefault("GDAL_CACHEMAX", str(CACHE_MB))
-            self._view = order.key, SourceView(order.plan.source)
-            beat(0)
-        return self._view[1]
+        for other in [entry for entry in self._idle if entry[0] != order.key]:
+            self._idle.remove(other)
+            other[1].close()
+        if self._idle:
+            return self._idle.pop()[1]
+        os.environ.setdefault("GDAL_CACHEMAX", str(CACHE_MB))
+        view = SourceView(order.plan.source)
+        beat(0)
+        return view
 
-    def _close_view(self) -> None:
-        if self._view is not None:
-            self._view[1].close()
-            self._view = None
 
-    def clear(self) -> None:
-        """Drops both: after an error neither is trusted."""
-        self._close_view()
-        self._engine = None
+def _engine_key(plan: Plan) -> tuple[str, str, str, int, bool, bool]:
+    """What an open engine belongs to."""
+    how = (plan.device, plan.precision, plan.batch_size, plan.tta, plan.compiled)
+    return (plan.model_digest, *how)
 
 
 _DESK = _Desk()

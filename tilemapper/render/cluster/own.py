@@ -15,6 +15,7 @@ from distributed import Nanny, Scheduler, SpecCluster
 from distributed.security import Security
 
 from tilemapper.errors import NoWorkerError, OptionError
+from tilemapper.render.desk import CUDA_AT_ONCE
 from tilemapper.render.division import environments
 from tilemapper.render.memory import ENVIRONMENT
 from tilemapper.render.nannies import OwnWorkers, quiet_dask
@@ -66,7 +67,9 @@ def own_workers(count: int, device: str, *, dashboard: bool) -> Iterator[OwnWork
         dask.config.set(CONFIG),
         tempfile.TemporaryDirectory(prefix="tilemapper-", ignore_cleanup_errors=True) as scratch,
     ):
-        options = _cluster_options(own, environments(count, device), scratch, dashboard)
+        threads = CUDA_AT_ONCE if device.startswith("cuda") else 1
+        found = environments(count, device)
+        options = _cluster_options(own, found, scratch, dashboard, threads)
         try:
             try:
                 own.cluster = SpecCluster(**options)  # type: ignore[no-untyped-call]
@@ -86,7 +89,11 @@ def own_workers(count: int, device: str, *, dashboard: bool) -> Iterator[OwnWork
 
 
 def _cluster_options(
-    own: OwnWorkers, found: Sequence[dict[str, str]], scratch: str, dashboard: bool
+    own: OwnWorkers,
+    found: Sequence[dict[str, str]],
+    scratch: str,
+    dashboard: bool,
+    threads: int,
 ) -> dict[str, Any]:
     # Other users of this machine reach the loopback interface too: certificates for this run only
     # keep them from sending our workers code.
@@ -95,7 +102,7 @@ def _cluster_options(
     protocol = "tls://" if safe else "tcp://"
     common = {"host": "127.0.0.1", "protocol": protocol, "security": security}
     worker = common | {
-        "nthreads": 1,
+        "nthreads": threads,
         "memory_limit": 0,
         "local_directory": scratch,
         "death_timeout": LONELY_S,

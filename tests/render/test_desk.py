@@ -1,0 +1,99 @@
+"""What a worker keeps between blocks, and how many it is at at once."""
+
+from __future__ import annotations
+
+import threading
+import time
+from types import SimpleNamespace
+from typing import ClassVar
+
+import pytest
+
+from tilemapper.render import desk
+
+
+class View:
+    made: ClassVar[list[View]] = []
+
+    def __init__(self, source):
+        self.source, self.closed = source, False
+        View.made.append(self)
+
+    def close(self):
+        self.closed = True
+
+
+def order(device="cpu", *, model="m", source="a.tif", batch=4):
+    plan = SimpleNamespace(
+        model_digest=model, device=device, precision="fp32", batch_size=batch, tta=False,
+        compiled=False, source=source,
+    )  # fmt: skip
+    return SimpleNamespace(plan=plan, key=(source,), threads=None)
+
+
+@pytest.fixture
+def a_desk(monkeypatch):
+    View.made = []
+    engines = []
+    monkeypatch.setattr(desk, "SourceView", View)
+    monkeypatch.setattr(desk, "model_of", lambda order: order.plan.model_digest)
+    monkeypatch.setattr(desk, "engine_of", lambda plan, model: engines.append(model) or object())
+    made = desk._Desk()
+    made.engines = engines
+    return made
+
+
+def at_once(a_desk, orders):
+    """How many of these orders are served at the same time, at most."""
+    now, most, lock = [0], [0], threading.Lock()
+
+    def serve(one):
+        with a_desk.open(one, lambda tiles: None):
+            with lock:
+                now[0] += 1
+                most[0] = max(most[0], now[0])
+            time.sleep(0.05)
+            with lock:
+                now[0] -= 1
+
+    threads = [threading.Thread(target=serve, args=(one,)) for one in orders]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    return most[0]
+
+
+def test_on_a_cpu_blocks_take_turns_on_a_gpu_two_are_at_it(a_desk):
+    assert at_once(a_desk, [order()] * 4) == 1
+    assert len(View.made) == 1
+    assert at_once(a_desk, [order("cuda:0")] * 6) == 2
+    assert a_desk.engines == ["m", "m"]  # one for each device
+
+
+def test_another_model_waits_until_the_first_is_free(a_desk):
+    mixed = [order("cuda:0", model=str(index % 2)) for index in range(6)]
+    assert at_once(a_desk, mixed) <= 2
+    with a_desk.open(order("cuda:0", model="0"), lambda tiles: None):
+        assert not a_desk._admits(desk._engine_key(order("cuda:0", model="1").plan))
+        assert a_desk._admits(desk._engine_key(order("cuda:0", model="0").plan))
+
+
+def test_engine_and_source_stay_open_until_another_one_comes(a_desk):
+    for _ in range(3):
+        with a_desk.open(order(), lambda tiles: None) as (_, view):
+            pass
+    assert (len(View.made), a_desk.engines) == (1, ["m"])
+    with a_desk.open(order(source="b.tif"), lambda tiles: None) as (_, other):
+        assert (view.closed, other.closed, a_desk.engines) == (True, False, ["m"])
+
+
+def test_after_an_error_neither_is_trusted(a_desk):
+    with (
+        pytest.raises(OSError, match="torn"),
+        a_desk.open(order(), lambda tiles: None) as (_, view),
+    ):
+        raise OSError("torn")
+    assert view.closed
+    with a_desk.open(order(), lambda tiles: None):
+        assert len(View.made) == len(a_desk.engines) == 2
