@@ -127,18 +127,21 @@ def _add_tiles(app: FastAPI, service: Service, painting: Turns, reading: Turns) 
         503: {"description": "Too much to do; Retry-After says when to come again."},
     }
 
-    async def answer(request: Request, scene: str, layer: str, z: int, x: int, y: int) -> Response:
+    async def answer(
+        request: Request, scene: str, layer: str, z: int, x: int, y: int, partial: bool = False
+    ) -> Response:
         turns = reading if layer == SOURCE else painting
         tile = await turns.run(
             lambda gone: service.tiles.tile(scene, layer, z, x, y, gone), request.is_disconnected
         )
         headers = {"Cache-Control": "no-cache"}
-        if tile.png is not None:
-            return Response(tile.png, media_type="image/png", headers=headers)
-        headers["X-Tilemapper-Note"] = tile.note
+        if tile.note:
+            headers["X-Tilemapper-Note"] = tile.note
         if tile.note == PREPARING:
             headers["Retry-After"] = "1"
-        return Response(status_code=204, headers=headers)
+        if tile.png is None or (tile.note and not partial):
+            return Response(status_code=204, headers=headers)
+        return Response(tile.png, media_type="image/png", headers=headers)
 
     @app.get(
         "/xyz/{scene}/{layer}/{z}/{x}/{y}.png",
@@ -146,9 +149,14 @@ def _add_tiles(app: FastAPI, service: Service, painting: Turns, reading: Turns) 
         responses=tile_answers,
         response_class=Response,
     )
-    async def tile(request: Request, scene: str, layer: str, z: int, x: int, y: int) -> Response:
-        """An XYZ tile of 256 px: of the raster (layer `source`), or of its map by a model."""
-        return await answer(request, scene, layer, z, x, y)
+    async def tile(
+        request: Request, scene: str, layer: str, z: int, x: int, y: int, partial: bool = False
+    ) -> Response:
+        """An XYZ tile of 256 px: of the raster (layer `source`), or of its map by a model.
+
+        With `partial`, what there is of a preview in the making is sent, and `Retry-After`.
+        """
+        return await answer(request, scene, layer, z, x, y, partial)
 
     @app.get("/{z}/{x}/{y}.png", tags=["tiles"], responses=tile_answers, response_class=Response)
     async def first_tile(request: Request, z: int, x: int, y: int) -> Response:

@@ -7,6 +7,7 @@ groups counted from the grid's corner, and sampled from these.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,24 +67,36 @@ def averaged(rgb: NDArray[np.uint8], keep: NDArray[np.bool_], group: int) -> Win
     """Mean of the kept pixels of each group; a group is kept if half of its pixels are."""
     if group == 1:
         return np.ascontiguousarray(rgb), keep
-    odd = [(0, -size % group) for size in keep.shape]
-    there = np.pad(np.ones(keep.shape, np.uint8), odd)
-    kept = np.pad(keep, odd)
-    rgb = np.pad(np.where(keep[..., None], rgb, 0), [*odd, (0, 0)])
-    shape = kept.shape[0] // group, group, kept.shape[1] // group, group
-    count = _sums(kept.view(np.uint8), shape)
-    possible = _sums(there, shape)
-    planes = [_sums(np.ascontiguousarray(rgb[..., band]), shape) for band in range(3)]
-    total = np.stack(planes, axis=-1)
-    share = np.maximum(count, 1)[..., None]
-    mean = (2 * total + share) // (2 * share)
-    return mean.astype(np.uint8), 2 * count >= possible
+    counted = [_group_sizes(size, group) for size in keep.shape]
+    possible = np.multiply.outer(*counted)
+    whole = bool(keep.all())
+    count = possible if whole else _sums(keep.view(np.uint8), group)
+    share = np.maximum(count, 1)
+    mean = np.empty((*count.shape, 3), np.uint8)
+    for band in range(3):
+        plane = rgb[..., band] if whole else rgb[..., band] * keep
+        mean[..., band] = (2 * _sums(plane, group) + share) // (2 * share)
+    return mean, 2 * count >= possible
 
 
-def _sums(plane: NDArray[np.uint8], shape: tuple[int, int, int, int]) -> NDArray[np.int64]:
-    # First along the rows as they lie in memory: several times faster than both axes at once.
-    down = plane.reshape(shape[0], shape[1], -1).sum(axis=1, dtype=np.uint32)
-    sums: NDArray[np.int64] = down.reshape(shape[0], *shape[2:]).sum(axis=2, dtype=np.int64)
+def _group_sizes(size: int, group: int) -> NDArray[np.uint32]:
+    """Pixels in each group along an axis: the last may hold fewer."""
+    sizes = np.full(-(-size // group), group, np.uint32)
+    sizes[-1] = size - (len(sizes) - 1) * group
+    return sizes
+
+
+def _sums(plane: NDArray[np.uint8], group: int) -> NDArray[np.uint32]:
+    """Sums of a plane's groups; adding line to line is 20 times faster than over an axis."""
+    odd = [(0, -size % group) for size in plane.shape]
+    if odd[0][1] or odd[1][1]:
+        plane = np.pad(plane, odd)
+    lines: NDArray[Any] = plane[0::group].astype(np.uint16 if group <= 256 else np.uint32)
+    for line in range(1, group):
+        lines += plane[line::group]
+    sums: NDArray[np.uint32] = lines[:, 0::group].astype(np.uint32)
+    for line in range(1, group):
+        sums += lines[:, line::group]
     return sums
 
 

@@ -65,7 +65,10 @@ class Picture:
                 return self._draw(view.read, places, level.height, level.width, step)
         preview = self._prepared(level)
         height, width = preview.keep.shape
-        return self._draw(preview.read, places, height, width, step)
+        tile = self._draw(preview.read, places, height, width, step)
+        if not preview.done.is_set():
+            raise Preparing(tile)
+        return tile
 
     def close(self) -> None:
         """Closes the files; a preview in the making is given up."""
@@ -98,8 +101,7 @@ class Picture:
                 self._preview = _Preview(level, self._closed)
             preview = self._preview
         # A small one is there in a moment: no need to ask for it again.
-        if not preview.done.wait(timeout=0.5):
-            raise Preparing(preview.share)
+        preview.done.wait(timeout=0.3)
         if preview.error is not None:
             with self._lock:
                 self._preview = None  # the next request tries again
@@ -108,11 +110,11 @@ class Picture:
 
 
 class Preparing(Exception):
-    """The preview is in the making; ``share`` of it, 0 to 1, is done."""
+    """The preview is in the making; ``tile`` shows what there is of it, as `Picture.tile`."""
 
-    def __init__(self, share: float) -> None:
+    def __init__(self, tile: NDArray[np.uint8] | None) -> None:
         super().__init__("the preview is being made")
-        self.share = share
+        self.tile = tile
 
 
 class _Level:
@@ -136,7 +138,6 @@ class _Preview:
         self.keep = np.zeros(shape, bool)
         self.done = threading.Event()
         self.error: TilemapperError | None = None
-        self.share = 0.0
         threading.Thread(target=self._make, name="preview", daemon=True).start()
 
     def read(
@@ -167,4 +168,3 @@ class _Preview:
                 top, left = row // group, col // group
                 here = np.s_[top : top + keep.shape[0], left : left + keep.shape[1]]
                 self._rgb[here], self.keep[here] = rgb, keep
-            self.share = row / height

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from tilemapper.serve.service import Service, Setting
 
+CACHE_MB = 64
 _END_S = 3  # for requests that are under way when the server is told to end
 
 
@@ -31,12 +32,14 @@ def serve(
         TilemapperError: of its kinds; what was given cannot be served.
         Interrupted: a signal ended it.
     """
+    import rasterio
     import uvicorn
 
     from tilemapper.serve.app import make_app
     from tilemapper.serve.guard import Guard
 
-    with bound:
+    # GDAL would take a twentieth of all memory; a few rows of file blocks are enough.
+    with bound, rasterio.Env(GDAL_CACHEMAX=CACHE_MB):
         service = Service(setting)
         try:
             host, port = bound.getsockname()[:2]

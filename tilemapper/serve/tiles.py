@@ -24,7 +24,7 @@ ZOOM_IN, PREPARING = "zoom-in", "preparing"
 
 @dataclass(frozen=True)
 class Tile:
-    """A PNG, or None and why: ``zoom-in`` or ``preparing``."""
+    """A PNG and no note; or ``zoom-in``, or ``preparing`` with a PNG of what there is yet."""
 
     png: bytes | None
     note: str = ""
@@ -85,8 +85,9 @@ class Tiles:
                     if z < self.live_zoom(scene, live):
                         return Tile(None, ZOOM_IN)
                     tile = live_tile(live, scene.frame, z, x, y, gone)
-            except Preparing:
-                return Tile(None, PREPARING)
+            except Preparing as preparing:
+                part = EMPTY_PNG if preparing.tile is None else png_of(preparing.tile)
+                return Tile(part, PREPARING)
             png = EMPTY_PNG if tile is None else png_of(tile)
             self._pngs.put(key, png)
         return Tile(png)

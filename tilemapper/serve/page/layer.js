@@ -11,6 +11,7 @@ export class Layer {
     Object.assign(this, { url, least, most, crisp, changed, failed });
     this.tiles = new Map(); // "z/x/y" -> bitmap, or null where the server has no picture
     this.running = new Map(); // "z/x/y" -> AbortController
+    this.partial = new Set(); // "z/x/y" of tiles of which there will be more
     this.pauses = new Map(); // "z/x/y" -> time before which not to ask again
     this.wanted = [];
   }
@@ -25,7 +26,7 @@ export class Layer {
     for (const [key, controller] of this.running) if (!keys.has(key)) controller.abort();
     this.wanted = tiles.filter((tile) => {
       const key = tile.join("/");
-      if (this.tiles.has(key)) {
+      if (this.tiles.has(key) && !this.partial.has(key)) {
         const bitmap = this.tiles.get(key); // most recently used: to the end
         this.tiles.delete(key);
         this.tiles.set(key, bitmap);
@@ -49,6 +50,9 @@ export class Layer {
       const pause = Number(answer.headers.get("Retry-After"));
       if (answer.status === 200) {
         this.keep(key, await createImageBitmap(await answer.blob()));
+        this.partial.delete(key);
+        if (pause) this.partial.add(key);
+        if (pause) this.rest(key, 1000 * pause);
       } else if (pause) {
         this.rest(key, 1000 * pause);
       } else if (answer.status === 204) {
@@ -70,6 +74,7 @@ export class Layer {
   }
 
   keep(key, bitmap) {
+    this.tiles.get(key)?.close();
     this.tiles.set(key, bitmap);
     for (const [old, picture] of this.tiles) {
       if (this.tiles.size <= KEPT) break;

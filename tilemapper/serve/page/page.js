@@ -64,7 +64,7 @@ async function choose(found) {
 function makeLayer(name, limits) {
   const root = `/xyz/${encodeURIComponent(scene.id)}/${encodeURIComponent(name)}`;
   const failed = (message) => say(message, true);
-  return new Layer((z, x, y) => `${root}/${z}/${x}/${y}.png`, limits, () => viewer.draw(), failed);
+  return new Layer((z, x, y) => `${root}/${z}/${x}/${y}.png?partial=1`, limits, () => viewer.draw(), failed);
 }
 
 // Shows the chosen model's map of the chosen scene; called again when a whole map is finished.
