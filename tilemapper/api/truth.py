@@ -13,15 +13,16 @@ from tilemapper.report.alignment import Laid, Rendered
 from tilemapper.report.comparison import TruthFigures
 from tilemapper.training.metrics import MapMetrics, measure_maps
 
-SIDES = (512, 256, 128, 64, 32)
-MOST_WINDOWS = 40
-MOST_TRIED = 400
+SIDES = (256, 128, 64, 32)
+MOST_WINDOWS = 120
+MOST_TRIED = 800
 
 
 def truth_figures(rendered: Rendered, truth: Laid, *, seed: int = 0) -> TruthFigures:
     """The figures of `training.metrics` over sample windows that lie in both maps whole.
 
-    Windows of 512 px, of less where no such window is covered; at most 40, chosen by ``seed``.
+    Windows of 256 px, the size of published figures, of less where no such window is covered; at
+    most 120, chosen by ``seed``.
 
     Raises:
         RasterError: the truth covers no window of the map, or cannot be read.

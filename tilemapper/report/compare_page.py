@@ -93,5 +93,6 @@ def _facts(found: Comparison, pictures: Pictures, *, measured: bool) -> dict[str
         "crs": found.crs,
         "decimals": min(8, max(0, math.ceil(-math.log10(step)) + 1)),
         "lines": lines,
+        "stride": found.lattice.rows.stride,
         "heat_box": heat_box if measured else None,
     }

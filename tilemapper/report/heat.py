@@ -28,10 +28,11 @@ def heat_picture(heat: NDArray[np.float32]) -> Picture:
 
 def heat_key() -> str:
     """The colours and what they stand for, as HTML."""
-    return " ".join(
+    colours = " ".join(
         fill(
             '<span class="swatch" style="background:rgb({{rgb}})"></span>{{words}}',
             {"rgb": " ".join(map(str, colour[:3])), "words": words},
         )
         for _, colour, words in STEPS
     )
+    return f"{colours} (clear: not looked at)"

@@ -23,6 +23,10 @@
     handle.setAttribute("aria-valuetext", `${Math.round(view.swipe * 100)} % satellite`);
     const box = [-view.left, -view.top, width, height].map((v) => v / view.zoom);
     lattice.setAttribute("viewBox", box.join(" "));
+    // Lines closer than that would be a veil; blocks are shown from any distance.
+    const far = facts.stride * view.zoom < 12;
+    lattice.classList.toggle("far", far);
+    by("lattice-far").hidden = !far;
     drawScale();
   }
 
