@@ -126,7 +126,8 @@ class Painter:
                 f"{self.device}: not enough memory for one tile of model "
                 f"{self.engine.model.card.name}; free some, or use a smaller model or --device cpu"
             ) from error
-        self._graph = None  # its memory goes first; the next call records one of the new shape
+        # Its memory goes first; the next call records one of the new shape.
+        self._graph, self._records = None, self.device.type == "cuda"
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         warnings.warn(
@@ -159,10 +160,10 @@ class _Graph:
         self._tiles = tiles.clone()
         self._graph = torch.cuda.CUDAGraph()
         streams.synchronize()
-        # Other threads may allocate meanwhile: that is no part of this.
-        with torch.cuda.graph(
-            self._graph, stream=streams.compute, capture_error_mode="thread_local"
-        ):
+        # On a stream of its own: what other blocks launch meanwhile must not be recorded. They may
+        # allocate, too, which is no part of this thread's recording.
+        aside = streams.new()
+        with torch.cuda.graph(self._graph, stream=aside, capture_error_mode="thread_local"):
             self._result: torch.Tensor = call(self._tiles)  # type: ignore[operator]
 
     def __call__(self, tiles: torch.Tensor) -> torch.Tensor:

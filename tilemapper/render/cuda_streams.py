@@ -37,13 +37,12 @@ class Streams:
         self.device = device
         self._cuda = device.type == "cuda"
         if self._cuda:
-            new: Any = torch.cuda.Stream
-            self._compute, self._up, self._down = new(device), new(device), new(device)
+            self._compute, self._up, self._down = self.new(), self.new(), self.new()
 
-    @property
-    def compute(self) -> Any:
-        """The stream that computes; None on a CPU."""
-        return self._compute if self._cuda else None
+    def new(self) -> Any:
+        """One more stream of the device."""
+        kind: Any = torch.cuda.Stream
+        return kind(self.device)
 
     def computing(self) -> AbstractContextManager[Any]:
         """What is launched inside runs on the computing stream, in the order of the calls."""
@@ -58,9 +57,9 @@ class Streams:
             return torch.from_numpy(np.require(array, requirements=["C", "W"]))
         # torch keeps pinned memory for the next strip, once the copy has used it.
         kind = torch.from_numpy(np.empty(0, array.dtype)).dtype
-        pinned = torch.empty(array.shape, dtype=kind, pin_memory=True)
-        np.copyto(pinned.numpy(), array)
         with torch.cuda.stream(self._up):
+            pinned = torch.empty(array.shape, dtype=kind, pin_memory=True)
+            np.copyto(pinned.numpy(), array)
             there = pinned.to(self.device, non_blocking=True)
             done = self._up.record_event()
         self._compute.wait_event(done)
@@ -75,8 +74,8 @@ class Streams:
         if not self._cuda:
             return Download(tensor)
         made = self._compute.record_event()
-        pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
         with torch.cuda.stream(self._down):
+            pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
             self._down.wait_event(made)
             pinned.copy_(tensor, non_blocking=True)
             tensor.record_stream(self._down)
