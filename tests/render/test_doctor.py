@@ -84,7 +84,8 @@ def test_tiny_and_masked_rasters_end_in_words(models, tmp_path, make_raster):
     ("name", "value", "grade"),
     [
         ("tile mismatch", 2.0, "good"),
-        ("tile mismatch", 6.01, "bad"),
+        ("tile mismatch", 12.01, "bad"),
+        ("grid shift", 6.01, "bad"),
         ("precision gap", 0.991, "good"),
         ("precision gap", 0.96, "fair"),
         ("precision gap", 0.9, "bad"),

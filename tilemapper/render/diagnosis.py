@@ -1,8 +1,11 @@
 """A diagnosis: figures, where they stand between good and bad, and what to do, in words.
 
-The bounds are ours. Overlaps that disagree by 2 grey levels, and 99 % of pixels within one level
-between precisions, are the goals of this project; three times as much
-is called bad. A batch must not matter at all.
+The good ones are this project's goals: tiles that disagree by 2 grey levels at most, 99 % of pixels
+within one level between precisions, a batch that does not matter at all. The shipped model's weights
+gave, on two sample cities, 5.4 and 8.7 levels of tile mismatch and 1.8 and 1.5 of grid shift; the same
+weights with each tile's own statistics, which is the fault to be found, 12.8 and 9.6, and 9.3 and 4.5.
+Tiles disagree most at their rims, which hardly count in the blend: of the two the grid shift is the
+judge, so its bad begins earlier.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ BOUNDS: dict[str, tuple[float, float, str]] = {
     "precision gap": (0.99, 0.95, "render with --precision fp32"),
     "tile mismatch": (
         2.0,
-        6.0,
+        12.0,
         "neighbouring tiles paint the same ground differently: --overlap 96 or 128 spreads the "
         "difference wider, a model with batch norm instead of instance norm has less of it",
     ),
