@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from tests.render.test_block import ArrayView
 from tilemapper.errors import DeviceError, ModelError
 from tilemapper.networks.model import open_model
 from tilemapper.raster.lattice import OVERLAPS, Lattice
+from tilemapper.render import cuda_painter
 from tilemapper.render.block import blend_rows, class_rows, grey_rows, predict_rows
 from tilemapper.render.cuda_block import device_rows
 from tilemapper.render.cuda_painter import Painter
@@ -186,6 +188,80 @@ def test_a_call_that_does_not_fit_is_halved_and_gives_the_same():
     assert np.array_equal(whole, halved)
     assert small.shapes == {(1, 3, TILE, TILE)}  # 7, 3, 1
     assert len(said) == 2
+
+
+class Graph:
+    """A stand-in for a recorded call; ``off`` is what it errs by."""
+
+    made: ClassVar[list[int]] = []
+    off = 0
+
+    def __init__(self, call, tiles, streams):
+        self.call, self.shape = call, tiles.shape
+        Graph.made.append(len(tiles))
+
+    def __call__(self, tiles):
+        assert tiles.shape == self.shape
+        return self.call(tiles) + self.off
+
+
+def with_graphs(monkeypatch, engine, graph):
+    """A painter that records graphs, as on CUDA."""
+    monkeypatch.setattr(cuda_painter, "_Graph", graph)
+    Graph.made = []
+    painter = Painter(engine)
+    painter._records = True
+    return painter
+
+
+def paint_all(painter, tiles):
+    return torch.cat([painter.paint(part) for part in tiles.split(painter.batch_size)])
+
+
+@pytest.fixture
+def tiles():
+    pixels = np.random.default_rng(0).integers(0, 256, (12, TILE, TILE, 3), dtype=np.uint8)
+    return torch.from_numpy(pixels)
+
+
+def test_a_graph_is_recorded_once_for_the_fixed_shape(monkeypatch, tiles):
+    painter = with_graphs(monkeypatch, Device(), Graph)
+    assert torch.equal(paint_all(painter, tiles), paint_all(Painter(Device()), tiles))
+    assert Graph.made == [4]
+
+
+@pytest.mark.parametrize("off", [1, None])
+def test_without_a_graph_that_can_be_trusted_plain_calls_go_on(monkeypatch, tiles, off):
+    class Wrong(Graph):
+        def __init__(self, *args):
+            super().__init__(*args)
+            self.off = off
+            if off is None:
+                raise RuntimeError("operation not permitted when stream is capturing")
+
+    painter = with_graphs(monkeypatch, Device(), Wrong)
+    assert torch.equal(paint_all(painter, tiles), paint_all(Painter(Device()), tiles))
+    assert painter._graph is None
+    assert Graph.made == [4]  # not tried again
+
+
+def test_memory_that_runs_out_under_a_graph_halves_it(monkeypatch, tiles):
+    class Tight(Graph):
+        def __call__(self, tiles):
+            if len(Graph.made) == 1 and self.used:
+                raise torch.OutOfMemoryError("made up")
+            self.used = True
+            return super().__call__(tiles)
+
+        used = False
+
+    painter = with_graphs(monkeypatch, Device(), Tight)
+    painter.device = torch.device("cuda")  # only its kind is asked
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    with pytest.warns(RuntimeWarning, match="out of memory at 4 tiles, going on with 2"):
+        painted = paint_all(painter, tiles)
+    assert torch.equal(painted, paint_all(Painter(Device()), tiles))
+    assert Graph.made == [4, 2]
 
 
 def test_a_device_too_small_for_one_tile_is_one_line(models):
