@@ -184,9 +184,12 @@ def test_failures_are_left_alone_until_they_are_asked_for_or_the_scene_changes(
     assert rendered(job, identity) == ["a"]
 
 
-def test_shards_together_do_every_scene_once(small, identity):
-    done = [stem for i in (1, 2, 3) for stem in rendered(small, identity, shard=(i, 3))]
-    assert sorted(done) == sorted(scene.stem for scene in discover(small.source))
+def test_shards_together_do_every_scene_once_and_each_only_its_own(small, identity):
+    scenes = discover(small.source)
+    for index in (1, 2, 3):
+        own = [scene.stem for scene in scenes if shard_of(scene.id, 3) == index - 1]
+        assert sorted(rendered(small, identity, shard=(index, 3))) == sorted(own)
+    assert len(digests(small.root)) == len(scenes) == 6
 
 
 def test_a_scene_stays_in_its_shard_whatever_else_is_listed():
