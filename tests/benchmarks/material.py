@@ -6,7 +6,6 @@ import datetime
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -114,8 +113,9 @@ def make_model(folder: Path, width: int, *, sleep_s: float = 0.0) -> Path:
 
 
 def peak_mib() -> float:
-    """Largest resident memory of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Largest resident memory of this process so far; getrusage would count its parent's too."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def in_process(program: str, *args: object) -> dict[str, Any]:

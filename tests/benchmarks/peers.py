@@ -37,6 +37,10 @@ from material import header, in_process, make_city, make_model, make_raster, pea
 
 def one(given: argparse.Namespace) -> dict[str, Any]:
     """Runs one contestant in this process."""
+    if given.one == "tilemapper":
+        from tilemapper.render.memory import keep_freed_memory
+
+        keep_freed_memory()  # as the command does
     import torch
 
     from tilemapper.networks.folding import fold_norms
