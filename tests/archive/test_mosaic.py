@@ -58,6 +58,13 @@ def whole_map(folder: Path, pixels: np.ndarray, model: Path) -> np.ndarray:
         return src.read()
 
 
+def place_of(output: Path) -> tuple[int, int, int, int]:
+    """Row, col, height, width of an output in the whole."""
+    with rasterio.open(output) as src:
+        row, col = round(WHOLE.f - src.transform.f), round(src.transform.c - WHOLE.c)
+        return row, col, src.height, src.width
+
+
 @pytest.mark.parametrize(
     ("kind", "name"), [("one", "identity"), ("scene", "unet"), ("cell", "identity")]
 )
@@ -72,19 +79,23 @@ def test_a_mosaic_is_rendered_as_if_it_had_never_been_cut(pieces, pixels, models
     assert len(outputs) == {"one": 1, "scene": 3, "cell": 4}[kind]
     covered = np.zeros((HEIGHT, WIDTH), bool)
     for output in outputs:
+        row, col, height, width = place_of(output)
         with rasterio.open(output) as src:
-            row = round(WHOLE.f - src.transform.f)
-            col = round(src.transform.c - WHOLE.c)
-            inside = np.s_[row : row + src.height, col : col + src.width]
+            inside = np.s_[row : row + height, col : col + width]
             # The same pixels, so also the same ones wherever two outputs overlap.
             assert (src.read() == truth[:, *inside]).all()
             assert src.crs == UTM
             assert "TILEMAPPER_MODEL" in src.tags()
             covered[inside] = True
     assert covered.all()
+    places = {output.stem: place_of(output) for output in outputs}
     if kind == "scene":
-        with rasterio.open(job.root / "a.tif") as src:
-            assert src.shape == (180, 210)
+        assert places == WINDOWS
+    if kind == "cell":
+        assert places == {
+            "a_0_0": (0, 0, 256, 256), "a_0_1": (0, 256, 256, 144),
+            "a_1_0": (256, 0, 64, 256), "a_1_1": (256, 256, 64, 144),
+        }  # fmt: skip
     again = run_archive(job, open_model(job.render.model))
     assert (again.done, again.left, again.failed) == (0, 0, 0)
 
