@@ -45,7 +45,7 @@ def blurred(sigma: float) -> Callable:
     """Gaussian blur of that standard deviation in pixels."""
 
     def apply(image: Pixels) -> Pixels:
-        x = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+        x = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float()
         out: Pixels = blur(x, torch.tensor([sigma]))[0].permute(1, 2, 0).round().byte().numpy()
         return out
 
