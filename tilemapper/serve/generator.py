@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,10 +19,10 @@ from tilemapper.errors import TilemapperError
 from tilemapper.networks.model import Model
 from tilemapper.render.engine import Engine, open_engine
 from tilemapper.serve.bounded import BoundedCache
+from tilemapper.serve.engines import Engines
 
 Prediction = NDArray[np.int16]  # (channels, tile, tile), 0..2040
 LANE_TILES = 8  # at most in one call: later requests should not wait for a large one
-ENGINES_KEPT = 3
 
 
 @dataclass
@@ -61,14 +61,11 @@ class Generator:
         cache_bytes: int,
         opener: Callable[..., Engine] = open_engine,
     ) -> None:
-        self._options = {"device": device, "precision": precision}
-        self._opener = opener
+        self._engines = Engines(device, precision, opener)
         self._cache: BoundedCache[Prediction] = BoundedCache(cache_bytes, lambda p: p.nbytes)
         self._wanted: OrderedDict[Hashable, _Wanted] = OrderedDict()
         self._batches: deque[_Batch] = deque()
         self._warm: deque[Model] = deque()
-        self._engines: OrderedDict[str, Engine] = OrderedDict()
-        self._pool: ThreadPoolExecutor | None = None
         self._changed = threading.Condition()
         self._closed = False
         self.tiles_run = 0
@@ -131,16 +128,6 @@ class Generator:
             self._changed.notify()
         return batch.future.result()
 
-    def engine(self, model: Model) -> Engine:
-        """The model on its device; only for the generator's thread and for tests."""
-        digest = model.card.digest
-        if digest not in self._engines:
-            self._engines[digest] = self._opener(model, **self._options)
-            while len(self._engines) > ENGINES_KEPT:
-                self._engines.popitem(last=False)
-        self._engines.move_to_end(digest)
-        return self._engines[digest]
-
     def close(self) -> None:
         """Ends the thread after the call that runs; what waits fails."""
         with self._changed:
@@ -166,16 +153,14 @@ class Generator:
         futures = [wanted.future for wanted in self._wanted.values()]
         for future in [*futures, *(batch.future for batch in self._batches)]:
             future.set_exception(ending)
-        if self._pool is not None:
-            self._pool.shutdown()
-        self._engines.clear()
+        self._engines.close()
 
     def _load(self, model: Model) -> None:
         try:
-            engine = self.engine(model)
+            engine = self._engines.of(model)
             side = model.card.tile
             # The first call lays out weights and memory; nobody should have to wait for that.
-            self._run(engine, np.zeros((engine.lanes, side, side, 3), np.uint8))
+            self._engines.run(engine, np.zeros((engine.lanes, side, side, 3), np.uint8))
         except Exception:  # said again, and to somebody, when the model is asked for
             return
 
@@ -189,7 +174,7 @@ class Generator:
                 return False
             model = next(iter(self._wanted.values())).model
         try:
-            engine = self.engine(model)
+            engine = self._engines.of(model)
         except Exception as error:  # whatever it is, those who wait must hear of it
             self._fail([k for k, w in self._wanted.items() if w.model is model], error)
             return True
@@ -198,7 +183,7 @@ class Generator:
             keys = [k for k, w in self._wanted.items() if w.model.card == model.card][:most]
             batch = np.stack([self._wanted[key].pixels for key in keys])
         try:
-            predictions = self._run(engine, batch)
+            predictions = self._engines.run(engine, batch)
         except Exception as error:
             self._fail(keys, error)
             return True
@@ -213,23 +198,9 @@ class Generator:
 
     def _run_download(self, batch: _Batch) -> None:
         try:
-            batch.future.set_result(self._run(self.engine(batch.model), batch.tiles))
+            batch.future.set_result(self._engines.run(self._engines.of(batch.model), batch.tiles))
         except Exception as error:
             batch.future.set_exception(error)
-
-    def _run(self, engine: Engine, tiles: NDArray[np.uint8]) -> Prediction:
-        """Tiles, (n, tile, tile, 3), spread over the engine's lanes: (n, channels, tile, tile)."""
-        if engine.device.type != "cpu":
-            # One shape of batch, always: only on CPUs do a tile's bits not depend on it.
-            size = engine.batch_size
-            spare = np.repeat(tiles[-1:], -len(tiles) % size, axis=0)
-            filled = np.concatenate([tiles, spare])
-            parts = [engine.predict(filled[at : at + size]) for at in range(0, len(filled), size)]
-            return np.concatenate(parts)[: len(tiles)]
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(engine.lanes, "forward", engine.enter_lane)
-        shares = np.array_split(tiles, min(engine.lanes, len(tiles)))
-        return np.concatenate(list(self._pool.map(engine.predict, shares)))
 
     def _fail(self, keys: Sequence[Hashable], error: Exception) -> None:
         with self._changed:

@@ -11,23 +11,14 @@ import threading
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
+from typing import Any
 
 from tilemapper.errors import TilemapperError
 from tilemapper.networks.model import Model
-from tilemapper.render.devices import default_batch
-from tilemapper.render.engine import Engine
 from tilemapper.serve.generator import Generator
 from tilemapper.serve.limits import BusyError, GoneError
 from tilemapper.serve.scenes import Scene
-
-
-class _Cancelled(Exception):
-    """The user wants the job no more, or the server ends."""
+from tilemapper.serve.wholemap import Cancelled, render_whole
 
 
 @dataclass
@@ -54,6 +45,12 @@ class Job:
     def ended(self) -> bool:
         """Whether nothing more will come of it."""
         return self.state in ("done", "failed", "cancelled")
+
+    def progress(self, tiles: int, of: int) -> None:
+        """Takes note of further tiles that are done; raises Cancelled if nobody wants them."""
+        self.tiles, self.tiles_done = of, self.tiles_done + tiles
+        if self.cancelled.is_set():
+            raise Cancelled
 
     def file_name(self, ending: str) -> str:
         """What a browser should call the download."""
@@ -97,7 +94,8 @@ class Jobs:
     ) -> None:
         self._folder, self._generator = folder, generator
         self._most_waiting, self._most_kept = waiting, kept
-        self._device, self._precision, self._overlap = device, precision, overlap
+        self._options: dict[str, Any] = {"device": device, "precision": precision}
+        self._options["overlap"] = overlap
         self._jobs: dict[int, Job] = {}
         self._queue: deque[Job] = deque()
         self._changed = threading.Condition()
@@ -191,9 +189,17 @@ class Jobs:
                 job.state = "running"
             state = "failed"
             try:
-                self._render(job)
+                job.folder.mkdir()
+                render_whole(
+                    job.scene.spec,
+                    job.target,
+                    job.model,
+                    self._generator,
+                    job.progress,
+                    **self._options,
+                )
                 state = "done"
-            except _Cancelled:
+            except Cancelled:
                 state = "cancelled"
             except TilemapperError as error:
                 job.error = job.scene.plain(str(error)).replace(str(job.target), "the map")
@@ -203,51 +209,3 @@ class Jobs:
                 job.state = state
                 if state == "cancelled":
                     self._remove(job)
-
-    def _render(self, job: Job) -> None:
-        from tilemapper.render.render import render
-
-        def begin(_plan: object, tiles: int) -> None:
-            job.tiles = tiles
-            tick(0)
-
-        def tick(tiles: int) -> None:
-            job.tiles_done += tiles
-            if job.cancelled.is_set():
-                raise _Cancelled
-
-        job.folder.mkdir()
-        engine = _Shared(self._generator, job.model, self._device)
-        render(
-            job.scene.spec.path,
-            job.target,
-            job.model,
-            on_plan=begin,
-            tick=tick,
-            # It has all of an engine that rendering uses.
-            engine=cast(Engine, engine),
-            allow_drivers=(job.scene.spec.driver,),
-            device=self._device,
-            precision=self._precision,
-            overlap=self._overlap,
-        )
-
-
-class _Shared:
-    """The generator's thread as an engine: see `tilemapper.render.block.Predictor`."""
-
-    lanes = 2  # one batch runs, the next one waits
-    device = torch.device("cpu")  # where its predictions are, wherever they were made
-
-    def __init__(self, generator: Generator, model: Model, device: str) -> None:
-        self._generator, self.model = generator, model
-        self.channels = model.card.channels
-        self.is_palette = model.card.head == "palette"
-        self.batch_size = default_batch("cpu" if device == "auto" else device)
-
-    def enter_lane(self) -> None:
-        """Nothing: the generator's thread has lanes of its own."""
-
-    def predict(self, tiles: NDArray[np.uint8]) -> NDArray[np.int16]:
-        """See `tilemapper.render.engine.Engine.predict`."""
-        return self._generator.run_batch(self.model, tiles)

@@ -1,6 +1,7 @@
 // The page: what is chosen, what is shown, what goes up and what comes down.
 "use strict";
 
+import { listenToDrops, listenToSwipe } from "/page/gestures.js";
 import { Layer } from "/page/layer.js";
 import { Viewer } from "/page/viewer.js";
 import { ask, send } from "/page/server.js";
@@ -155,44 +156,6 @@ async function upload(file) {
   await choose(found);
 }
 
-function listenToSwipe() {
-  const handle = by("handle");
-  const follow = (event) => {
-    const box = by("stage").getBoundingClientRect();
-    setSwipe((event.clientX - box.left) / box.width);
-  };
-  handle.addEventListener("pointerdown", (event) => handle.setPointerCapture(event.pointerId));
-  handle.addEventListener("pointermove", (event) => {
-    if (handle.hasPointerCapture(event.pointerId)) follow(event);
-  });
-  handle.addEventListener("keydown", (event) => {
-    const moves = { ArrowLeft: -0.02, ArrowRight: 0.02, PageDown: -0.2, PageUp: 0.2 };
-    const ends = { Home: 0, End: 1 };
-    if (event.key in moves) setSwipe(viewer.swipe + moves[event.key]);
-    else if (event.key in ends) setSwipe(ends[event.key]);
-    else return;
-    event.preventDefault();
-  });
-}
-
-function listenToDrops() {
-  let depth = 0;
-  const show = (change) => {
-    depth = Math.max(0, depth + change);
-    by("drop").hidden = depth === 0;
-  };
-  const isFile = (event) => event.dataTransfer?.types.includes("Files");
-  document.addEventListener("dragenter", (event) => isFile(event) && show(1));
-  document.addEventListener("dragleave", (event) => isFile(event) && show(-1));
-  document.addEventListener("dragover", (event) => event.preventDefault());
-  document.addEventListener("drop", (event) => {
-    event.preventDefault();
-    show(-depth);
-    const [file] = event.dataTransfer.files;
-    if (file) upload(file).catch(fail);
-  });
-}
-
 function placeText(event) {
   const [x, y] = viewer.placeAt(event.offsetX, event.offsetY);
   if (scene.scheme === "mercator") {
@@ -243,6 +206,6 @@ function listen() {
 }
 
 listen();
-listenToSwipe();
-listenToDrops();
+listenToSwipe(by("handle"), by("stage"), () => viewer.swipe, setSwipe);
+listenToDrops(by("drop"), (file) => upload(file).catch(fail));
 start().catch(fail);

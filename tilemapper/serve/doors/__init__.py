@@ -1,0 +1,1 @@
+"""The paths that the server answers, one kind a file; nothing is decided here."""
