@@ -8,12 +8,15 @@ import time
 import numpy as np
 import pytest
 import rasterio
+from fastapi.testclient import TestClient
 from numpy.testing import assert_array_equal
 from PIL import Image
 
 import tilemapper
 from tests.conftest import noise, read_raster, write_raster
 from tests.serve.conftest import FIRST, ZOOM, aligned, decoded, mercator_transform, mosaic
+from tilemapper.serve.app import make_app
+from tilemapper.serve.guard import Guard
 
 
 def png(height=60, width=80):
@@ -145,6 +148,16 @@ def test_a_host_that_is_not_ours_is_refused(serve, host):
 def test_loopback_by_any_name_is_served(serve, host):
     with serve() as (_, client):
         assert client.get("/", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "code"), [("10.0.0.1", 200), ("maps.example:80", 200), ("evil.example", 403)]
+)
+def test_a_public_server_is_asked_by_addresses_and_its_own_names(serve, host, code):
+    with serve() as (service, _):
+        app = Guard(make_app(service), public=True, names=["maps.example"])
+        client = TestClient(app, base_url="http://127.0.0.1")
+        assert client.get("/", headers={"Host": host}).status_code == code
 
 
 def test_other_sites_pages_are_refused(serve):
