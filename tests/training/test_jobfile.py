@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +21,17 @@ def test_every_preset_is_a_valid_job_whose_head_says_what_to_expect(name):
     head = preset_paths()[name].read_text().split("\nkind")[0]
     assert job.name == name
     assert all(word in head for word in ("command:", "machine:", "time:", "expected:"))
+
+
+EXPERIMENTS = sorted((Path(__file__).parents[2] / "pipelines" / "experiments").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_every_experiment_is_a_valid_job_whose_head_says_what_came_of_it(path):
+    job = load_job(preset="fast", config=path)
+    assert job.trainer.steps or path.stem == "continued"
+    head = path.read_text().partition("kind =")[0]
+    assert all(f"# {word}:" in head for word in ("command", "machine", "time", "figures"))
 
 
 def test_classic_is_the_paper():
