@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from tilemapper.api.run_page import write_run_page
 from tilemapper.training.run import RunResult
 from tilemapper.training.run import train as train_run
 from tilemapper.training.task import Progress
@@ -64,7 +65,7 @@ def train(
         torch.set_num_threads(threads)
     given = {"preset": preset, "config": config and str(config), "settings": chosen or None}
     words = [f"{name}={value!r}" for name, value in given.items() if value is not None]
-    return train_run(
+    result = train_run(
         data,
         out,
         preset=preset,
@@ -78,3 +79,6 @@ def train(
         progress=progress,
         notice=notice,
     )
+    if result.model is not None:
+        write_run_page(result.folder)
+    return result

@@ -74,6 +74,10 @@ def train(
     for combination in combinations:
         name = ",".join(f"{key.rpartition('.')[2]}={combination[key]}" for key in varied)
         rows.append((name, _run(data, out / name.replace("/", "_"), combination, options)))
+    if _first_process():
+        from tilemapper.api.run_page import write_sweep_page
+
+        write_sweep_page(out, [(name, run.folder, run.figures) for name, run in rows])
     if as_json:
         _say(json.dumps({"runs": [{"settings": n, **_plain(r)} for n, r in rows]}))
     else:
@@ -105,6 +109,10 @@ def _run(data: Path, out: Path, settings: dict[str, str], options: dict[str, Any
         )
     if stop[0]:
         raise Interrupted(stop[0])
+    if result.model is not None:
+        from tilemapper.api.run_page import write_run_page
+
+        write_run_page(result.folder)
     return result
 
 
