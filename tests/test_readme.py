@@ -32,7 +32,11 @@ def test_the_commands_work_one_after_another_and_the_python_too(tmp_path, monkey
     for args in shown:
         if args[0] == "train":
             # Half an hour is for people; the command's path is the same with two steps.
-            args = [*args, "--set", "trainer.minutes=0", "--set", "trainer.steps=2"]
+            for setting in (
+                "minutes=0", "steps=2", "batch=2", "evaluate_pairs=2", "precise_bn_batches=1",
+                "calibration_batches=1",
+            ):  # fmt: skip
+                args = [*args, "--set", f"trainer.{setting}"]
             at = args.index("--budget-minutes")
             del args[at : at + 2]
         code = run(cli, args)
