@@ -41,15 +41,16 @@ def make_model(folder: Path) -> Path:
     return folder / "identity"
 
 
-def batch(job: Path) -> tuple[int, float, list[dict]]:
-    """Exit code, wall seconds with the program's start, and events of one run."""
-    begun = time.monotonic()
+def batch(job: Path) -> tuple[int, float, float, list[dict]]:
+    """Exit code, wall and CPU seconds with the program's start, and events of one run."""
+    begun, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [*(PREFIX or []), sys.executable, "-m", "tilemapper", "batch", str(job), "--json", "-q"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    seconds = time.monotonic() - begun
-    return done.returncode, seconds, [json.loads(line) for line in done.stdout.splitlines()]
+    seconds, after = time.monotonic() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return done.returncode, seconds, cpu_s, [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def measure_scenes(folder: Path, count: int) -> None:
@@ -58,16 +59,16 @@ def measure_scenes(folder: Path, count: int) -> None:
     poison(folder / "in" / "bad", rights_hold=PREFIX is not None)
     render = f"batch_size = 1\nbounds = {list(BOUNDS)}"
     job = write_job(folder, make_model(folder), render=render)
-    print("| run | exit | rendered | failed | wall s | in the run s | ms a scene |")
-    print("|---|---|---|---|---|---|---|")
+    print("| run | exit | rendered | failed | wall s | CPU s | in the run s | ms a scene |")
+    print("|---|---|---|---|---|---|---|---|")
     for name in ("first", "second", "7 touched"):
         if name == "7 touched":
             for path in good[:7]:
                 os.utime(path)
-        code, seconds, events = batch(job)
+        code, seconds, cpu_s, events = batch(job)
         summary = events[-1]["summary"]
         print(
-            f"| {name} | {code} | {summary['done']} | {summary['failed']} | {seconds:.1f} | "
+            f"| {name} | {code} | {summary['done']} | {summary['failed']} | {seconds:.1f} | {cpu_s:.1f} | "
             f"{summary['seconds']:.2f} | {1000 * seconds / count:.1f} |", flush=True,
         )  # fmt: skip
         if name == "first":

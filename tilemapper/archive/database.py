@@ -26,6 +26,7 @@ class Database:
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
+        self._wal = False
         if not read_only:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,9 +40,8 @@ class Database:
             self.db.row_factory = sqlite3.Row
             if not read_only:
                 # WAL shares memory between processes, which those of two machines do not have.
-                journal = "DELETE" if is_on_network(path.parent) else "WAL"
-                self.db.execute(f"PRAGMA journal_mode={journal}")
-                self.db.execute("PRAGMA synchronous=FULL")
+                self._wal = not is_on_network(path.parent)
+                self.db.execute(f"PRAGMA journal_mode={'WAL' if self._wal else 'DELETE'}")
                 self.db.executescript(SCHEMA)
 
     @contextlib.contextmanager
@@ -63,9 +63,16 @@ class Database:
             ) from error
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing, and nobody else writes meanwhile."""
+    def transaction(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
+        """All or nothing, and nobody else writes meanwhile.
+
+        durable: survives a power cut, which costs a sync. What is not survives a kill all the
+        same, and is on the disk with the next that is.
+        """
         with self.said():
+            # Without a write-ahead log, sqlite needs the sync to keep the file whole.
+            level = "NORMAL" if self._wal and not durable else "FULL"
+            self.db.execute(f"PRAGMA synchronous={level}")
             self.db.execute("BEGIN IMMEDIATE")
             try:
                 yield self.db

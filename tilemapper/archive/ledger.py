@@ -86,7 +86,7 @@ class Ledger(Runs, Figures):
 
     def claim(self, scene: str, run: str) -> bool:
         """Makes a pending scene the run's own; False if another run was first."""
-        with self.transaction() as db:
+        with self.transaction(durable=False) as db:
             changed = db.execute(
                 "UPDATE scenes SET state='running', run=?, attempts=attempts+1, started_s=?, "
                 "error=NULL, output_sha256=NULL WHERE id=? AND state='pending'",
@@ -110,7 +110,8 @@ class Ledger(Runs, Figures):
 
         put: renames, and returns the output's stamp; called while no other run can take over.
         """
-        with self.transaction() as db:
+        # After a power cut, what was announced and stands is found to be done.
+        with self.transaction(durable=False) as db:
             own = db.execute(
                 "SELECT 1 FROM scenes WHERE id=? AND run=? AND state='running'", (scene, run)
             ).fetchone()
@@ -138,7 +139,7 @@ class Ledger(Runs, Figures):
         facts: what was learnt of the scene all the same, on top of what is known.
         """
         refund = 1 if state == "pending" and line is None else 0
-        with self.transaction() as db:
+        with self.transaction(durable=False) as db:
             db.execute(
                 "UPDATE scenes SET state=?, run=NULL, error=?, ended_s=?, recipe=?, "
                 "attempts=attempts-?, facts=json_patch(COALESCE(facts, '{}'), ?) "

@@ -26,7 +26,7 @@ class Runs(Database):
 
     def beat(self, run: str) -> None:
         """Says that a run is alive."""
-        with self.transaction() as db:
+        with self.transaction(durable=False) as db:
             db.execute("UPDATE runs SET beat_s=? WHERE id=?", (time.time(), run))
 
     def end_run(self, run: str, outcome: str) -> None:
