@@ -67,7 +67,7 @@ def diagnose(
     options = SourceOptions(gsd=gsd, bidx=tuple(bidx) if bidx else None)
     spec = inspect_source(str(source), options, opened.card.gsd_m)
     engine = open_engine(opened, device=device)
-    with rasterio.Env(GDAL_CACHEMAX=CACHE_MB), SourceView(spec) as view:
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_MB << 20), SourceView(spec) as view:
         sample = _Sample(view, spec, Lattice(spec.height, spec.width, overlap, opened.card.tile))
         tiles = sample.tiles(engine.batch_size)
         batch_s = _seconds(lambda: engine.predict(tiles))

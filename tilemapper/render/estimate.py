@@ -76,7 +76,7 @@ def estimate(
     target = Path(target)
     check_target(str(source), target, overwrite=overwrite)
     opened = model if isinstance(model, Model) else open_model(model)
-    with rasterio.Env(GDAL_CACHEMAX=CACHE_MB):
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_MB << 20):
         plan = plan_render(source, target, opened, **options)
     scheduler, insecure = options.get("scheduler"), bool(options.get("insecure"))
     rate = _speed(plan, opened, scheduler, insecure=insecure)

@@ -144,7 +144,7 @@ def _chunk(
     """The chunk at ``block_id``, (bands, h, w) uint8."""
     across = -(-plan.source.width // plan.block)
     block = plan.blocks[block_id[1] * across + block_id[2]]
-    with _DEVICE, rasterio.Env(GDAL_CACHEMAX=CACHE_MB), SourceView(plan.source) as view:
+    with _DEVICE, rasterio.Env(GDAL_CACHEMAX=CACHE_MB << 20), SourceView(plan.source) as view:
         done = finished_block(plan, block, view, _engine(plan, model), ("map", *layers))
     bands = {
         "map": done.pixels,

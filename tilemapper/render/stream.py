@@ -95,7 +95,7 @@ class BlockStream:
         with SourceView(self.plan.source) as view:
             for block in self.plan.blocks:
                 # Not held over the yield: what the reader does with GDAL is the reader's.
-                with rasterio.Env(GDAL_CACHEMAX=CACHE_MB):
+                with rasterio.Env(GDAL_CACHEMAX=CACHE_MB << 20):
                     done = finished_block(
                         self.plan, block, view, self._engine, self._layers, self._tick
                     )
@@ -157,7 +157,7 @@ def plan_blocks(
         raise OptionError(
             f"probabilities: model {model.card.name} paints RGB and has none; use a palette model"
         )
-    with rasterio.Env(GDAL_CACHEMAX=CACHE_MB):
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_MB << 20):
         return plan_render(
             source,
             None,

@@ -110,7 +110,7 @@ def verify(
         _check_pixels(verdict, dst)
         if blocks and verdict.ok:
             opened = _model(tags, model)
-            with rasterio.Env(GDAL_CACHEMAX=CACHE_MB), SourceView(spec) as view:
+            with rasterio.Env(GDAL_CACHEMAX=CACHE_MB << 20), SourceView(spec) as view:
                 engine = _engine(opened, plan, device)
                 for block in _choose(spec, blocks, seed):
                     same = _same(dst, view, spec, engine, plan, block)

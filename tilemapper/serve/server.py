@@ -39,7 +39,7 @@ def serve(
     from tilemapper.serve.guard import Guard
 
     # GDAL would take a twentieth of all memory; a few rows of file blocks are enough.
-    with bound, rasterio.Env(GDAL_CACHEMAX=CACHE_MB):
+    with bound, rasterio.Env(GDAL_CACHEMAX=CACHE_MB << 20):
         service = Service(setting)
         try:
             host, port = bound.getsockname()[:2]
