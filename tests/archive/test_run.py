@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import rasterio
@@ -315,15 +316,20 @@ def test_options_that_change_after_a_kill_before_the_ledger_knew_are_seen(
     assert len(rendered(other, identity)) == 6
 
 
-def test_time_that_runs_out_within_a_scene_keeps_its_blocks(tmp_path, models):
+def test_time_that_runs_out_within_a_scene_keeps_its_blocks(tmp_path, models, monkeypatch):
     write_scene(tmp_path / "in" / "large.tif", 1, size=1200)
     path = write_job(tmp_path, models / "slow", render="batch_size = 1\nblock = 512")
     job, model = load_job(path), open_model(models / "slow")
-    short = job.model_copy(
-        update={"run": job.run.model_copy(update={"time_budget_minutes": 0.4 / 60})}
-    )
-    model.generator  # noqa: B018  loaded now, not within the budget
-    summary = run_archive(short, model)
+    hour = job.model_copy(update={"run": job.run.model_copy(update={"time_budget_minutes": 60})})
+
+    def an_hour_later_once_a_block_stands() -> float:
+        stands = any((job.work / "staging").glob("*.part/blocks/[!.]*"))
+        return time.time() + 3601 * stands
+
+    clock = SimpleNamespace(time=an_hour_later_once_a_block_stands, monotonic=time.monotonic)
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "time", clock)
+        summary = run_archive(hour, model)
     assert (summary.exit_code, summary.failed, summary.left) == (75, 0, 1)
     assert summary.stopped == "the time budget is used up"
     assert run_archive(job, model).done == 1

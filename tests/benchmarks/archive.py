@@ -68,8 +68,8 @@ def measure_scenes(folder: Path, count: int) -> None:
         code, seconds, cpu_s, events = batch(job)
         summary = events[-1]["summary"]
         print(
-            f"| {name} | {code} | {summary['done']} | {summary['failed']} | {seconds:.1f} | {cpu_s:.1f} | "
-            f"{summary['seconds']:.2f} | {1000 * seconds / count:.1f} |", flush=True,
+            f"| {name} | {code} | {summary['done']} | {summary['failed']} | {seconds:.1f} | "
+            f"{cpu_s:.1f} | {summary['seconds']:.2f} | {1000 * seconds / count:.1f} |", flush=True,
         )  # fmt: skip
         if name == "first":
             for failure in summary["failures"]:
