@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import itertools
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
 
 import numpy as np
 import pytest
@@ -30,7 +34,7 @@ def upload(client, data, name="town.png"):
 
 
 def wait_for(client, job, *states):
-    for _ in range(600):
+    for _ in range(1200):
         said = client.get(f"/api/jobs/{job}").json()
         if said.get("state") in states:
             return said
@@ -85,6 +89,20 @@ def test_bombs_and_giants_are_refused(serve, tmp_path):
         assert client.post("/api/uploads", content=chunks).status_code == 413
         assert upload(client, png()).status_code == 200
         assert len(list(service.folder.iterdir())) == 1
+
+
+def test_a_full_disk_is_said_and_nothing_is_left(serve, monkeypatch):
+    def full(*_args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with serve() as (service, client):
+        monkeypatch.setattr("tilemapper.serve.uploads.asyncio.to_thread", full)
+        answer = upload(client, png())
+        monkeypatch.undo()
+        assert answer.status_code == 507
+        assert "no room" in answer.json()["error"]
+        assert list(service.folder.iterdir()) == []
+        assert upload(client, png()).status_code == 200
 
 
 def test_only_so_many_uploads_are_kept(serve):
@@ -241,12 +259,15 @@ def test_pictures_without_a_place_are_rendered_too_and_stay_transparent(serve):
     assert_array_equal(got[shown], picture[shown])
 
 
-def test_jobs_are_bounded_and_can_be_cancelled(tmp_path, serve):
+def test_jobs_are_bounded_and_can_be_cancelled(serve, monkeypatch):
     with serve(jobs_waiting=1, jobs_kept=2) as (service, client):
+        go, run_batch = threading.Event(), service.generator.run_batch
+        held = lambda *batch: go.wait(60) and run_batch(*batch)  # noqa: E731
+        monkeypatch.setattr(service.generator, "run_batch", held)
         ids = [upload(client, png(400 + i, 400), f"{i}.png").json()["id"] for i in range(3)]
 
         def start(scene):
-            return client.post("/api/jobs", json={"scene": scene, "model": "slow"})
+            return client.post("/api/jobs", json={"scene": scene, "model": "identity"})
 
         first = start(ids[0]).json()["id"]
         wait_for(client, first, "running")
@@ -256,7 +277,8 @@ def test_jobs_are_bounded_and_can_be_cancelled(tmp_path, serve):
         assert int(full.headers["Retry-After"]) > 0
         for job in (second.json()["id"], first):
             assert client.delete(f"/api/jobs/{job}").status_code == 204
-        for _ in range(200):
+        go.set()
+        for _ in range(1200):
             if not client.get("/api/jobs").json():
                 break
             time.sleep(0.05)
@@ -274,18 +296,14 @@ def test_a_source_that_is_gone_is_said(tmp_path, serve):
         assert answer.json()["error"].startswith("city.tif: no such file")
 
 
-def test_too_many_requests_are_asked_to_come_again(tmp_path, serve):
+def test_too_many_requests_are_asked_to_come_again(tmp_path, serve, monkeypatch):
     source = aligned(tmp_path / "city.tif", 256, 256)
-    with serve(source, waiting=1) as (_, client):
-        first = f"/{ZOOM}/{FIRST[0]}/{FIRST[1]}.png"
-        assert client.get(first).status_code == 200  # one at a time is not too many
-        from concurrent.futures import ThreadPoolExecutor
-
-        with ThreadPoolExecutor(8) as pool:
-            name = client.get("/api/config").json()["scenes"][0]["id"]
-            path = f"/xyz/{name}/slow/{ZOOM}/{FIRST[0]}/{FIRST[1]}.png"
-            answers = list(pool.map(lambda _: client.get(path), range(8)))
-        codes = [answer.status_code for answer in answers]
-        assert set(codes) == {200, 503}
-        busy = answers[codes.index(503)]
-        assert busy.headers["Retry-After"] == "1"
+    with serve(source, waiting=1) as (service, client), ThreadPoolExecutor(8) as pool:
+        go, tile = threading.Event(), service.tiles.tile
+        monkeypatch.setattr(service.tiles, "tile", lambda *place: go.wait(60) and tile(*place))
+        path = f"/{ZOOM}/{FIRST[0]}/{FIRST[1]}.png"
+        waiting = [pool.submit(client.get, path) for _ in range(8)]
+        for done in itertools.islice(as_completed(waiting), 7):  # all but the one that is held
+            assert done.result().headers["Retry-After"] == "1"
+        go.set()
+        assert sorted(answer.result().status_code for answer in waiting) == [200, *[503] * 7]

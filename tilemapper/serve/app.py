@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.requests import ClientDisconnect
 
 from tilemapper import __version__
-from tilemapper.errors import DeviceError, ModelError, TilemapperError
+from tilemapper.errors import DeviceError, DiskFullError, ModelError, TilemapperError
 from tilemapper.serve.doors.downloads import add_downloads
 from tilemapper.serve.doors.page import add_page
 from tilemapper.serve.doors.rasters import add_rasters
@@ -26,6 +26,7 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (GoneError, 404),
     (BusyError, 503),
     (TooLargeError, 413),
+    (DiskFullError, 507),
     (ModelError, 500),
     (DeviceError, 500),
 )

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tilemapper.errors import ModelError
+from tilemapper.errors import ModelError, OptionError
 from tilemapper.networks.model import Model, list_models, open_model
 from tilemapper.raster.source import SourceOptions, SourceSpec, inspect_source
 from tilemapper.serve.bounded import BoundedCache
@@ -26,6 +26,7 @@ from tilemapper.serve.scenes import Scene, Scenes
 from tilemapper.serve.tiles import Tiles
 
 _PREFIX = "tilemapper-serve-"
+_REMOTE = ("http:/", "https:/", "s3:/")  # as a path has them
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,10 @@ class Service:
         self._lock = threading.Lock()
         try:
             for raster in setting.rasters:
+                if str(raster).startswith(_REMOTE):
+                    raise OptionError(
+                        f"{raster}: serve shows rasters on this machine; copy it here"
+                    )
                 self.scenes.open(raster.expanduser().resolve(), name=raster.name, kept=True)
         except BaseException:
             self.close()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from tilemapper.errors import DiskFullError
 from tilemapper.serve.limits import BusyError, Limits, TooLargeError
 
 
@@ -45,6 +47,7 @@ class Uploads:
         Raises:
             TooLargeError: it is, or says that it is, beyond the limit, or empty.
             BusyError: nothing came for a while.
+        DiskFullError: it does not fit on the disk.
         """
         self._check(int(declared) if declared is not None and declared.isdigit() else 0)
         self._number += 1
@@ -58,8 +61,10 @@ class Uploads:
                     await asyncio.to_thread(file.write, chunk)
             if size == 0:
                 raise TooLargeError("the upload is empty; send the raster's bytes as the body")
-        except BaseException:
+        except BaseException as error:
             path.unlink(missing_ok=True)
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise DiskFullError("the upload finds no room here; free some, or wait") from error
             raise
         return path
 
