@@ -230,3 +230,6 @@ def test_the_door_in_python_is_the_same(pair, tmp_path, models, monkeypatch):
     assert found.page is None
     assert found.seams.lines > 0
     assert found.card.name == "classes"
+    shown = found._repr_html_()
+    assert shown.count("data:image/jpeg") == 2
+    assert "seam jump index" in shown

@@ -16,6 +16,7 @@ from tilemapper.api.truth import truth_figures
 from tilemapper.errors import ModelError, OptionError, RasterError
 from tilemapper.networks.model import Model, open_model
 from tilemapper.raster.atomic import write_text_atomic
+from tilemapper.raster.jpeg import jpeg_bytes
 from tilemapper.raster.png import write_png
 from tilemapper.raster.webp import encode_within
 from tilemapper.render.grid_shift import grid_shift
@@ -28,7 +29,7 @@ from tilemapper.report.looks import Look, take_looks
 from tilemapper.report.picture import beside
 
 CACHE_BYTES = 40 << 20
-PICTURE_SIDE = 2048
+PICTURE_SIDE, SMALL_SIDE = 2048, 512
 # Of encoded bytes, which base64 makes a third longer; the rest is left for closer looks and text.
 SOURCE_BYTES, MAP_BYTES = 1_800_000, 1_000_000
 
@@ -90,6 +91,7 @@ def compare(
         card = None if opened is None else opened.card
         found = compare_laid(laid, rendered, card=card, block=block or DEFAULT_BLOCK, seed=seed)
         found.notices += notices
+        found.small = _small(pictures)
         found.timings = dict(timings or {})
         if shift_blocks and opened is not None:
             _add_shift(found, laid, opened, shift_blocks, seed, device)
@@ -123,6 +125,16 @@ def _overview(laid: Laid, rendered: Rendered) -> tuple[Overview, Overview]:
             f"{laid.path}: no valid pixel of it lies on {grid.path}; compare rasters of the same "
             "ground"
         )
+    return source, painted
+
+
+def _small(overview: tuple[Overview, Overview]) -> tuple[bytes, bytes]:
+    """Both pictures as JPEGs of 512 px at most, white where they are invalid."""
+    step = -(-max(overview[0][0].shape[:2]) // SMALL_SIDE)
+    source, painted = (
+        jpeg_bytes(np.where(valid[::step, ::step, None], rgb[::step, ::step], np.uint8(255)))
+        for rgb, valid in overview
+    )
     return source, painted
 
 

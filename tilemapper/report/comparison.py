@@ -53,6 +53,7 @@ class Comparison:
         timings: seconds and counts of the render, where they are known.
         notices: what a reader should know.
         page, quicklook: the files that were written, if any.
+        small: JPEGs of source and map, for notebooks.
     """
 
     source: str
@@ -77,6 +78,31 @@ class Comparison:
     notices: list[str] = field(default_factory=list)
     page: str | None = None
     quicklook: str | None = None
+    small: tuple[bytes, bytes] | None = field(default=None, repr=False)
+
+    def _repr_html_(self) -> str:
+        seams, shift = self.seams, self.shift
+        facts = [("map", f"{self.target}: {self.width} x {self.height} px, {self.crs}")]
+        if seams.excess is not None:
+            facts.append(
+                ("SJI", f"{seams.index:+.3f}, beyond the network's own {seams.excess:+.3f}")
+            )
+        if self.disagreement is not None:
+            facts.append(("overlap disagreement", f"{self.disagreement:.2f} grey levels"))
+        if shift is not None:
+            facts.append(
+                ("GSI", f"{shift.mean:.2f} grey levels, {shift.p99:.0f} at the 99th of 100")
+            )
+        if self.truth is not None:
+            facts += [(name, f"{value:.3f}") for name, value in self.truth.values.items()]
+        facts += [(found.name, f"{found.share:.1%}") for found in self.classes]
+        facts += [("page", self.page)] if self.page else []
+        facts += [("notice", line) for line in self.notices]
+        rows = notebook.table(facts, caption="", head=False)
+        if self.small is None:
+            return rows
+        names, words = ("satellite", "map"), "Source and map; the map is generated, not surveyed."
+        return notebook.swipe(*self.small, names=names, caption=words, width=512) + rows
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for ``--json``; the heat map and the plan are left out."""
@@ -98,17 +124,6 @@ class Comparison:
             "page": self.page,
             "quicklook": self.quicklook,
         }
-
-    def _repr_html_(self) -> str:
-        figures = {"seam jump index": self.seams.index, "overlap disagreement": self.disagreement}
-        figures |= {} if self.shift is None else {"grid shift": self.shift.mean}
-        figures |= {} if self.truth is None else self.truth.values
-        rows = [(name, "-" if value is None else f"{value:.4g}") for name, value in figures.items()]
-        rows += [(found.name, f"{found.share:.1%}") for found in self.classes]
-        rows += [("page", self.page)] if self.page else []
-        rows += [("notice", line) for line in self.notices]
-        caption = f"{self.target} beside {self.source}, {self.width} x {self.height} px"
-        return notebook.table(rows, caption=caption, head=False)
 
 
 def compare_laid(
