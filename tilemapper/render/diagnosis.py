@@ -2,8 +2,8 @@
 
 The good ones are this project's goals: tiles that disagree by 2 grey levels at most, 99 % of
 pixels within one level between precisions, a batch that does not matter at all. The first weights
-of the shipped model gave, on two sample cities, 5.4 and 8.7 levels of tile mismatch and 1.8 and 1.5 of
-grid shift; the same weights with each tile's own statistics, which is the fault to be found, 12.8
+of the shipped model gave, on two sample cities, 5.4 and 8.7 levels of tile mismatch and 1.8 and
+1.5 of grid shift; the same with each tile's own statistics, which is the fault to be found, 12.8
 and 9.6, and 9.3 and 4.5. Tiles disagree most at their rims, which hardly count in the blend: the
 grid shift is the better judge, so its bad begins earlier.
 """
