@@ -58,7 +58,8 @@ TABLES: tuple[tuple[str, str, tuple[tuple[str, type[BaseModel]], ...]], ...] = (
     ("Model card", "`model.toml` in a model's folder.", (("", ModelCard),)),
     (
         "Archive job",
-        'A TOML file with `kind = "archive"`, for `tilemapper batch`. Without a `name` it has the file'"'"'s.',
+        'A TOML file with `kind = "archive"`, for `tilemapper batch`. Without a `name` it has the '
+        "file's.",
         (
             ("source", Source),
             ("output", Output),
