@@ -27,8 +27,10 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from stages import measured, table
 
 EAGER_BATCH = 8  # where the throughput of PyTorch's own convolutions levels off here
 
@@ -133,12 +135,13 @@ def whole(model: Path, city: Path, precision: str, batch: int | None) -> dict[st
     engine.predict(np.zeros((engine.batch_size, 256, 256, 3), np.uint8))
     with tempfile.TemporaryDirectory(dir=city.parent) as folder:
         target = Path(folder) / "map.tif"
-        begun = time.perf_counter()
+        begun, cpu = time.perf_counter(), time.process_time()
         options = {"precision": precision, "batch_size": engine.batch_size, "device": "cpu"}
         result = render(city, target, opened, engine=engine, **options)
         seconds = time.perf_counter() - begun
         return {
             "seconds": seconds,
+            "cpu_s": time.process_time() - cpu,
             "tiles": result.tiles,
             "peak_mib": peak_mib(),
             "base_mib": base,
@@ -147,7 +150,7 @@ def whole(model: Path, city: Path, precision: str, batch: int | None) -> dict[st
         }
 
 
-def in_process(*args: str) -> dict[str, float]:
+def in_process(*args: str) -> dict[str, Any]:
     """This program again, in a process of its own: peak memory is then that of one thing."""
     done = subprocess.run(
         [sys.executable, __file__, *args], capture_output=True, text=True, check=True
@@ -164,13 +167,18 @@ def main() -> None:
     parser.add_argument("--batch", type=int, help="tiles a call of the engine")
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--memory-only", action="store_true", help="one render, no forward")
-    parser.add_argument("--one", choices=["forward", "render"], help=argparse.SUPPRESS)
+    parser.add_argument("--one", choices=["forward", "render", "stages"], help=argparse.SUPPRESS)
     parser.add_argument("--model", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--city", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--tiles", type=int, default=0, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one == "forward":
         print(json.dumps(forward(given.model, given.tiles, given.precision, given.batch)))
+        return
+    if given.one == "stages":
+        with measured() as meter:
+            run = whole(given.model, given.city, given.precision, given.batch)
+        print(json.dumps({"table": table(meter, run["cpu_s"], run["seconds"])}))
         return
     if given.one == "render":
         print(json.dumps(whole(given.model, given.city, given.precision, given.batch)))
@@ -224,6 +232,8 @@ def measure(given: argparse.Namespace, folder: Path) -> None:
     print(f"U-Net-256 width {given.width}, {given.size} px, {tiles} tiles ({run_now})")
     print(f"median ratio: {eager:.3f} to eager, {engine:.3f} to the engine's own forward")
     print(f"{rate:.1f} tiles/s, peak {above:.0f} MiB above torch")
+    run = in_process("--one", "stages", "--city", str(city), *common)
+    print(f"\nOne render more, its stages measured; they run beside each other:\n\n{run['table']}")
 
 
 if __name__ == "__main__":
