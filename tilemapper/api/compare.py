@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from tilemapper.render.targets import check_target
 from tilemapper.report.alignment import Laid, Rendered, lay, open_rendered
 from tilemapper.report.compare_page import Pictures, compare_page
 from tilemapper.report.comparison import Comparison, ShiftFigures, compare_laid
-from tilemapper.report.looks import Look, take_looks
+from tilemapper.report.looks import take_looks
 from tilemapper.report.picture import beside
 
 CACHE_BYTES = 40 << 20
@@ -86,12 +86,16 @@ def compare(
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES))
         rendered = stack.enter_context(open_rendered(str(target), allow_drivers=allow_drivers))
         laid = stack.enter_context(lay(str(source), rendered, allow_drivers=allow_drivers))
-        pictures = _overview(laid, rendered)
+        overview = _overview(laid, rendered)
+        small = _small(overview)
+        both = beside(overview[0][0], overview[1][0]) if quicklook is not None else None
+        pictures = None if page is None else _encoded(overview, native=_is_native(rendered))
+        del overview  # tens of megabytes that are not needed beside what follows
         opened, notices = _model_of(rendered, model)
         card = None if opened is None else opened.card
         found = compare_laid(laid, rendered, card=card, block=block or DEFAULT_BLOCK, seed=seed)
         found.notices += notices
-        found.small = _small(pictures)
+        found.small = small
         found.timings = dict(timings or {})
         if shift_blocks and opened is not None:
             _add_shift(found, laid, opened, shift_blocks, seed, device)
@@ -100,14 +104,13 @@ def compare(
                 lay(str(truth), rendered, crisp=True, allow_drivers=allow_drivers)
             )
             found.truth = truth_figures(rendered, true, seed=seed)
-        if page is not None:
+        if page is not None and pictures is not None:
             found.page = str(page)
             looks = take_looks(laid, rendered, found.seams)
-            html = compare_page(found, _encoded(pictures, looks, native=_is_native(rendered)))
-            write_text_atomic(Path(page), html)
-        if quicklook is not None:
+            write_text_atomic(Path(page), compare_page(found, replace(pictures, looks=looks)))
+        if quicklook is not None and both is not None:
             found.quicklook = str(quicklook)
-            write_png(Path(quicklook), beside(pictures[0][0], pictures[1][0]))
+            write_png(Path(quicklook), both)
     return found
 
 
@@ -143,7 +146,7 @@ def _is_native(rendered: Rendered) -> bool:
     return max(rendered.spec.height, rendered.spec.width) <= PICTURE_SIDE
 
 
-def _encoded(overview: tuple[Overview, Overview], looks: list[Look], *, native: bool) -> Pictures:
+def _encoded(overview: tuple[Overview, Overview], *, native: bool) -> Pictures:
     """The pictures as bytes; a map's own pixels stay what they are, where they fit."""
     (source, source_valid), (painted, valid) = overview
     return Pictures(
@@ -151,7 +154,7 @@ def _encoded(overview: tuple[Overview, Overview], looks: list[Look], *, native: 
         map=encode_within(painted, valid, MAP_BYTES, crisp=native),
         height=len(source),
         width=source.shape[1],
-        looks=looks,
+        looks=[],
     )
 
 

@@ -10,28 +10,10 @@ from html import escape
 from typing import Any
 
 from tilemapper.report.coverage import Footprint, coverage_svg
+from tilemapper.report.template import page_part
 
 # Beyond this nobody reads on; `tilemapper status` has them all.
 MAX_FAILURES = 2000
-_STYLE = """
-:root { color-scheme: light dark; font: 15px/1.5 system-ui, sans-serif; }
-body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.5rem; margin-bottom: .2rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
-.note { color: #777; font-size: .85rem; margin-top: .2rem; }
-table { border-collapse: collapse; width: 100%; } th { text-align: left; }
-td, th { padding: .25rem .8rem .25rem 0; border-bottom: 1px solid #8884; vertical-align: top; }
-td { overflow-wrap: anywhere; } td:first-child { min-width: 12rem; }
-td.n, th.n { text-align: right; white-space: nowrap; padding: .25rem 0 .25rem .8rem; }
-.bar { display: flex; height: 1.2rem; border-radius: .3rem; overflow: hidden; margin-top: 1rem; }
-.key { display: flex; flex-wrap: wrap; gap: 0 1.2rem; padding: 0; list-style: none; }
-.key i { display: inline-block; width: .8rem; height: .8rem; margin-right: .4rem; }
-.thumbs { display: grid; grid-template-columns: repeat(auto-fill, 128px); gap: .8rem; }
-.thumbs figure { margin: 0; font-size: .75rem; overflow-wrap: anywhere; line-height: 1.3; }
-.thumbs div { height: 128px; display: flex; align-items: end; }
-.thumbs img { border: 1px solid #8884; }
-svg { width: 100%; height: auto; border: 1px solid #8884; display: block; }
-svg polygon:hover { fill-opacity: .8; }
-"""
 
 
 @dataclass(frozen=True)
@@ -86,12 +68,13 @@ def archive_page(page: ArchivePage) -> str:
         "surveyed.</p>",
     ]
     body = "\n".join(parts)
+    style = page_part("base.css") + page_part("archive.css")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width">'
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
         "img-src data:; style-src 'unsafe-inline'\">"
-        f"<title>Archive {escape(page.name)}</title><style>{_STYLE}</style></head>"
+        f"<title>Archive {escape(page.name)}</title><style>{style}</style></head>"
         f"<body>\n{body}\n</body></html>\n"
     )
 

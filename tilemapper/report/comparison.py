@@ -85,13 +85,16 @@ class Comparison:
         facts = [("map", f"{self.target}: {self.width} x {self.height} px, {self.crs}")]
         if seams.excess is not None:
             facts.append(
-                ("SJI", f"{seams.index:+.3f}, beyond the network's own {seams.excess:+.3f}")
+                (
+                    "seam jump index",
+                    f"{seams.index:+.3f}, beyond the network's own {seams.excess:+.3f}",
+                )
             )
         if self.disagreement is not None:
             facts.append(("overlap disagreement", f"{self.disagreement:.2f} grey levels"))
         if shift is not None:
             facts.append(
-                ("GSI", f"{shift.mean:.2f} grey levels, {shift.p99:.0f} at the 99th of 100")
+                ("grid shift", f"{shift.mean:.2f} grey levels, {shift.p99:.0f} at the 99th of 100")
             )
         if self.truth is not None:
             facts += [(name, f"{value:.3f}") for name, value in self.truth.values.items()]
