@@ -6,8 +6,8 @@
 A whole step is what `tilemapper train` does: batch from uint8, augmentation, losses, both
 optimisers, average, watching the losses. Bare is: the generator and, where the preset has one, the
 discriminator on real and fake and again for the generator, each with its backward pass, on tensors
-that are there. Both in this one run and in turn, after a warm-up; medians. Pixels are noise. On a CPU one
-thread, and the seconds are the processor's: other programs do not count.
+that are there. Both in this one run and in turn, after a warm-up; medians. Pixels are noise. On a
+CPU one thread, and the seconds are the processor's: other programs do not count.
 """
 
 from __future__ import annotations
