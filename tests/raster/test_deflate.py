@@ -6,12 +6,16 @@ import zlib
 
 import numpy as np
 import pytest
+from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rasterio.io import MemoryFile
 
 from tilemapper.errors import StagingError
 from tilemapper.raster import deflate
 from tilemapper.raster.deflate import deflate_blocks
+from tilemapper.raster.encode import Encoding
+from tilemapper.raster.tiff import encoded_tiles
 
 SIDE = 16
 
@@ -69,3 +73,19 @@ def test_a_slow_level_is_smaller():
         for level in (1, 9)
     )
     assert small < fast
+
+
+def test_flat_maps_are_no_larger_than_gdal_makes_them():
+    """Streets and blocks of few colours, as a palette model paints them."""
+    rng = np.random.default_rng(0)
+    classes = np.kron(rng.integers(0, 5, (64, 64)), np.ones((8, 8), int))
+    classes[::37], classes[:, ::41] = 5, 5
+    colours = rng.integers(180, 256, (6, 3), dtype=np.uint8)
+    pixels = np.ascontiguousarray(np.moveaxis(colours[classes], 2, 0))
+    ours = deflate_blocks(pixels, side=512, level=1, predictor=True)
+    profile = Encoding().profile() | {"count": 3, "height": 512, "width": 512}
+    with MemoryFile() as memory:
+        with memory.open(**profile, transform=Affine(1, 0, 1, 0, -1, 1)) as dst:
+            dst.write(pixels)
+        theirs = encoded_tiles(memory.getbuffer())
+    assert len(ours[0]) <= 1.02 * len(theirs[0])

@@ -1,7 +1,8 @@
-"""File blocks as DEFLATE streams, the way TIFF stores them, by Intel's ISA-L.
+"""File blocks as DEFLATE streams, the way TIFF stores them, by Intel's ISA-L and zlib.
 
-At the fast levels ISA-L compresses what a generator paints three to four times as fast as the
-zlib inside GDAL, to the same size or smaller; the encoder is what a GPU waits for otherwise. Slow
+At the fast levels ISA-L compresses what a generator paints in full colour three to four times as
+fast as the zlib inside GDAL, to the same size; the encoder is what a GPU waits for otherwise. Flat
+maps it leaves a sixth larger than GDAL does: they go through zlib, which is quick with them. Slow
 levels, asked for by ``--co LEVEL=``, are zlib's own.
 """
 
@@ -15,9 +16,11 @@ from numpy.typing import NDArray
 
 from tilemapper.errors import StagingError
 
-# ISA-L's level 1 is no faster than its 2 and leaves 2 % more; above 3 it has none.
-_FAST = {1: 2, 2: 2, 3: 3}
-SLOWEST = 9
+FASTEST, SLOWEST = 2, 9
+# ISA-L's level 1 is no faster than its 2 and leaves 2 % more.
+_ISAL_LEVEL = 2
+# Flat is what shrinks to an eighth. Level 4 is the first of zlib's that is as small as GDAL's 1.
+_FLAT, _FLAT_LEVEL = 8, 4
 
 
 def deflate_blocks(
@@ -50,8 +53,12 @@ def _differences(block: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _deflate(data: bytes, level: int) -> bytes:
-    fast = _FAST.get(level)
-    stream = zlib.compress(data, level) if fast is None else isal_zlib.compress(data, fast)
+    if level > FASTEST:
+        stream = zlib.compress(data, level)
+    else:
+        stream = isal_zlib.compress(data, _ISAL_LEVEL)
+        if len(stream) * _FLAT < len(data):
+            stream = zlib.compress(data, _FLAT_LEVEL)
     if isal_zlib.decompress(stream, bufsize=len(data)) != data:
         raise StagingError(
             "encoder: the encoded pixels do not decode to what was rendered; check this machine's "
