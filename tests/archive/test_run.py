@@ -15,6 +15,7 @@ from tests.archive.world import write_archive, write_job, write_scene
 from tilemapper.archive import publishing, worker
 from tilemapper.archive import run as run_module
 from tilemapper.archive.jobfile import load_job
+from tilemapper.archive.leaving import leave
 from tilemapper.archive.ledger import Ledger
 from tilemapper.archive.planning import shard_of
 from tilemapper.archive.run import run_archive
@@ -251,7 +252,12 @@ def test_a_kill_between_publication_and_ledger_loses_no_work(small, identity, mo
         with pytest.raises(Interrupted):
             run_archive(small, identity)
     assert len(digests(small.root)) == 1
-    assert len(rendered(small, identity)) == 5
+    done: list[dict] = []
+    summary = run_archive(small, identity, tell=done.append)
+    assert len([event for event in done if event.get("state") == "done"]) == 5
+    # It is in the reports as all others are.
+    leave(small, summary)
+    assert len(list((small.root / "items").iterdir())) == 6
 
 
 def test_scenes_held_by_a_living_run_are_left_to_it(small, identity):

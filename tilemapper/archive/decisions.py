@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -66,8 +67,11 @@ class ArchivePlan:
         if self.times:
             ledger.update(self.times, "ctime_ns=?, mtime_ns=?")
         if self.finished:
+            now = time.time()
             ledger.update(
-                self.finished, "state='done', run=NULL, error=NULL, reason=NULL, output_stamp=?"
+                [(now, stamp, scene) for stamp, scene in self.finished],
+                "state='done', run=NULL, error=NULL, reason=NULL, deaths=0, ended_s=?, "
+                "output_stamp=?",
             )
         if self.back:
             ledger.mark_back(self.back)
