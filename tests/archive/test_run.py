@@ -300,7 +300,8 @@ def test_what_another_run_is_writing_is_not_swept_away(small, identity):
     names = [f".{scene}-0123456789ab.1.ff.tmp.tif" for scene in (held, gone)]
     for name in names:
         (small.work / "staging" / name).write_bytes(b"half")
-    next((small.root.parent / "in").rglob("*.tif")).touch()
+    for scene in (small.root.parent / "in").rglob("*.tif"):
+        scene.touch()  # all of them: one alone might be the scene that the other run holds
     run_archive(small, identity)
     assert [path.name for path in (small.work / "staging").iterdir()] == names[:1]
 
