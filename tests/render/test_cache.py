@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ast
+import re
 from pathlib import Path
 
 import rasterio
@@ -23,6 +23,7 @@ def test_a_render_reads_with_a_cache_that_holds_file_blocks(make_raster, models,
 
 def test_no_environment_of_rasterios_is_given_megabytes():
     for path in Path(tilemapper.__file__).parent.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.keyword) and node.arg == "GDAL_CACHEMAX":
-                assert not ast.unparse(node.value).endswith("_MB"), f"{path}: bytes are needed"
+        given = re.findall(r"GDAL_CACHEMAX=([^,)]+)", path.read_text())
+        assert not any(value.strip().endswith("_MB") for value in given), (
+            f"{path}: bytes are needed"
+        )
