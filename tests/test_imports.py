@@ -40,7 +40,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 def parsed(path: Path) -> ast.Module:
-    """The module; hypothesis hooks into the garbage collector, which upsets CPython 3.11's parser."""
+    """The module; hypothesis hooks into the garbage collector, which upsets the parser."""
     gc.disable()
     try:
         return ast.parse(path.read_text())
