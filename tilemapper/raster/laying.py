@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import TracebackType
 
 import numpy as np
 from affine import Affine
@@ -11,15 +10,15 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioError
-from rasterio.io import DatasetReader
 from rasterio.vrt import WarpedVRT
 
 from tilemapper.errors import RasterError
+from tilemapper.raster.closing import Closing
 from tilemapper.raster.geometry import stretched
 from tilemapper.raster.opening import open_raster
-from tilemapper.raster.pixels import Pixels
 from tilemapper.raster.shrinking import shrunk
 from tilemapper.raster.spec import SourceSpec
+from tilemapper.raster.specified import pixels_of
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Footing:
         )
 
 
-class LaidView:
+class LaidView(Closing):
     """A raster as RGB bytes on a grid; close it, or use ``with``.
 
     Args of the constructor:
@@ -73,9 +72,9 @@ class LaidView:
         self._src = open_raster(spec.path, allow_drivers=(spec.driver,))
         try:
             self._direct = footing is not None and footing.whole
-            self._file = _pixels(spec, self._src)
+            self._file = pixels_of(spec, self._src)
             self._vrt = None if self._direct else self._warped(1, 1)
-            self._pixels = self._file if self._vrt is None else _pixels(spec, self._vrt)
+            self._pixels = self._file if self._vrt is None else pixels_of(spec, self._vrt)
         except BaseException:
             self._src.close()
             raise
@@ -117,7 +116,7 @@ class LaidView:
             rows, cols = (foot.row_first, end_row), (foot.col_first, end_col)
             return shrunk(self._file, rows=rows, cols=cols, height=height, width=width)
         with self._warped(self.height / height, self.width / width, height, width) as vrt:
-            pixels = _pixels(self.spec, vrt)
+            pixels = pixels_of(self.spec, vrt)
             rgb, kept = pixels.read(row=0, col=0, height=height, width=width)
         return np.moveaxis(rgb, 0, 2), np.ones((height, width), bool) if kept is None else kept
 
@@ -149,29 +148,3 @@ class LaidView:
         if self._vrt is not None:
             self._vrt.close()
         self._src.close()
-
-    def __enter__(self) -> LaidView:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-def _pixels(spec: SourceSpec, src: DatasetReader | WarpedVRT) -> Pixels:
-    """The spec's bands of an open file; of a warped one, what warping left out is invalid."""
-    warped = isinstance(src, WarpedVRT)
-    return Pixels(
-        src,
-        path=spec.path,
-        bidx=spec.bidx,
-        palette=spec.palette,
-        nodata=spec.nodata,
-        mask=spec.mask or warped,
-        alpha=None if warped else spec.alpha,
-        scale=spec.scale,
-    )

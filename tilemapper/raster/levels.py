@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-
 import numpy as np
 from numpy.typing import NDArray
 
+from tilemapper.raster.closing import Closing
 from tilemapper.raster.identity import check_identity
 from tilemapper.raster.opening import open_raster
-from tilemapper.raster.pixels import Pixels
 from tilemapper.raster.spec import SourceSpec
+from tilemapper.raster.specified import pixels_of
 
 
 def overview_count(spec: SourceSpec) -> int:
@@ -19,7 +18,7 @@ def overview_count(spec: SourceSpec) -> int:
         return len(src.overviews(spec.bidx[0]))
 
 
-class LevelView:
+class LevelView(Closing):
     """The file's pixels, or an overview's, as RGB bytes; one for each thread.
 
     Args:
@@ -35,16 +34,7 @@ class LevelView:
         try:
             if overview is None:
                 check_identity(spec.path, self._file, spec.identity)
-            self._pixels = Pixels(
-                self._file,
-                path=spec.path,
-                bidx=spec.bidx,
-                palette=spec.palette,
-                nodata=spec.nodata,
-                mask=spec.mask,
-                alpha=spec.alpha,
-                scale=spec.scale,
-            )
+            self._pixels = pixels_of(spec, self._file)
         except BaseException:
             self._file.close()
             raise
@@ -64,14 +54,3 @@ class LevelView:
     def close(self) -> None:
         """Closes the file; a second time does nothing."""
         self._file.close()
-
-    def __enter__(self) -> LevelView:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-
 import numpy as np
 from numpy.typing import NDArray
 
 from tilemapper.errors import RasterError
 from tilemapper.raster.aoi import inside
+from tilemapper.raster.closing import Closing
 from tilemapper.raster.identity import check_identity
 from tilemapper.raster.inspecting import inspect_source
 from tilemapper.raster.opening import open_raster
-from tilemapper.raster.pixels import Pixels
 from tilemapper.raster.resample import resample_window
 from tilemapper.raster.spec import SourceOptions, SourceSpec, Warp
+from tilemapper.raster.specified import pixels_of
 from tilemapper.raster.tone import apply_tone, tone_table
 
 __all__ = ["SourceOptions", "SourceSpec", "SourceView", "Warp", "inspect_source"]
 
 
-class SourceView:
+class SourceView(Closing):
     """A source opened from its spec; one for each thread. Close it, or use ``with``.
 
     Raises:
@@ -34,16 +33,7 @@ class SourceView:
         self._file = open_raster(spec.path, allow_drivers=(spec.driver,))
         try:
             check_identity(spec.path, self._file, spec.identity)
-            self._pixels = Pixels(
-                self._file,
-                path=spec.path,
-                bidx=spec.bidx,
-                palette=spec.palette,
-                nodata=spec.nodata,
-                mask=spec.mask,
-                alpha=spec.alpha,
-                scale=spec.scale,
-            )
+            self._pixels = pixels_of(spec, self._file)
         except BaseException:
             self._file.close()
             raise
@@ -91,14 +81,3 @@ class SourceView:
     def close(self) -> None:
         """Closes the file; a second time does nothing."""
         self._file.close()
-
-    def __enter__(self) -> SourceView:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

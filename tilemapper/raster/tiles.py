@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 import rasterio
@@ -17,10 +16,11 @@ from rasterio.windows import Window
 
 from tilemapper.errors import RasterError
 from tilemapper.raster.atomic import atomic_write
+from tilemapper.raster.closing import Closing
 from tilemapper.raster.opening import open_raster
 
 
-class WarpedRgb:
+class WarpedRgb(Closing):
     """An RGB or paletted raster of bytes, warped onto a grid; close it, or use ``with``.
 
     Args of the constructor:
@@ -104,17 +104,6 @@ class WarpedRgb:
         """Closes the file; a second time does nothing."""
         self._vrt.close()
         self._src.close()
-
-    def __enter__(self) -> WarpedRgb:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def write_tile(path: Path, pixels: NDArray[np.uint8], *, crs_wkt: str, transform: Affine) -> None:
