@@ -1,6 +1,8 @@
 # make demo   from nothing to a rendered map
 # make test   from nothing to a tested checkout
 # make lint   ruff and mypy
+# make faults the crash and fault tests, and the table of what they counted; about an hour
+# make soak   an hour of small scenes under random faults
 # PIP_ARGS passes options to pip, for example an index with CPU builds of torch.
 PYTHON ?= python3
 PIP_ARGS ?=
@@ -8,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint faults browser-test clean
+.PHONY: demo test lint faults soak browser-test clean
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -34,7 +36,11 @@ test: $(VENV)/.test
 	$(BIN)/python -m pytest
 
 faults: $(VENV)/.test
-	$(BIN)/python -m pytest -m fault
+	$(BIN)/python -m pytest -m 'fault and not soak'
+	$(BIN)/python -m tests.faults.table
+
+soak: $(VENV)/.test
+	$(BIN)/python -m pytest -m soak
 
 # Needs chromium and chromedriver on the PATH.
 browser-test: $(VENV)/.test
