@@ -88,6 +88,27 @@ def test_fifty_kills_at_random_moments_cost_nothing_but_time(city, models, tmp_p
     assert survived > 0
 
 
+DIE_IN_FINISH = """
+import os
+import tilemapper.render.finish as finish
+from tilemapper.cli.main import main
+finish._check = lambda *arguments: os._exit(137)
+main()
+"""
+
+
+def test_a_kill_while_the_raster_is_joined_leaves_nothing_beside_it(city, models, tmp_path):
+    target = tmp_path / "map.tif"
+    command = [sys.executable, "-c", DIE_IN_FINISH, "render", str(city), str(target)]
+    command += ["--model", str(models / "identity"), "--block", "512"]
+    assert subprocess.run(command, check=False).returncode == 137
+    assert [path.name for path in tmp_path.iterdir()] == [staging_folder(target).name]
+    assert list(staging_folder(target).glob(".map.*.tmp.tif"))
+    run = start(city, target, models / "identity")
+    assert run.communicate()[1] == ""
+    assert [path.name for path in tmp_path.iterdir()] == [target.name]
+
+
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "SIGINT"]
 )

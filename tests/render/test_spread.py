@@ -283,6 +283,14 @@ def test_without_a_worker_from_the_start_the_run_ends_within_two_minutes(tmp_pat
     assert crew.now < 120
 
 
+def test_a_run_that_was_suspended_for_an_hour_goes_on(tmp_path):
+    crew, found = FakeCrew("a", "b"), []
+    for got in spread(crew, 6, tmp_path):
+        found.append(got)
+        crew.now += 3600.0 if len(found) == 2 else 0.0
+    assert len(found) == 6
+
+
 def test_a_slow_device_is_not_taken_for_a_hung_one(tmp_path):
     crew = FakeCrew("a", seconds=20.0)
 

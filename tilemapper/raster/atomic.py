@@ -44,10 +44,12 @@ def fsync_file(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path, inside: Path | None = None) -> Iterator[Path]:
     """Yields a temporary path beside ``path``; renames it onto ``path`` once it is on the disk.
 
-    Whatever goes wrong inside, the temporary file is removed and ``path`` stays as it was.
+    Whatever goes wrong inside, the temporary file is removed and ``path`` stays as it was. After
+    a kill or a power cut it is left behind: a folder that is cleared anyway, on the same file
+    system, may be given as ``inside``.
 
     Raises:
         DiskFullError: the disk is full or the quota is used up.
@@ -56,7 +58,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     path = Path(path)
     # The suffix stays: GDAL and others choose a format by it. The name's start may be cut, since
     # file systems limit names to 255 bytes.
-    part = path.with_name(
+    part = (inside or path.parent) / (
         f".{path.stem[:80]}.{os.getpid()}.{secrets.token_hex(4)}.tmp{path.suffix}"
     )
     try:

@@ -73,7 +73,9 @@ def finish_layer(staging: Staging, layer: Layer, tags: Mapping[str, str]) -> Non
     """One layer of `finish`."""
     plan, target = staging.plan, Path(layer.target)
     try:
-        with atomic_write(target) as part:
+        # Where a kill leaves it, the next run clears it away; another folder may be another disk.
+        beside = target.parent.resolve() == staging.folder.parent.resolve()
+        with atomic_write(target, inside=staging.folder if beside else None) as part:
             join(staging, layer, tags, part)
             _check(plan, layer, staging.done, part)
             if _needs_gdal(plan, layer):

@@ -20,6 +20,10 @@ from tilemapper.render.workers import Files, Look, Order, model_files
 LOG = logging.getLogger(__name__)
 
 ANSWER_S = 15.0  # for one answer of the scheduler
+# How dask names, as errors, that a task or its answer is gone with its worker or its client.
+LOST = frozenset(
+    {"KilledWorker", "CancelledError", "FutureCancelledError", "FuturesCancelledError"}
+)
 
 
 def candidates(client: Any, gpu: bool) -> dict[str, bool] | None:
@@ -115,11 +119,24 @@ class Messenger:
             self._unsent(name, error)
             return
         self._futures[name] = future
-        future.add_done_callback(lambda done: self._heard.put((name, done)))
+        self._client.loop.add_callback(self._fetch, name, future)
+
+    async def _fetch(self, name: str, future: Any) -> None:
+        """Fetches an answer in the client's own loop: whoever asks for events never waits for it.
+
+        A worker may die with the answer in its hands; then the scheduler waits for another at the
+        same address, and this ends when the ticket is forgotten.
+        """
+        answer: Any = None
+        try:
+            answer = await self._client.gather(future, asynchronous=True)
+        except Exception as error:
+            answer = None if type(error).__name__ in LOST else error
+        self._heard.put((name, (future, answer)))
 
     def _unsent(self, name: str, error: Exception) -> None:
         LOG.info("%s: could not be sent: %s", name, error)
-        self._heard.put((name, None))
+        self._heard.put((name, (None, None)))
 
     def forget(self, ticket: str) -> None:
         """See `Crew.forget`."""
@@ -146,16 +163,9 @@ class Messenger:
     def _event(self, name: str, what: Any) -> Event | None:
         if not name:
             return Progress(what["ticket"], what["tiles"])
-        if what is not None and self._futures.get(name) is not what:
+        future, answer = what
+        if future is not None and self._futures.get(name) is not future:
             return None
-        answer: Any = None
-        if what is not None and what.status not in ("lost", "cancelled"):
-            try:
-                answer = what.result(timeout=60)
-            except TimeoutError:  # the worker died with the answer in its hands
-                answer = None
-            except Exception as error:
-                answer = None if type(error).__name__ == "KilledWorker" else error
         if name.startswith("?"):
             self.forget(name)
             return Examined(name[1:], answer)

@@ -7,6 +7,7 @@ those of the workers that are lost.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -84,8 +85,11 @@ class Roster:
         self._benched: set[str] = set()
         self._opening = Opening()
         self._longest_s = 0.0
-        self._looked_s = self._seen_s = self._staffed_s = clock()
-        self._looked_s -= LOOK_S
+        self._looked_s = clock() - LOOK_S
+        # Since when no scheduler answered, and since when no worker was ready. Counted from what
+        # was seen: a run that was itself suspended for an hour has not been alone for one.
+        self._unanswered_s: float | None = None
+        self._idle_s: float | None = None
 
     def ready(self) -> list[Seat]:
         """The workers that may be sent blocks; none before the opening is over."""
@@ -105,8 +109,9 @@ class Roster:
         self._looked_s = now
         present = self._crew.present()
         if present is None:
+            self._unanswered_s = now if self._unanswered_s is None else self._unanswered_s
             return
-        self._seen_s = now
+        self._unanswered_s = None
         for address in set(self.seats) - present:
             LOG.info("worker %s: lost; its blocks go to others", address)
             yield self._drop(address)
@@ -164,13 +169,16 @@ class Roster:
                 self._benched.add(address)
                 self._crew.end(address)
         if any(seat.ready for seat in self.seats.values()):
-            self._staffed_s = now
+            self._idle_s = None
+        elif self._idle_s is None:
+            self._idle_s = now
 
     def deserted(self) -> NoWorkerError | None:
         """That no worker is left, once that has lasted."""
-        now = self._clock()
-        alone = not self.seats and now - self._staffed_s > self._lonely_s
-        if not alone and now - self._seen_s <= self._lonely_s:
+        # One that is there and still loads may become ready; how long is for `watch` to say.
+        idle_s = None if self.seats else self._idle_s
+        since = min(s for s in (self._unanswered_s, idle_s, math.inf) if s is not None)
+        if self._clock() - since <= self._lonely_s:
             return None
         return NoWorkerError(
             f"cluster: no worker for {self._lonely_s:.0f} s, finished blocks are kept; see to "

@@ -130,6 +130,8 @@ def open_staging(folder: Path, plan: Plan, *, restart: bool) -> Staging:
         staging.blocks.mkdir(exist_ok=True)
         for litter in staging.blocks.glob(".*"):
             shutil.rmtree(litter, ignore_errors=True)
+        for litter in folder.glob(".*.tmp*"):  # a file that was being finished
+            litter.unlink(missing_ok=True)
     except OSError as error:
         if isinstance(error, TilemapperError):
             raise
