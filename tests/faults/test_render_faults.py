@@ -1,0 +1,70 @@
+"""`tilemapper render` under faults at every single call that changes its folder."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.faults import injection
+from tests.faults.injection import Driver, Ended, Fault, every_point
+from tests.faults.oracle import Oracle
+from tests.faults.table import count
+
+SCENES = ("plain", "masked", "gdal", "single")
+FAULTS = (
+    injection.DISK_FULL,
+    injection.DISK_FULL_ONCE,
+    injection.QUOTA,
+    injection.DISK_ERROR,
+    injection.DISK_DEAD,
+    injection.SHORT_WRITE,
+    injection.SHORT_THEN_FULL,
+    injection.KILLED,
+    injection.KILLED_AFTER,
+    injection.TORN,
+    injection.NOT_REMOVED,
+    injection.NOT_READ,
+    injection.SHORT_READ,
+    injection.BIT_FLIPPED,
+)
+
+
+def campaign(driver: Driver, oracle: Oracle, fault: Fault, step: int = 1) -> tuple[int, list[str]]:
+    """Every point of one fault: how many there were, and what was wrong."""
+
+    def run(fault: Fault) -> Ended:
+        oracle.reset()
+        return driver.run(oracle.arguments, fault, oracle.folder)
+
+    points, wrong = 0, []
+    for ended in every_point(run, fault, step=step):
+        points += 1
+        said = oracle.complaints(ended, *fault.codes) + oracle.go_on(driver)
+        if said:
+            kind = injection.Kind(ended.kind).name
+            wrong.append(f"{fault.name}, {kind} of {ended.path}: {'; '.join(said)}")
+    return points, wrong
+
+
+@pytest.mark.fault
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name.replace(" ", "-"))
+def test_a_fault_at_any_call_costs_nothing_but_the_run(driver, scenes, fault):
+    points, wrong = {}, []
+    for name in SCENES:
+        points[name], found = campaign(driver, scenes(name), fault)
+        wrong += [f"{name}: {one}" for one in found]
+    note = ", ".join(f"{name} {number}" for name, number in points.items())
+    count(f"render: {fault.name}", sum(points.values()), len(wrong), note)
+    assert min(points.values()) > 0
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [injection.DISK_FULL, injection.DISK_ERROR, injection.KILLED],
+    ids=lambda fault: fault.name.replace(" ", "-"),
+)
+def test_a_fault_at_every_ninth_call_costs_nothing_but_the_run(driver, scenes, fault):
+    points, wrong = campaign(driver, scenes("plain"), fault, step=9)
+    assert points > 5
+    assert not wrong, "\n".join(wrong)
