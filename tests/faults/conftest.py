@@ -43,7 +43,7 @@ def learnt_scene(name: str, place: Path, models: Path, driver: Driver) -> Oracle
     plain: a map over an older one, four blocks. masked: a palette model with all its layers and
     holes. gdal: a driver that needs GDAL to write again. single: one block, no older map.
     """
-    height, width = (300, 420) if name == "single" else (700, 900)
+    height, width = (300, 420) if name == "single" else (560, 600)
     masked = name == "masked"
     city = write_source(place / "city.tif", height, width, masked=masked)
     folder = place / "out"

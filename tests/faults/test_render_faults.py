@@ -10,22 +10,24 @@ from tests.faults.oracle import Oracle
 from tests.faults.table import count
 
 SCENES = ("plain", "masked", "gdal", "single")
-FAULTS = (
-    injection.DISK_FULL,
-    injection.DISK_FULL_ONCE,
-    injection.QUOTA,
-    injection.DISK_ERROR,
-    injection.DISK_DEAD,
-    injection.SHORT_WRITE,
-    injection.SHORT_THEN_FULL,
-    injection.KILLED,
-    injection.KILLED_AFTER,
-    injection.TORN,
-    injection.NOT_REMOVED,
-    injection.NOT_READ,
-    injection.SHORT_READ,
-    injection.BIT_FLIPPED,
-)
+# Faults that go the same way as another are tried on the two smallest scenes.
+FEW = ("plain", "single")
+FAULTS = {
+    injection.DISK_FULL: SCENES,
+    injection.DISK_FULL_ONCE: FEW,
+    injection.QUOTA: FEW,
+    injection.DISK_ERROR: SCENES,
+    injection.DISK_DEAD: FEW,
+    injection.SHORT_WRITE: SCENES,
+    injection.SHORT_THEN_FULL: SCENES,
+    injection.KILLED: SCENES,
+    injection.KILLED_AFTER: FEW,
+    injection.TORN: SCENES,
+    injection.NOT_REMOVED: FEW,
+    injection.NOT_READ: ("plain", "gdal"),
+    injection.SHORT_READ: FEW,
+    injection.BIT_FLIPPED: SCENES,
+}
 
 
 def campaign(driver: Driver, oracle: Oracle, fault: Fault, step: int = 1) -> tuple[int, list[str]]:
@@ -50,7 +52,7 @@ def campaign(driver: Driver, oracle: Oracle, fault: Fault, step: int = 1) -> tup
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name.replace(" ", "-"))
 def test_a_fault_at_any_call_costs_nothing_but_the_run(driver, scenes, fault):
     points, wrong = {}, []
-    for name in SCENES:
+    for name in FAULTS[fault]:
         points[name], found = campaign(driver, scenes(name), fault)
         wrong += [f"{name}: {one}" for one in found]
     note = ", ".join(f"{name} {number}" for name, number in points.items())

@@ -5,6 +5,7 @@ Its folder appears by one rename, after the files were synced and read back.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -79,7 +80,9 @@ class _LayerFile:
 
     def release(self) -> None:
         """Closes the file, whatever came; after `close` this does nothing."""
-        self._file.close()
+        # On a full disk closing tries to write once more what is left; the first failure tells.
+        with contextlib.suppress(OSError):
+            self._file.close()
 
     def close(self) -> dict[str, str]:
         """Ends the files, syncs them, reads them back; returns their sha256 by name."""

@@ -23,6 +23,7 @@ from rasterio.errors import RasterioError
 from tilemapper.errors import StagingError, TargetError
 from tilemapper.raster.atomic import atomic_write, writing_failed
 from tilemapper.raster.encode import FILE_BLOCK, encode_mask, encoding_of, template_tags
+from tilemapper.raster.gdal_writing import gdal_writes
 from tilemapper.raster.lattice import Block
 from tilemapper.raster.opening import open_raster
 from tilemapper.raster.pyramid import FileBlock, Pyramid, halved
@@ -79,7 +80,7 @@ def finish_layer(staging: Staging, layer: Layer, tags: Mapping[str, str]) -> Non
             join(staging, layer, tags, part)
             _check(plan, layer, staging.done, part)
             if _needs_gdal(plan, layer):
-                _translate(part, plan)
+                _translate(part, plan, target)
                 _check(plan, layer, staging.done, part)
     except RasterioError as error:
         raise TargetError(f"{target}: GDAL cannot write it ({error}); check --co") from error
@@ -222,14 +223,14 @@ def _needs_gdal(plan: Plan, layer: Layer) -> bool:
     )
 
 
-def _translate(part: Path, plan: Plan) -> None:
+def _translate(part: Path, plan: Plan, target: Path) -> None:
     """Has GDAL write the joined raster again, for drivers and options that only it knows."""
     again = part.with_name(part.stem + ".gdal" + part.suffix)
     try:
         options: dict[str, Any] = {"BIGTIFF": "IF_SAFER", **plan.creation_options}
         if plan.driver == "GTiff":
             options = {"TILED": "YES", "COMPRESS": "DEFLATE", **options}
-        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), gdal_writes(target, "check --co"):
             rasterio.shutil.copy(str(part), str(again), driver=plan.driver, **options)
         again.replace(part)
     finally:
