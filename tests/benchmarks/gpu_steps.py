@@ -56,7 +56,7 @@ class Load:
 def open_painter(given: argparse.Namespace, batch: int, precision: str = "auto") -> Any:
     """The model on the device, by the device's path, also where the device is a CPU."""
     from tilemapper.networks.model import open_model
-    from tilemapper.render.cuda_painter import Painter
+    from tilemapper.render.cuda.painter import Painter
     from tilemapper.render.engine import open_engine
 
     engine = open_engine(
@@ -138,7 +138,7 @@ def render(given: argparse.Namespace) -> dict[str, Any]:
 def _through_device() -> None:
     """Has a rehearsal on a CPU take the device's path."""
     from tilemapper.render import render as module
-    from tilemapper.render.cuda_painter import Painter
+    from tilemapper.render.cuda.painter import Painter
 
     painters: dict[int, Painter] = {}
     module.painter_of = lambda engine: painters.setdefault(id(engine), Painter(engine))

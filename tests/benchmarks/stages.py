@@ -21,13 +21,13 @@ STAGES: dict[str, tuple[str, ...]] = {
     "read": ("tilemapper.raster.source:SourceView.read",),
     "cut": (
         "tilemapper.render.render:read_tile_rows",
-        "tilemapper.render.cuda_source:SourceStrips.__iter__",
+        "tilemapper.render.cuda.source:SourceStrips.__iter__",
     ),
     "generator": ("tilemapper.render.engine:Engine.predict",),
     "device": (
-        "tilemapper.render.cuda_block:_Path._take",
-        "tilemapper.render.cuda_block:_Path._end",
-        "tilemapper.render.cuda_block:_Finished.rows",
+        "tilemapper.render.cuda.block:_Path._take",
+        "tilemapper.render.cuda.block:_Path._end",
+        "tilemapper.render.cuda.block:_Finished.rows",
     ),
     "blend": ("tilemapper.render.render:blend_rows",),
     "seam": ("tilemapper.render.seam:Seam.add",),

@@ -17,9 +17,9 @@ from tilemapper.raster.lattice import Block
 from tilemapper.raster.source import SourceView
 from tilemapper.render.block import blend_rows, predict_rows
 from tilemapper.render.blockfile import stage_block
-from tilemapper.render.cuda_block import device_rows
-from tilemapper.render.cuda_lanes import render_abreast
-from tilemapper.render.cuda_painter import painter_of
+from tilemapper.render.cuda.block import device_rows
+from tilemapper.render.cuda.lanes import render_abreast
+from tilemapper.render.cuda.painter import painter_of
 from tilemapper.render.engine import Engine
 from tilemapper.render.finish import finish
 from tilemapper.render.journal import Receipt

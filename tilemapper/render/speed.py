@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from tilemapper.networks.model import Model
-from tilemapper.render.cuda_painter import Painter, painter_of
+from tilemapper.render.cuda.painter import Painter, painter_of
 from tilemapper.render.engine import Engine
 from tilemapper.render.plan import Plan
 from tilemapper.render.render import engine_of

@@ -1,4 +1,4 @@
-"""What only a GPU shows: graphs, streams, memory that runs out. The rest is in test_cuda_block."""
+"""What only a GPU shows: graphs, streams, memory that runs out. The rest is in test_block."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from tests.conftest import noise, write_raster
+from tests.render.cuda.test_block import joined, masked, on_device, on_host
 from tests.render.test_block import ArrayView
-from tests.render.test_cuda_block import joined, masked, on_device, on_host
 from tilemapper.networks.model import open_model
 from tilemapper.raster.lattice import Lattice
 from tilemapper.render.block import class_rows, grey_rows
-from tilemapper.render.cuda_painter import Painter, painter_of
-from tilemapper.render.cuda_streams import Streams
+from tilemapper.render.cuda.painter import Painter, painter_of
+from tilemapper.render.cuda.streams import Streams
 from tilemapper.render.engine import Engine
 from tilemapper.render.render import render
 from tilemapper.render.seam import Seam

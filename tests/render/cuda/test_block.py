@@ -17,10 +17,10 @@ from tests.render.test_block import ArrayView
 from tilemapper.errors import DeviceError, ModelError
 from tilemapper.networks.model import open_model
 from tilemapper.raster.lattice import OVERLAPS, Lattice
-from tilemapper.render import cuda_painter
 from tilemapper.render.block import blend_rows, class_rows, grey_rows, predict_rows
-from tilemapper.render.cuda_block import device_rows
-from tilemapper.render.cuda_painter import Painter
+from tilemapper.render.cuda import painter as painting
+from tilemapper.render.cuda.block import device_rows
+from tilemapper.render.cuda.painter import Painter
 from tilemapper.render.engine import Engine
 from tilemapper.render.levels import painted
 from tilemapper.render.seam import Seam
@@ -207,7 +207,7 @@ class Graph:
 
 def with_graphs(monkeypatch, engine, graph):
     """A painter that records graphs, as on CUDA."""
-    monkeypatch.setattr(cuda_painter, "_Graph", graph)
+    monkeypatch.setattr(painting, "_Graph", graph)
     Graph.made = []
     painter = Painter(engine)
     painter._records = True

@@ -11,8 +11,8 @@ import torch
 from tests.conftest import noise, write_raster
 from tilemapper.raster.lattice import Block
 from tilemapper.render import render as render_module
-from tilemapper.render.cuda_lanes import ABREAST, render_abreast
-from tilemapper.render.cuda_painter import Painter
+from tilemapper.render.cuda.lanes import ABREAST, render_abreast
+from tilemapper.render.cuda.painter import Painter
 from tilemapper.render.render import render
 from tilemapper.render.staging import staging_folder
 from tilemapper.render.stream import stream

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from tilemapper.raster.blend import to_grey
 from tilemapper.raster.lattice import Block, Lattice
-from tilemapper.render.cuda_band import DeviceBand, DeviceSeam, Frame
-from tilemapper.render.cuda_painter import Painter
-from tilemapper.render.cuda_source import SourceStrips, Strip
-from tilemapper.render.cuda_streams import Download
+from tilemapper.render.cuda.band import DeviceBand, DeviceSeam, Frame
+from tilemapper.render.cuda.painter import Painter
+from tilemapper.render.cuda.source import SourceStrips, Strip
+from tilemapper.render.cuda.streams import Download
 from tilemapper.render.pipe import staged
 from tilemapper.render.rows import PixelRows
 from tilemapper.render.seam import Seam

@@ -14,7 +14,7 @@ import weakref
 import torch
 
 from tilemapper.errors import DeviceError
-from tilemapper.render.cuda_streams import Streams
+from tilemapper.render.cuda.streams import Streams
 from tilemapper.render.engine import Engine, unsound
 
 LOG = logging.getLogger(__name__)
