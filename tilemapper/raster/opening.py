@@ -19,6 +19,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
 from tilemapper.errors import RasterError
+from tilemapper.raster.directories import check_directories
 from tilemapper.raster.limits import check_header
 from tilemapper.raster.sidecars import check_metadata, check_sidecars
 
@@ -128,6 +129,8 @@ def open_raster(
         way_out = f"--allow-driver {driver} if you trust it" if driver else "check the file"
         raise RasterError(f"{path}: is {kind}, needed is one of {', '.join(allowed)}; {way_out}")
     check_sidecars(path)
+    if driver == "GTiff":
+        check_directories(path)
     return _open(path, candidates, overview)
 
 

@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 from rasterio.io import DatasetReader
 
 from tilemapper.errors import RasterError
+from tilemapper.raster.directories import MAX_METADATA_ITEMS, check_directories
 
 MAX_AUX_BYTES = 16 * 2**20
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -37,6 +38,7 @@ def check_sidecars(path: str, depth: int = 0) -> None:
                 f"{sidecar}: masks and overviews beside a raster must be TIFF files, this is none; "
                 "remove or rename it"
             )
+        check_directories(str(sidecar))
         if depth < _MAX_DEPTH:
             check_sidecars(str(sidecar), depth + 1)
     stem = str(Path(path).with_suffix(""))
@@ -77,6 +79,8 @@ def _check_aux_xml(sidecar: Path) -> None:
         tree = ElementTree.parse(sidecar)
     except (ElementTree.ParseError, OSError) as error:
         raise RasterError(refusal.format("is damaged XML")) from error
+    if sum(1 for _ in tree.iter("MDI")) > MAX_METADATA_ITEMS:  # GDAL compares each with all others
+        raise RasterError(refusal.format(f"more than {MAX_METADATA_ITEMS} items of metadata"))
     for metadata in tree.iter("Metadata"):
         domain = metadata.get("domain", "")
         if domain not in _PLAIN_DOMAINS:
