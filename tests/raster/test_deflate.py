@@ -75,13 +75,33 @@ def test_a_slow_level_is_smaller():
     assert small < fast
 
 
-def test_flat_maps_are_no_larger_than_gdal_makes_them():
-    """Streets and blocks of few colours, as a palette model paints them."""
+def streets() -> np.ndarray:
+    """Streets and blocks of few colours, (3, 512, 512), as a palette model paints them."""
     rng = np.random.default_rng(0)
     classes = np.kron(rng.integers(0, 5, (64, 64)), np.ones((8, 8), int))
     classes[::37], classes[:, ::41] = 5, 5
     colours = rng.integers(180, 256, (6, 3), dtype=np.uint8)
-    pixels = np.ascontiguousarray(np.moveaxis(colours[classes], 2, 0))
+    return np.ascontiguousarray(np.moveaxis(colours[classes], 2, 0))
+
+
+def roofs() -> np.ndarray:
+    """Surfaces of one texture with a fine grain, (3, 512, 512), as a city has them."""
+    rng = np.random.default_rng(0)
+    surface = np.kron(rng.integers(40, 200, (3, 16, 16)), np.ones((32, 32), int))
+    texture = np.tile(rng.integers(-6, 7, (3, 64, 64)), (1, 8, 8))
+    return (surface + texture + rng.normal(0, 0.3, surface.shape).round()).astype(np.uint8)
+
+
+def overview(pixels: np.ndarray) -> np.ndarray:
+    """Halved and repeated to its size: the colours of borders are mixed."""
+    small = pixels.reshape(3, 256, 2, 256, 2).mean(axis=(2, 4)).astype(np.uint8)
+    return np.tile(small, (1, 2, 2))
+
+
+@pytest.mark.parametrize(
+    "pixels", [streets(), overview(streets()), roofs()], ids=["map", "its overview", "city"]
+)
+def test_no_file_block_is_larger_than_gdal_makes_it(pixels):
     ours = deflate_blocks(pixels, side=512, level=1, predictor=True)
     profile = Encoding().profile() | {"count": 3, "height": 512, "width": 512}
     with MemoryFile() as memory:
