@@ -36,3 +36,13 @@ def test_a_few_wild_values_do_not_set_the_limits():
     values = np.append(np.linspace(100, 200, 10_000), [1e9, -1e9])
     low, high = percentile_limits(values)
     assert 100 <= low <= 103 and 197 <= high <= 200
+
+
+@pytest.mark.parametrize(
+    ("dtype", "most"),
+    [("float32", 1e-40), ("float32", 3e38), ("float64", 1e-310), ("float64", 1.7e308)],
+)
+def test_numbers_at_the_ends_of_what_floats_hold_are_scaled_too(dtype: str, most: float):
+    values = (np.arange(-255, 256, 2) / 255 * most).astype(dtype)[None]
+    limits = (float(values[0, 0]), float(values[0, -1]))
+    assert_array_equal(to_bytes(values, limits), np.arange(256)[None])

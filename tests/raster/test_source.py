@@ -10,6 +10,8 @@ from affine import Affine
 from numpy.testing import assert_array_equal
 from rasterio.enums import ColorInterp
 
+from tests.corpus.case import PIXELS
+from tests.corpus.tiff import DOUBLE, MATRIX, PIXEL_SCALE, TIEPOINT, Fields, tiff
 from tests.raster.made import city, placed, write_raster
 from tilemapper.errors import OptionError, RasterError
 from tilemapper.raster.geometry import to_ground
@@ -370,3 +372,30 @@ def test_an_unreadable_block_is_named(tmp_path: Path):
 def test_options_that_fit_no_raster_are_refused(wrong):
     with pytest.raises(OptionError):
         SourceOptions(**wrong)
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        (0, 0, 0, 0),  # everything in one point
+        (1, 1, 1, 1),  # in one line
+        (float("nan"), 0, 0, -1),
+        (float("inf"), 0, 0, -1),
+    ],
+)
+def test_a_transform_that_places_nothing_is_refused_before_any_work(tmp_path: Path, matrix):
+    a, b, d, e = map(float, matrix)
+    path = tmp_path / "a.tif"
+    numbers = (a, b, 0.0, 5e5, d, e, 0.0, 4e6, *(0.0,) * 7, 1.0)
+    fields: Fields = {PIXEL_SCALE: None, TIEPOINT: None, MATRIX: (DOUBLE, numbers)}
+    path.write_bytes(tiff(PIXELS, fields=fields))
+    with pytest.raises(RasterError, match="puts all pixels in one line, or nowhere"):
+        inspect_source(str(path), SourceOptions(), None)
+
+
+def test_a_crs_that_makes_gdal_stumble_later_is_refused_at_once(tmp_path: Path):
+    path = write_raster(tmp_path / "a.tif", city())
+    aux = '<PAMDataset><SRS>PROJCS["",GEOGCS[""]]</SRS></PAMDataset>'
+    Path(f"{path}.aux.xml").write_text(aux)
+    with pytest.raises(RasterError, match="CONVERSION"):
+        inspect_source(path, SourceOptions(), None)

@@ -144,6 +144,13 @@ def _open(path: str, drivers: list[str], overview: int | None) -> DatasetReader:
             failures.append(error)
             continue
         try:
+            # What is wrong with a CRS comes out at whatever is asked next.
+            _ = src.crs, src.colorinterp
+        except GDAL_ERRORS as error:
+            src.close()
+            failures.append(error)
+            continue
+        try:
             check_header(src, path)
             check_metadata(src, path)
         except RasterError:

@@ -39,8 +39,8 @@ def output_grid(
     pixel comes to span the metres that the model wants, along both axes, at the raster's centre.
 
     Raises:
-        RasterError: only RPCs or bent control points place the raster; it is far too coarse; or
-            the bounds lie beside it.
+        RasterError: the transform is singular or not finite; only RPCs or bent control points
+            place the raster; it is far too coarse; or the bounds lie beside it.
         OptionError: metres are asked of a raster without georeferencing.
     """
     transform, crs, notices = _place(src, path, options)
@@ -71,6 +71,11 @@ def _place(
 ) -> tuple[Affine, CRS | None, list[str]]:
     """Transform and CRS of the file's pixels, and what is to be said about them."""
     if not src.transform.is_identity:
+        if not all(map(math.isfinite, src.transform)) or src.transform.is_degenerate:
+            raise RasterError(
+                f"{path}: its transform {tuple(src.transform)[:6]} puts all pixels in one line, or "
+                "nowhere; correct it with gdal_edit.py -a_ullr, or drop it with -unsetgt"
+            )
         if src.crs is None:
             return src.transform, None, [f"{path}: no CRS found; rendered at its own pixels"]
         return src.transform, src.crs, []

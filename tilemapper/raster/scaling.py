@@ -39,13 +39,21 @@ def to_bytes(band: NDArray[np.generic], limits: tuple[float, float]) -> NDArray[
     """
     if band.dtype.kind in "iu" and band.dtype.itemsize <= 2:
         return _by_table(band, limits)
-    # 64-bit floats and integers beyond 24 bits would lose their low digits in float32.
-    narrow = band.dtype.kind == "f" and band.dtype.itemsize <= 4
-    out: NDArray[Any] = band.astype(np.float32 if narrow else np.float64)
     low, high = limits
+    usual = 1e-30 < high - low < 1e30
+    # 64-bit floats and integers beyond 24 bits would lose their low digits in float32.
+    narrow = band.dtype.kind == "f" and band.dtype.itemsize <= 4 and usual
+    out: NDArray[Any] = band.astype(np.float32 if narrow else np.float64)
     with np.errstate(over="ignore", invalid="ignore"):  # infinities are cut below
+        if not usual:  # near the ends of what floats can hold, where a product would overflow
+            out /= 2
+            low, high = low / 2, high / 2
         out -= out.dtype.type(low)
-        out *= out.dtype.type(255.0 / (high - low))
+        if usual:
+            out *= out.dtype.type(255.0 / (high - low))
+        else:
+            out /= high - low
+            out *= 255
     np.nan_to_num(out, copy=False, nan=0.0, posinf=255.0, neginf=0.0)
     np.clip(out, 0.0, 255.0, out=out)
     np.rint(out, out=out)
