@@ -13,6 +13,7 @@ from tilemapper.errors import DeviceError, JobError
 from tilemapper.networks.build import build_discriminator, build_generator
 from tilemapper.networks.model import open_model
 from tilemapper.training.config import TrainerConfig, TrainingJob
+from tilemapper.training.optimisers import InOrderAdam, InOrderAdamW
 from tilemapper.training.parallel import Processes, synchronised
 
 
@@ -74,7 +75,7 @@ def make_optimiser(
     parameters: Iterable[nn.Parameter], config: TrainerConfig, rate: float, device: torch.device
 ) -> torch.optim.Optimizer:
     """Adam or AdamW, fused where the device has it."""
-    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    kind = InOrderAdamW if config.optimizer == "adamw" else InOrderAdam
     return kind(
         list(parameters),
         lr=rate,
