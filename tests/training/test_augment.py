@@ -8,10 +8,21 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 from PIL import Image
+from torch.nn import functional
 
-from tests.training.synthetic_pairs import make_pair, write_pairs
+from tests.training.synthetic_pairs import COLOURS, make_pair, write_pairs
 from tilemapper.errors import PairError
-from tilemapper.training.augment import Draw, draw_batch, patch_indices, random_state
+from tilemapper.networks.model import PaletteClass
+from tilemapper.training.augment import (
+    Draw,
+    cut_patches,
+    draw_batch,
+    map_to_network,
+    patch_indices,
+    random_state,
+    to_network,
+)
+from tilemapper.training.classes import ClassColours
 from tilemapper.training.config import AugmentConfig
 from tilemapper.training.feed import Feed, Group
 from tilemapper.training.imagery import blur, compress, vary_imagery
@@ -61,6 +72,52 @@ def test_scaled_patches_of_both_images_show_the_same_ground():
     # Smooth against nearest sampling: at most a pixel and a half of 48 apart.
     assert rows_and_cols.abs().max() <= 1.5
     feed.close()
+
+
+@pytest.mark.parametrize("scale", [0.7, 1.0, 1.3])
+def test_patches_cut_on_the_host_are_those_that_indices_gather(scale):
+    pixels = coordinate_pixels([(60, 90), (70, 64), (100, 50)])
+    config = AugmentConfig(crop=32, scale=(scale, scale))
+    index = torch.arange(24) % 3
+    draw = draw_batch(config, index, random_state(4), smallest=pixels.smallest)
+    where = pixels.offset[index], pixels.height[index], pixels.width[index]
+    flat = patch_indices(draw, *where)
+    assert torch.equal(cut_patches(pixels.source, draw, *where), pixels.source[flat])
+    classes = pixels.source[:, 1].contiguous()  # one byte a pixel, as a palette's classes
+    assert torch.equal(cut_patches(classes, draw, *where), classes[flat])
+
+
+@pytest.mark.parametrize("side", [23, 32, 40])
+def test_bytes_are_resized_as_numbers_are(side):
+    patches = torch.randint(256, (2, side, side, 3), generator=random_state(5)).byte()
+    x = patches.permute(0, 3, 1, 2).float()
+    smooth = functional.interpolate(x, size=32, mode="bilinear", antialias=True)
+    found = (to_network(patches, 32) + 1) * 127.5
+    # Grey levels: rows and columns are rounded one after the other, by half a level at most each.
+    assert float((found - smooth).abs().max()) < 1.001
+    nearest = functional.interpolate(x, size=32, mode="nearest-exact")
+    assert torch.equal(((map_to_network(patches, 32) + 1) * 127.5).round(), nearest)
+    assert torch.equal(map_to_network(patches[..., 1], 32), nearest[:, 1].byte())
+
+
+def test_the_classes_of_a_patch_are_those_of_its_pixels(tmp_path):
+    """Marked once when read, and cut and moved and scaled like the map would be."""
+    source = open_pairs(write_pairs(tmp_path / "pairs", 3))
+    colours = ClassColours([PaletteClass(name=str(c), colour=c) for c in COLOURS[:3]], CPU)
+    options = {"resize": 40, "crop": 32, "device": CPU, "folder": tmp_path, "storage": "host"}
+    config = AugmentConfig(crop=32, scale=(0.8, 1.2))
+    batches = []
+    for make_target in (None, colours.mark):
+        pairs = [(source, i) for i in range(3)]
+        pixels = load_pixels(pairs, make_target=make_target, **options)
+        feed = make_feed(pixels, config)
+        batches.append([feed.make(step) for step in range(4)])
+        feed.close()
+    for plain, marked in zip(*batches, strict=True):
+        levels = ((plain.target + 1) * 127.5).round().byte().permute(0, 2, 3, 1)
+        assert torch.equal(marked.target, colours.mark(levels))
+        assert torch.equal(marked.source, plain.source)
+        assert marked.target.unique().numel() > 3  # near ones and far ones
 
 
 def test_unpaired_targets_are_moved_by_themselves():

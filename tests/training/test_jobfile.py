@@ -86,6 +86,10 @@ def test_an_unknown_key_of_a_file_is_refused_with_its_place(tmp_path):
         ("[trainer]\nsteps = 3\nepochs = 2\n", "both set"),
         ("[losses]\ncross_entropy = 1.0\n", "needs networks.head = palette"),
         ('[networks]\nhead = "palette"\n', "palette"),
+        (
+            "".join(f'[[palette]]\nname = "c{i}"\ncolour = [{i}, 0, 0]\n' for i in range(129)),
+            "at most 128 can be trained",
+        ),
         ("[augment]\nscale = [2.0, 1.0]\n", "ascending"),
         ("not toml", "cannot be read as TOML"),
     ],

@@ -43,7 +43,8 @@ def test_the_generators_step_computes_no_gradient_of_the_discriminator():
     task = Pix2Pix(job, CPU, Processes(), torch.ones(len(job.palette)))
     assert task.discriminator is not None
     random = random_state(1)
-    x, y = (torch.rand(2, 3, 32, 32, generator=random) * 2 - 1 for _ in range(2))
+    x = torch.rand(2, 3, 32, 32, generator=random) * 2 - 1
+    y = torch.randint(len(job.palette), (2, 32, 32), generator=random).byte()
     task.step(Batch(x, y, torch.zeros(2, 8)), 0, 0.9)
     taught = [p.grad.clone() for p in task.discriminator.parameters() if p.grad is not None]
     assert taught

@@ -9,8 +9,13 @@ from torch import nn
 from tilemapper.networks.model import PaletteClass
 from tilemapper.networks.patchgan import Verdict
 from tilemapper.training import losses
-from tilemapper.training.classes import ClassColours, class_weights
-from tilemapper.training.losses import IGNORED
+from tilemapper.training.class_loss import IGNORED
+from tilemapper.training.classes import (
+    ClassColours,
+    class_weights,
+    known_classes,
+    nearest_classes,
+)
 from tilemapper.training.schedule import rate_factor
 
 CPU = torch.device("cpu")
@@ -74,22 +79,11 @@ def test_gradient_l1_ignores_a_constant_and_sees_an_edge():
     assert float(losses.gradient_l1(edge, image)) == pytest.approx(1 / 3)
 
 
-def test_class_loss_is_a_mean_over_all_pixels_whatever_their_classes():
-    logits = torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(0))
-    classes = torch.randint(3, (4, 5, 5), generator=torch.Generator().manual_seed(1))
-    classes[0, :3] = IGNORED
-    weights = torch.tensor([0.5, 2.0, 3.0])
-    whole = losses.class_loss(logits, classes, weights)
-    halves = [losses.class_loss(logits[i : i + 2], classes[i : i + 2], weights) for i in (0, 2)]
-    assert float(whole) == pytest.approx(float(sum(halves)) / 2, rel=1e-6)
-
-
 def test_classes_are_the_nearest_colours_and_far_ones_are_ignored():
-    colours = ClassColours(CLASSES, CPU)
     pixels = torch.tensor([(230, 230, 220), (170, 200, 250), (252, 252, 252), (90, 90, 90)])
-    image = pixels.float().T[None, :, :, None] / 127.5 - 1
-    assert colours.classes_of(image).flatten().tolist() == [0, 1, 2, IGNORED]
-    assert colours.classes_of(image, everywhere=True).flatten().tolist() == [0, 1, 2, 0]
+    marked = ClassColours(CLASSES, CPU).mark(pixels.byte()[None])
+    assert known_classes(marked).tolist() == [[0, 1, 2, IGNORED]]
+    assert nearest_classes(marked).tolist() == [[0, 1, 2, 0]]
 
 
 def test_painted_classes_are_read_back_and_sure_logits_expect_their_colour():
@@ -97,7 +91,8 @@ def test_painted_classes_are_read_back_and_sure_logits_expect_their_colour():
     classes = torch.tensor([[[0, 1], [2, 1]]])
     painted = colours.paint(classes)
     logits = 50 * nn.functional.one_hot(classes, 3).permute(0, 3, 1, 2).float()
-    assert torch.equal(colours.classes_of(painted), classes)
+    pixels = ((painted + 1) * 127.5).round().byte().permute(0, 2, 3, 1)
+    assert torch.equal(colours.mark(pixels), classes.byte())
     assert torch.equal(colours.most_likely_colour(logits), painted)
     assert torch.allclose(colours.expected_colour(logits), painted, atol=1e-5)
 
@@ -112,7 +107,8 @@ def test_class_weights_favour_rare_classes_and_average_to_one():
 
 def test_shares_count_only_pixels_that_have_a_class():
     pixels = torch.tensor([[232, 228, 224]] * 3 + [[255, 255, 255]] + [[0, 0, 0]] * 6).byte()
-    assert ClassColours(CLASSES, CPU).shares(pixels).tolist() == [0.75, 0, 0.25]
+    colours = ClassColours(CLASSES, CPU)
+    assert colours.shares(colours.mark(pixels)).tolist() == [0.75, 0, 0.25]
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tilemapper.training.classes import ClassColours
+from tilemapper.training.class_loss import IGNORED
+from tilemapper.training.classes import ClassColours, known_classes
 from tilemapper.training.feed import Feed
-from tilemapper.training.losses import IGNORED
 
 # How much of a class's weight is taken back, and how often the classes are gone through.
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -38,7 +38,7 @@ def calibrate_classes(
     most = torch.log(weights / weights.min()).cpu()
     if not batches or not float(most.max()):
         return {}
-    seen = [_look(generator, feed, colours, batch) for batch in range(batches)]
+    seen = [_look(generator, feed, batch) for batch in range(batches)]
     logits, classes = (torch.cat(parts) for parts in zip(*seen, strict=True))
     shift = best_shift(logits, classes, most)
     shift_logits(generator, shift)
@@ -79,12 +79,10 @@ def shift_logits(generator: nn.Module, shift: Tensor) -> None:
     bias.add_(shift.to(bias.device).repeat_interleave(len(bias) // len(shift)))
 
 
-def _look(
-    generator: nn.Module, feed: Feed, colours: ClassColours, number: int
-) -> tuple[Tensor, Tensor]:
+def _look(generator: nn.Module, feed: Feed, number: int) -> tuple[Tensor, Tensor]:
     """Logits (n, K) and classes (n,) of some pixels of one batch, on the host."""
     batch = feed.make(number)
-    classes = colours.classes_of(batch.target).flatten()[::EVERY]
+    classes = known_classes(batch.target).flatten()[::EVERY].long()
     logits = generator(batch.source).float().permute(0, 2, 3, 1).flatten(0, 2)[::EVERY]
     known = classes != IGNORED
     return logits[known].cpu(), classes[known].cpu()

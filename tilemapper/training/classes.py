@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,12 +10,14 @@ import torch
 from torch import Tensor
 
 from tilemapper.networks.model import PaletteClass
-from tilemapper.training.losses import IGNORED
+from tilemapper.training.class_loss import IGNORED
 
 # A pixel farther from every colour than this (largest band) is a label or a watermark.
 FARTHEST = 24
 # Seven bits a band: 2 MB, which stays in a processor's cache; colours nearer are one.
 BITS = 7
+# Set in the byte of a pixel whose class is only the nearest one, not near.
+FAR = 128
 
 
 class ClassColours:
@@ -25,24 +28,26 @@ class ClassColours:
 
     def __init__(self, classes: Sequence[PaletteClass], device: torch.device) -> None:
         self.classes = tuple(classes)
+        levels = torch.tensor([c.colour for c in self.classes], dtype=torch.float64)
+        self.colours = (levels / 127.5 - 1).float().to(device)
+
+    @functools.cached_property
+    def _table(self) -> Tensor:
         colours = np.array([c.colour for c in self.classes], np.int16)
-        self.colours = torch.tensor(colours / 127.5 - 1, dtype=torch.float32, device=device)
-        self._nearest, far = (torch.from_numpy(t).to(device) for t in _tables(colours))
-        self._known = torch.where(far, IGNORED, self._nearest.int()).to(torch.uint8)
+        return torch.from_numpy(_marked_colours(colours)).to(self.colours.device)
 
-    def classes_of(self, image: Tensor, *, everywhere: bool = False) -> Tensor:
-        """(n, 3, h, w) in [-1, 1] -> (n, h, w) int64, the nearest class by its largest band.
+    def mark(self, pixels: Tensor) -> Tensor:
+        """(..., 3) uint8 -> (...) uint8, the nearest class by its largest band.
 
-        `IGNORED` where none is near; with ``everywhere`` the nearest one all the same.
+        With the bit `FAR` where even that one is not near.
         """
-        levels = ((image + 1) * 127.5).round().clamp(0, 255).int() >> (8 - BITS)
-        index = (levels[:, 0] << (2 * BITS)) + (levels[:, 1] << BITS) + levels[:, 2]
-        table = self._nearest if everywhere else self._known
-        return table[index.long()].long()
+        levels = (pixels >> (8 - BITS)).int()
+        index = (levels[..., 0] << (2 * BITS)) + (levels[..., 1] << BITS) + levels[..., 2]
+        return self._table.index_select(0, index.flatten()).view(index.shape)
 
     def paint(self, classes: Tensor) -> Tensor:
-        """(n, h, w) int64 -> (n, 3, h, w) float32 in [-1, 1]."""
-        return self.colours[classes].permute(0, 3, 1, 2)
+        """(n, h, w) of integers -> (n, 3, h, w) float32 in [-1, 1]."""
+        return self.colours[classes.long()].permute(0, 3, 1, 2)
 
     def expected_colour(self, logits: Tensor) -> Tensor:
         """(n, K, h, w) logits -> (n, 3, h, w) float32: the colours' mean under their softmax."""
@@ -53,12 +58,21 @@ class ClassColours:
         """(n, K, h, w) logits -> (n, 3, h, w) float32, the colour of the most likely class."""
         return self.paint(logits.argmax(1))
 
-    def shares(self, pixels: Tensor) -> Tensor:
-        """(n, 3) uint8 -> (K,) float64, the share of each class among the pixels that have one."""
-        image = pixels.to(self.colours.device).float().T[None, :, :, None] / 127.5 - 1
-        counts = torch.bincount(self.classes_of(image).flatten(), minlength=IGNORED + 1)
+    def shares(self, marked: Tensor) -> Tensor:
+        """(n,) uint8 marked classes -> (K,) float64, shares among the pixels that have one."""
+        counts = torch.bincount(known_classes(marked).long(), minlength=IGNORED + 1)
         known = counts[: len(self.classes)].double()
         return known / known.sum().clamp(min=1)
+
+
+def known_classes(marked: Tensor) -> Tensor:
+    """Marked classes -> uint8 classes, `IGNORED` where none is near."""
+    return torch.where(marked >= FAR, IGNORED, marked)
+
+
+def nearest_classes(marked: Tensor) -> Tensor:
+    """Marked classes -> uint8 classes, the nearest one everywhere."""
+    return marked & (FAR - 1)
 
 
 def class_weights(shares: Tensor, power: float, boost: Tensor | None = None) -> Tensor:
@@ -72,16 +86,15 @@ def class_weights(shares: Tensor, power: float, boost: Tensor | None = None) -> 
     return (weights / (weights * shares).sum().clamp(min=1e-6)).float()
 
 
-def _tables(colours: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For every colour of `BITS` bits a band: the nearest class uint8, and whether it is far."""
+def _marked_colours(colours: np.ndarray) -> np.ndarray:
+    """For every colour of `BITS` bits a band: the nearest class uint8, with `FAR` if it is."""
     levels = (np.arange(2**BITS, dtype=np.int16) << (8 - BITS)) + (1 << (7 - BITS))
-    nearest = np.empty((2**BITS,) * 3, np.uint8)
-    far = np.empty((2**BITS,) * 3, bool)
+    marked = np.empty((2**BITS,) * 3, np.uint8)
     # (K, levels) per band; the largest band's distance is taken plane by plane to save memory.
     red, green, blue = (np.abs(levels[None] - colours[:, b : b + 1]) for b in range(3))
     plane = np.maximum(green[:, :, None], blue[:, None, :])
     for i in range(len(levels)):
         distance = np.maximum(red[:, i, None, None], plane)
-        nearest[i] = distance.argmin(0)
-        far[i] = distance.min(0) > FARTHEST
-    return nearest.reshape(-1), far.reshape(-1)
+        far = distance.min(0) > FARTHEST
+        marked[i] = distance.argmin(0) | np.where(far, FAR, 0)
+    return marked.reshape(-1)

@@ -11,6 +11,8 @@ from tilemapper.networks.model import PaletteClass
 Share = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
+# A class and a mark share a byte, see `classes`.
+MOST_CLASSES = 128
 
 
 class Section(BaseModel):
@@ -193,6 +195,8 @@ def _disagreement(job: TrainingJob) -> str:
     palette_head = job.networks.head == "palette"
     if palette_head and len(job.palette) < 2:
         return "networks.head is palette, at least 2 [[palette]] classes are needed"
+    if len(job.palette) > MOST_CLASSES:
+        return f"{len(job.palette)} [[palette]] classes, at most {MOST_CLASSES} can be trained"
     if job.losses.cross_entropy and not palette_head:
         return "losses.cross_entropy needs networks.head = palette"
     if job.trainer.task == "cyclegan" and palette_head:

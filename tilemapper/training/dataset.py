@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from tilemapper.training.classes import ClassColours
 from tilemapper.training.config import TrainingJob
 from tilemapper.training.feed import Group
 from tilemapper.training.heldout import HeldOut, spread
@@ -19,7 +20,8 @@ from tilemapper.training.sources import PairSource
 class Dataset:
     """Training pixels, where the job wants them, and the held-out pairs.
 
-    ``pixels`` are those of all training pairs; ``groups`` say which of them are drawn how often.
+    ``pixels`` are those of all training pairs, their targets marked classes (see `classes`) for a
+    palette head; ``groups`` say which of them are drawn how often.
     Raises as `open_pairs`, `split_pairs` and `load_pixels`.
     """
 
@@ -39,7 +41,9 @@ class Dataset:
             source = open_pairs(extra.path, direction=config.direction)
             self.groups.append(Group(len(chosen), len(source), extra.share))
             chosen += [(source, i) for i in range(len(source))]
-        self.pixels = self._load(chosen, storage=config.storage, device=device)
+        palette = job.networks.head == "palette"
+        mark = ClassColours(job.palette, torch.device("cpu")).mark if palette else None
+        self.pixels = self._load(chosen, storage=config.storage, device=device, make_target=mark)
 
     def held_out(self, paint: Callable[[Tensor], Tensor]) -> HeldOut | None:
         """The held-out pairs that are measured, evenly spread; None when none are held out."""
@@ -52,7 +56,12 @@ class Dataset:
         return HeldOut(pixels, self.job.augment.crop, paint, is_map=is_map)
 
     def _load(
-        self, pairs: list[tuple[PairSource, int]], *, storage: str, device: torch.device
+        self,
+        pairs: list[tuple[PairSource, int]],
+        *,
+        storage: str,
+        device: torch.device,
+        make_target: Callable[[Tensor], Tensor] | None = None,
     ) -> Pixels:
         return load_pixels(
             pairs,
@@ -61,6 +70,7 @@ class Dataset:
             storage=storage,
             device=device,
             folder=self.folder,
+            make_target=make_target,
         )
 
 

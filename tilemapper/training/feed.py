@@ -12,7 +12,9 @@ from torch import Tensor
 
 from tilemapper.training.augment import (
     Draw,
+    cut_patches,
     draw_batch,
+    map_to_network,
     patch_indices,
     random_state,
     to_network,
@@ -25,8 +27,9 @@ from tilemapper.training.pixels import Pixels
 class Batch:
     """One batch on the device.
 
-    ``source``, ``target``: (n, 3, crop, crop) float32 in [-1, 1]. ``tone``: (n, 8), the draw of
-    the tone jitter, which the step applies itself.
+    ``source``, ``target``: (n, 3, crop, crop) float32 in [-1, 1]; where the pixels' targets are
+    classes, ``target`` is (n, crop, crop) uint8. ``tone``: (n, 8), the draw of the tone jitter,
+    which the step applies itself.
     """
 
     source: Tensor
@@ -101,16 +104,9 @@ class Feed:
         """Makes the batch of ``step`` in the calling thread."""
         draw = self._draw(step, "pair")
         other = self._draw(step, "unpaired target") if self.unpaired else draw
-        index = self._indices(draw)
-        target_index = self._indices(other) if self.unpaired else index
+        source, target = self._cut(draw, self.pixels.source), self._cut(other, self.pixels.target)
         crop = self.augment.crop
-        source = self._cut(self.pixels.source, index)
-        target = self._cut(self.pixels.target, target_index)
-        return Batch(
-            to_network(source, crop, smooth=True),
-            to_network(target, crop, smooth=False),
-            draw.tone,
-        )
+        return Batch(to_network(source, crop), map_to_network(target, crop), draw.tone)
 
     def choose(self, step: int, salt: str) -> Tensor:
         """Pair indices of all samples of a step, over all processes: (batch * world,) int64."""
@@ -145,17 +141,14 @@ class Feed:
             self._epoch = (epoch, salt), order
         return self._epoch[1]
 
-    def _indices(self, draw: Draw) -> Tensor:
-        store = self.pixels
-        where = store.offset.device
-        names = ("index", "place", "flip", "transpose", "tone")
-        moved = {name: getattr(draw, name).to(where, non_blocking=True) for name in names}
-        index = moved["index"]
-        there = Draw(**moved, side=draw.side)
-        return patch_indices(there, store.offset[index], store.height[index], store.width[index])
-
-    def _cut(self, pixels: Tensor, index: Tensor) -> Tensor:
-        patches = pixels.index_select(0, index.flatten()).view(*index.shape, 3)
-        if patches.device == self.device:
+    def _cut(self, draw: Draw, pixels: Tensor) -> Tensor:
+        """The patches of a draw, (n, side, side, ...) uint8 on the device that trains."""
+        store, there = self.pixels, draw.to(pixels.device)
+        where = (table[there.index] for table in (store.offset, store.height, store.width))
+        if pixels.device.type != "cpu":
+            index = patch_indices(there, *where)
+            return pixels.index_select(0, index.flatten()).view(*index.shape, *pixels.shape[1:])
+        patches = cut_patches(pixels, there, *where)
+        if self.device.type == "cpu":
             return patches
         return patches.pin_memory().to(self.device, non_blocking=True)

@@ -12,7 +12,6 @@ from torch.nn import functional
 from tilemapper.networks.patchgan import Verdict
 
 GanLoss = Literal["none", "bce", "lsgan", "hinge", "wgan-gp"]
-IGNORED = 255
 
 
 def discriminator_loss(kind: GanLoss, real: Sequence[Verdict], fake: Sequence[Verdict]) -> Tensor:
@@ -87,20 +86,3 @@ def gradient_l1(image: Tensor, truth: Tensor) -> Tensor:
     rows = (image.diff(dim=2) - truth.diff(dim=2)).abs().mean()
     cols = (image.diff(dim=3) - truth.diff(dim=3)).abs().mean()
     return rows + cols
-
-
-def class_loss(logits: Tensor, classes: Tensor, weights: Tensor) -> Tensor:
-    """Cross entropy weighted by class, over all pixels.
-
-    Divided by the number of pixels, not by the sum of their weights: only so is the mean over
-    two processes the loss of the double batch.
-
-    Args:
-        logits: (n, K, h, w).
-        classes: (n, h, w) int64, `IGNORED` where no class is known.
-        weights: (K,) float32.
-    """
-    losses = functional.cross_entropy(
-        logits.float(), classes, weight=weights, ignore_index=IGNORED, reduction="none"
-    )
-    return losses.mean()

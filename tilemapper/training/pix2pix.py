@@ -19,7 +19,8 @@ from tilemapper.training.assembly import (
     use_bf16,
 )
 from tilemapper.training.augment import random_state
-from tilemapper.training.classes import ClassColours
+from tilemapper.training.class_loss import class_loss
+from tilemapper.training.classes import ClassColours, known_classes, nearest_classes
 from tilemapper.training.config import TrainingJob
 from tilemapper.training.feed import Batch
 from tilemapper.training.imagery import vary_imagery
@@ -98,15 +99,15 @@ class Pix2Pix:
         if self.colours is None:
             fake, real = output.float(), target
         else:
-            classes = self.colours.classes_of(target)
             if weights.cross_entropy:
                 assert self.class_weights is not None
-                terms["cross_entropy"] = losses.class_loss(output, classes, self.class_weights)
+                classes = known_classes(target)
+                terms["cross_entropy"] = class_loss(output, classes, self.class_weights)
             if not self._needs_images():
                 return target, target
             fake = self.colours.expected_colour(output)
             # The discriminator should look at shapes, not for the noise of a JPEG.
-            real = self.colours.paint(self.colours.classes_of(target, everywhere=True))
+            real = self.colours.paint(nearest_classes(target))
         if weights.l1:
             terms["l1"] = (fake - real).abs().mean()
         if weights.gradient_l1:

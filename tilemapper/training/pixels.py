@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,8 @@ USABLE_SHARE = 0.5
 class Pixels:
     """Images of any sizes, one after the other, row by row.
 
-    ``source``, ``target``: (total pixels, 3) uint8, both images of a pair at the same places.
+    ``source``: (total pixels, 3) uint8. ``target``: the same, both images of a pair at the same
+    places, or (total pixels,) uint8 what the target's colours were made into.
     ``offset``, ``height``, ``width``: (pairs,) int64 on the same device.
     """
 
@@ -49,6 +50,7 @@ def load_pixels(
     storage: str,
     device: torch.device,
     folder: Path,
+    make_target: Callable[[Tensor], Tensor] | None = None,
 ) -> Pixels:
     """Decodes all pairs by threads and puts them where ``storage`` says.
 
@@ -58,7 +60,8 @@ def load_pixels(
         crop: side of the patches that will be cut; no image may be smaller.
         storage: "auto", "device", "host" or "mmap", see `DataConfig`.
         device: the device that trains.
-        folder: where "mmap" keeps its file.
+        folder: where "mmap" keeps its files.
+        make_target: (n, 3) uint8 -> (n,) uint8, what is kept of the target in place of colours.
 
     Raises:
         PairError: a pair is damaged or smaller than the crop.
@@ -69,19 +72,24 @@ def load_pixels(
         areas = np.array([h * w for h, w in sizes], np.int64)
         offsets = np.concatenate([[0], np.cumsum(areas)])
         total = int(offsets[-1])
-        place = _place(storage, 6 * total, device)
-        both = _empty(total, folder if place == "mmap" else None)
+        bands = () if make_target else (3,)
+        place = _place(storage, 3 * total + (total if make_target else 3 * total), device)
+        on_disk = folder if place == "mmap" else None
+        source, target = _empty((total, 3), on_disk), _empty((total, *bands), on_disk)
 
         def fill(row: int) -> None:
-            for side, image in enumerate(_load(pairs[row], resize)):
-                both[side, offsets[row] : offsets[row + 1]] = image.reshape(-1, 3)
+            here = slice(int(offsets[row]), int(offsets[row + 1]))
+            imagery, colours = (side.reshape(-1, 3) for side in _load(pairs[row], resize))
+            source[here] = imagery
+            flat = torch.from_numpy(np.ascontiguousarray(colours))
+            target[here] = make_target(flat).numpy() if make_target else colours
 
         for _ in pool.map(fill, range(len(pairs))):
             pass
     where = device if place == "device" else torch.device("cpu")
     return Pixels(
-        source=torch.from_numpy(both[0]).to(where),
-        target=torch.from_numpy(both[1]).to(where),
+        source=torch.from_numpy(source).to(where),
+        target=torch.from_numpy(target).to(where),
         offset=torch.from_numpy(offsets[:-1].copy()).to(where),
         height=torch.tensor([h for h, _ in sizes], device=where),
         width=torch.tensor([w for _, w in sizes], device=where),
@@ -134,14 +142,14 @@ def _place(storage: str, size_bytes: int, device: torch.device) -> str:
     return "host" if size_bytes < USABLE_SHARE * free else "mmap"
 
 
-def _empty(total: int, folder: Path | None) -> NDArray[np.uint8]:
+def _empty(shape: tuple[int, ...], folder: Path | None) -> NDArray[np.uint8]:
     if folder is None:
-        return np.empty((2, total, 3), np.uint8)
+        return np.empty(shape, np.uint8)
     # One a process, and without a name once it is mapped: nothing is left behind, even by a kill.
     path = folder / f".pixels.{os.getpid()}.npy"
     try:
         mapped: NDArray[np.uint8] = np.lib.format.open_memmap(
-            path, mode="w+", dtype=np.uint8, shape=(2, total, 3)
+            path, mode="w+", dtype=np.uint8, shape=shape
         )
         try:
             # Reserved now: a full disk must be an error here, not a crash at the first write.

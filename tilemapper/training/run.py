@@ -210,9 +210,9 @@ class _Run:
         if fresh:
             start_from(task.generator, self.job)
         if isinstance(task, Pix2Pix) and task.colours is not None:
-            pixels = self.data.pixels.target
-            shares = task.colours.shares(pixels[:: max(1, len(pixels) // SHARE_SAMPLE)])
+            marked = self.data.pixels.target
+            shares = task.colours.shares(marked[:: max(1, len(marked) // SHARE_SAMPLE)].cpu())
             losses = self.job.losses
-            boost = [losses.class_boost.get(c.name, 1.0) for c in self.job.palette]
-            task.class_weights = class_weights(shares, losses.class_power, torch.tensor(boost))
+            boost = torch.tensor([losses.class_boost.get(c.name, 1.0) for c in self.job.palette])
+            task.class_weights = class_weights(shares, losses.class_power, boost).to(self.device)
         return task
