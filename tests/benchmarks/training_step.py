@@ -6,8 +6,9 @@
 A whole step is what `tilemapper train` does: batch from uint8, augmentation, losses, both
 optimisers, average, watching the losses. Bare is: the generator and, where the preset has one, the
 discriminator on real and fake and again for the generator, each with its backward pass, on tensors
-that are there. Both in this one run and in turn, after a warm-up; medians. Pixels are noise. On a
-CPU one thread, and the seconds are the processor's: other programs do not count.
+that are there and from a gradient that is there. Both in this one run and in turn, after a warm-up;
+medians. Pixels are noise. On a CPU one thread, and the seconds are the processor's: other programs
+do not count.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import torch
 
 from tilemapper.training.assembly import choose_device
 from tilemapper.training.checkpoint import Checkpoints
+from tilemapper.training.classes import ClassColours
 from tilemapper.training.config import TrainingJob
 from tilemapper.training.feed import Feed, Group
 from tilemapper.training.jobfile import load_job
@@ -43,7 +45,10 @@ def make_trainer(job: TrainingJob, device: torch.device, folder: Path) -> Traine
     noise = torch.from_numpy(random.integers(0, 255, (IMAGES * SIDE * SIDE, 3), dtype=np.uint8))
     at = torch.arange(IMAGES, device=device)
     sides = torch.full_like(at, SIDE)
-    pixels = Pixels(noise.to(device), noise.to(device), at * SIDE * SIDE, sides, sides, SIDE)
+    target = noise
+    if job.networks.head == "palette":
+        target = ClassColours(job.palette, torch.device("cpu")).mark(noise)
+    pixels = Pixels(noise.to(device), target.to(device), at * SIDE * SIDE, sides, sides, SIDE)
     feed = Feed(
         pixels, [Group(0, IMAGES, 1.0)], job.augment,
         batch=job.trainer.batch, seed=0, device=device,
@@ -57,13 +62,15 @@ def make_trainer(job: TrainingJob, device: torch.device, folder: Path) -> Traine
     )  # fmt: skip
 
 
-def bare_step(trainer: Trainer, source: torch.Tensor) -> None:
-    """Forward and backward of the networks, and nothing else."""
+def bare_step(trainer: Trainer, source: torch.Tensor, gradient: torch.Tensor) -> None:
+    """Forward and backward of the networks, and nothing else: no loss, no sum of old gradients."""
     task = trainer.task
     assert isinstance(task, Pix2Pix)
+    for module in task.modules.values():
+        module.zero_grad(set_to_none=True)
     with task._autocast():
         output = task.generator(source)
-        loss = output.float().mean()
+        ends, gradients = [output], [gradient]
         if task.discriminator is not None:
             fake = output[:, :3].float()
             task.discriminator.requires_grad_(True)
@@ -72,8 +79,9 @@ def bare_step(trainer: Trainer, source: torch.Tensor) -> None:
                 verdict[0].logits.float().mean().backward()
             task.discriminator.requires_grad_(False)
             verdict = task.discriminator(torch.cat([source, fake], 1))
-            loss = loss + verdict[0].logits.float().mean()
-    loss.backward()
+            ends.append(verdict[0].logits.float().mean())
+            gradients.append(torch.ones(()))
+    torch.autograd.backward(ends, gradients)
 
 
 def timed(call, device: torch.device) -> float:
@@ -107,10 +115,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, kept_memory():
         trainer = make_trainer(job, device, Path(folder))
         source = trainer.feed.make(0).source
+        with torch.no_grad(), trainer.task._autocast():
+            gradient = torch.randn_like(trainer.task.generator(source))
         whole, bare = [], []
         for turn in range(arguments.repeat + 2):
             a = timed(lambda: trainer._one_step(0.5, lambda _: None), device)
-            b = timed(lambda: bare_step(trainer, source), device)
+            b = timed(lambda: bare_step(trainer, source, gradient), device)
             if turn >= 2:  # warm by now
                 whole.append(a)
                 bare.append(b)
