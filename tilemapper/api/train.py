@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -65,7 +66,7 @@ def train(
         torch.set_num_threads(threads)
     given = {"preset": preset, "config": config and str(config), "settings": chosen or None}
     words = [f"{name}={value!r}" for name, value in given.items() if value is not None]
-    result = train_run(
+    return train_and_report(
         data,
         out,
         preset=preset,
@@ -79,6 +80,11 @@ def train(
         progress=progress,
         notice=notice,
     )
+
+
+def train_and_report(data: str | Path, out: str | Path, **options: Any) -> RunResult:
+    """`tilemapper.training.run.train` with its options, and ``report.html`` in the run folder."""
+    result = train_run(data, out, **options)
     if result.model is not None:
         write_run_page(result.folder)
     return result

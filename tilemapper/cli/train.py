@@ -95,10 +95,10 @@ def _say(text: str) -> None:
 
 
 def _run(data: Path, out: Path, settings: dict[str, str], options: dict[str, Any]) -> RunResult:
-    from tilemapper.training.run import train as train_run
+    from tilemapper.api.train import train_and_report
 
     with _leaving_cleanly() as stop, _progress_bar() as progress:
-        result = train_run(
+        result = train_and_report(
             data,
             out,
             settings=settings,
@@ -109,10 +109,6 @@ def _run(data: Path, out: Path, settings: dict[str, str], options: dict[str, Any
         )
     if stop[0]:
         raise Interrupted(stop[0])
-    if result.model is not None:
-        from tilemapper.api.run_page import write_run_page
-
-        write_run_page(result.folder)
     return result
 
 

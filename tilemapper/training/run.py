@@ -21,12 +21,12 @@ from tilemapper.training.dataset import Dataset
 from tilemapper.training.export import export_model
 from tilemapper.training.feed import Feed
 from tilemapper.training.jobfile import load_job
+from tilemapper.training.lossplot import write_loss_plot
 from tilemapper.training.memory import kept_memory
 from tilemapper.training.parallel import Processes, join_processes, leave_processes
 from tilemapper.training.pix2pix import Pix2Pix
 from tilemapper.training.recording import Recorder
 from tilemapper.training.runfolder import CONFIG_NAME, open_run, write_config
-from tilemapper.training.runreport import write_report
 from tilemapper.training.task import Limits, Progress
 from tilemapper.training.trainer import Trainer
 
@@ -152,7 +152,7 @@ class _Run:
     def train(
         self, limits: Limits, progress: Callable[[Progress], None], *, resume: bool, command: str
     ) -> RunResult:
-        """Trains, then exports and reports in the first process."""
+        """Trains, then exports in the first process."""
         first = self.processes.rank == 0
         trainer = self._trainer(resume=resume)
         if first:
@@ -168,7 +168,7 @@ class _Run:
         # After a signal there are seconds left, and the checkpoint is what matters.
         if first and not limits.stop():
             figures, model = export_model(trainer, self.folder, self.split, command=command)
-            write_report(self.folder, self.job, figures)
+            write_loss_plot(self.folder)
         return RunResult(self.folder, trainer.step, finished, figures, model)
 
     def _trainer(self, *, resume: bool) -> Trainer:
