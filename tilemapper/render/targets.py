@@ -59,6 +59,17 @@ def check_disk(plan: Plan, target: Path) -> None:
 
 
 def remove_stale_sidecars(target: Path) -> None:
-    """Removes what lay beside a replaced target: its mask or overviews would hide the new ones."""
+    """Removes what lay beside a replaced target: its mask or overviews would hide the new ones.
+
+    Raises:
+        TargetError: one of them cannot be removed.
+    """
     for suffix in (".aux.xml", ".msk", ".ovr"):
-        target.with_name(target.name + suffix).unlink(missing_ok=True)
+        path = target.with_name(target.name + suffix)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise TargetError(
+                f"{path}: belongs to the map that was replaced and cannot be removed "
+                f"({error.strerror}); remove it, the new map stands"
+            ) from error
