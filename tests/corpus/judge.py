@@ -116,8 +116,9 @@ def _pixel_faults(case: Case, source: Path, out: Path) -> list[str]:
 
 
 def read(path: Path) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Bands 1 to 3 and validity of a TIFF, read by GDAL alone."""
+    """Bands 1 to 3 and validity of a TIFF or JPEG 2000, read by GDAL alone."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.open(path, driver="GTiff") as src:
+        tiff = path.read_bytes()[:2] in (b"II", b"MM")
+        with rasterio.open(path, driver="GTiff" if tiff else "JP2OpenJPEG") as src:
             return src.read([1, 2, 3]), src.dataset_mask() != 0

@@ -26,10 +26,10 @@ def vrt_of(path: str, size: int = 90) -> str:
     return f'<VRTDataset rasterXSize="{size}" rasterYSize="{size}">{bands}</VRTDataset>'
 
 
-def refusal(path: object) -> str:
+def refusal(path: object, opened: str | None = None) -> str:
     """The message with which a path is refused; it has to be one line that names the path."""
     with pytest.raises(RasterError) as caught:
-        open_raster(str(path)).close()
+        open_raster(opened or str(path)).close()
     message = str(caught.value)
     assert "\n" not in message and str(path) in message
     return message
@@ -195,3 +195,17 @@ def test_a_truncated_file_ends_in_one_line(tmp_path: Path, driver: str):
             with SourceView(spec) as view:
                 view.read(row=0, col=0, height=500, width=500)
         assert "\n" not in str(caught.value) and str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("ending", [".msk", ".aux.xml", ".ovr"])
+def test_a_pipe_beside_a_raster_does_not_hang(tmp_path: Path, ending: str):
+    path = write_raster(tmp_path / "a.tif", city())
+    os.mkfifo(path + ending)
+    assert "no regular file" in refusal(path + ending, opened=path)
+
+
+@pytest.mark.parametrize("name", ["a.tfw", "a.wld"])
+def test_nor_does_one_in_the_place_of_a_world_file(tmp_path: Path, name: str):
+    path = write_raster(tmp_path / "a.tif", city())
+    os.mkfifo(tmp_path / name)
+    assert "no regular file" in refusal(tmp_path / name, opened=path)

@@ -7,6 +7,7 @@ torch, dask nor rasterio.
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import signal
 import sys
@@ -17,6 +18,7 @@ from typing import Any, NoReturn
 import click
 
 from tilemapper.errors import Interrupted, TilemapperError
+from tilemapper.raster.secrets import redacted
 from tilemapper.render.memory import keep_freed_memory
 
 # name -> (module, attribute, one line for --help)
@@ -105,6 +107,7 @@ def outcome(call: Callable[[], int | None], args: list[str] | None = None) -> in
     except click.Abort:
         return 130
     except click.ClickException as error:
+        error.message = without_secrets(error.message, args)
         error.show()
         return error.exit_code
     except Interrupted as interrupted:
@@ -115,16 +118,23 @@ def outcome(call: Callable[[], int | None], args: list[str] | None = None) -> in
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
-        return _say(error, debug="--debug" in (sys.argv if args is None else args))
+        return _say(error, args)
 
 
-def _say(error: Exception, *, debug: bool) -> int:
+def without_secrets(text: str, args: list[str] | None = None) -> str:
+    """What may be said: no password or signature of an address in it, or of one that was typed."""
+    typed = sys.argv if args is None else args
+    return redacted(text, *(word for word in typed if "://" in word))
+
+
+def _say(error: Exception, args: list[str] | None) -> int:
+    debug = "--debug" in (sys.argv if args is None else args)
     if debug or os.environ.get("TILEMAPPER_DEBUG"):
         raise error
     if isinstance(error, TilemapperError):
-        click.echo(f"error: {' '.join(str(error).split())}", err=True)
+        click.echo(f"error: {without_secrets(' '.join(str(error).split()), args)}", err=True)
         return error.exit_code
-    first = " ".join(str(error).split()) or "no message"
+    first = without_secrets(" ".join(str(error).split()), args) or "no message"
     click.echo(
         f"error: {type(error).__name__}: {first}; this is a defect of tilemapper, "
         "run again with --debug and report the traceback",
@@ -134,7 +144,12 @@ def _say(error: Exception, *, debug: bool) -> int:
 
 
 def _say_warning(message: Warning | str, *_where: object, **_more: object) -> None:
-    click.echo(f"warning: {' '.join(str(message).split())}", err=True)
+    click.echo(f"warning: {without_secrets(' '.join(str(message).split()))}", err=True)
+
+
+def _keep_secrets(record: logging.LogRecord) -> bool:
+    record.msg, record.args = without_secrets(record.getMessage()), ()
+    return True
 
 
 def main() -> NoReturn:
@@ -143,5 +158,9 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, _raise_interrupted)
     signal.signal(signal.SIGINT, _raise_interrupted)
     warnings.showwarning = _say_warning
+    if logging.lastResort is not None:  # what says our own log, as nobody has set up another
+        logging.lastResort.addFilter(_keep_secrets)
+    # rasterio turns GDAL's complaints into errors, but not those of GDAL's own threads.
+    os.environ.setdefault("CPL_LOG", os.devnull)
     keep_freed_memory()
     sys.exit(run(cli))

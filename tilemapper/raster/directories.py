@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from tilemapper.errors import RasterError
 
-MAX_DIRECTORIES = 5000
+MAX_DIRECTORIES = 1000
 MAX_METADATA_ITEMS = 20_000
 MAX_METADATA_BYTES = 4 * 2**20
 MAX_FILE_BLOCK_BYTES = 256 * 2**20

@@ -21,6 +21,13 @@ _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Domains of metadata in which no file can be named.
 _PLAIN_DOMAINS = frozenset({"", "IMAGE_STRUCTURE", "RPC", "IMAGERY", "xml:ESRI"})
 _MAX_DEPTH = 3
+# What GDAL looks for beside a raster: after its whole name, and after its name without suffix.
+_BESIDE = (".msk", ".MSK", ".ovr", ".OVR", ".aux.xml", ".AUX.XML", ".aux", ".AUX", ".wld", ".xml")
+_INSTEAD = (
+    ".aux", ".AUX", ".tfw", ".TFW", ".tifw", ".wld", ".WLD", ".tab", ".TAB", ".prj", ".xml",
+    ".imd", ".IMD", ".rpb", ".RPB", ".pvl", "_rpc.txt", "_RPC.TXT", "_metadata.txt", ".pgw",
+    ".jgw", ".j2w",
+)  # fmt: skip
 
 
 def check_sidecars(path: str, depth: int = 0) -> None:
@@ -29,6 +36,11 @@ def check_sidecars(path: str, depth: int = 0) -> None:
     Raises:
         RasterError: one of them is of a kind that could pull other files in.
     """
+    stem = str(Path(path).with_suffix(""))
+    for name in (*(path + ending for ending in _BESIDE), *(stem + ending for ending in _INSTEAD)):
+        # GDAL would open a pipe, and wait for its other end for ever.
+        if Path(name).exists() and not (Path(name).is_file() or Path(name).is_dir()):
+            raise RasterError(f"{name}: is no regular file; remove or rename it")
     for ending in (".msk", ".MSK", ".ovr", ".OVR"):
         sidecar = Path(path + ending)
         if not sidecar.is_file():
@@ -41,7 +53,6 @@ def check_sidecars(path: str, depth: int = 0) -> None:
         check_directories(str(sidecar))
         if depth < _MAX_DEPTH:
             check_sidecars(str(sidecar), depth + 1)
-    stem = str(Path(path).with_suffix(""))
     for name in {path + ".aux", path + ".AUX", stem + ".aux", stem + ".AUX"}:
         if _begins_with(Path(name), (b"EHFA_HEADER_TAG",)):
             raise RasterError(f"{name}: old Erdas sidecars are not read; remove or rename it")

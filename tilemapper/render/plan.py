@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -16,6 +17,7 @@ from tilemapper.networks.model import Model
 from tilemapper.raster.encode import FILE_BLOCK, Encoding, encoding_of
 from tilemapper.raster.lattice import Block, Lattice
 from tilemapper.raster.pyramid import level_count
+from tilemapper.raster.secrets import public
 from tilemapper.raster.spec import SourceSpec
 
 # 8 file blocks: a worker makes three overview levels alone. Memory grows with a block's width:
@@ -127,7 +129,7 @@ class Plan:
             "block": self.block,
             "batch_size": self.batch_size,
             "model": {"name": self.model_name, "folder": self.model_folder},
-            "source": without_secrets(self.source.path),
+            "source": public(self.source.path),
             "deciding": json.loads(json.dumps(self.deciding(), default=str)),
         }
 
@@ -135,7 +137,7 @@ class Plan:
         """What the output says of its own making: enough to render any block of it again."""
         source = self.source.to_json()
         source.pop("notices")
-        source["path"] = without_secrets(self.source.path)
+        source["path"] = public(self.source.path)
         return {
             "fingerprint": self.fingerprint,
             "source": source,
@@ -160,15 +162,6 @@ class Plan:
         """Scratch and output together at the worst: noise that does not compress, twice."""
         pixels = self.source.height * self.source.width
         return 2 * int(pixels * 4 / 3) * sum(layer.bands for layer in self.layers)
-
-
-def without_secrets(path: str) -> str:
-    """A path or URL without user, password and query, which may be a signature."""
-    scheme, separator, rest = path.partition("://")
-    if not separator:
-        return path
-    host, slash, name = rest.partition("?")[0].partition("/")
-    return f"{scheme}://{host.rpartition('@')[2]}{slash}{name}"
 
 
 def make_plan(
@@ -237,9 +230,9 @@ def make_plan(
 
 def _check_targets(layers: Sequence[Layer]) -> None:
     """Two layers on one file would overwrite each other."""
-    seen: dict[Path, str] = {}
+    seen: dict[str, str] = {}
     for layer in layers:
-        path = Path(layer.target).resolve()
+        path = os.path.realpath(layer.target)  # not resolve: links may loop
         if path in seen:
             raise OptionError(
                 f"{layer.target}: {seen[path]} and {layer.name} would be one file; name two"

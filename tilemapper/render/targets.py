@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def check_target(source: str, target: Path, *, overwrite: bool) -> None:
             raise TargetError(f"{target}: is the source itself; choose another output")
         if not overwrite:
             raise TargetError(f"{target}: exists already; give --overwrite to replace it")
-    elif Path(source).resolve() == target.resolve():
+    elif os.path.realpath(source) == os.path.realpath(target):  # not resolve: links may loop
         raise TargetError(f"{target}: is the source itself; choose another output")
 
 
