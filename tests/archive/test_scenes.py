@@ -11,8 +11,8 @@ from tilemapper.archive import remote
 from tilemapper.archive.job import Source
 from tilemapper.archive.remote import Entry
 from tilemapper.archive.scenes import discover
-from tilemapper.archive.secrets import public, redacted, scene_id
 from tilemapper.errors import JobError
+from tilemapper.raster.secrets import public, redacted, scene_id
 
 
 def names(*scenes: str, **filters) -> list[str]:

@@ -13,12 +13,12 @@ from tilemapper.archive.job import ArchiveJob
 from tilemapper.archive.ledger import Ledger
 from tilemapper.archive.mosaic_vrt import vrt_text
 from tilemapper.archive.scene import Scene
-from tilemapper.archive.secrets import redacted
 from tilemapper.archive.staging import Staging
 from tilemapper.archive.task import SceneOutcome, SceneTask
 from tilemapper.errors import TargetError, TilemapperError, TryAgainError
 from tilemapper.networks.model import Model
 from tilemapper.raster.atomic import write_text_atomic
+from tilemapper.raster.secrets import redacted
 
 
 @dataclass(frozen=True)

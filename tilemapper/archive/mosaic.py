@@ -16,9 +16,9 @@ from rasterio.enums import ColorInterp
 
 from tilemapper.archive.job import ArchiveJob
 from tilemapper.archive.scene import Scene
-from tilemapper.archive.secrets import public, redacted
 from tilemapper.errors import RasterError, TilemapperError
 from tilemapper.raster.opening import open_raster
+from tilemapper.raster.secrets import public, redacted
 
 # How far, in pixels, a scene's grid may lie off the mosaic's before it counts as another grid.
 MAX_SHIFT = 0.1

@@ -18,8 +18,8 @@ from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
 
 from tilemapper.archive.answers import code_of, is_passing
-from tilemapper.archive.secrets import public
 from tilemapper.errors import JobError, TilemapperError, TryAgainError
+from tilemapper.raster.secrets import public
 
 SCHEMES = ("s3://", "https://", "http://")
 TIMEOUT_S = 30

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tilemapper.archive.secrets import public, scene_id
+from tilemapper.raster.secrets import public, scene_id
 
 if TYPE_CHECKING:
     from tilemapper.archive.mosaic import Mosaic

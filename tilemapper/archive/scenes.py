@@ -17,8 +17,8 @@ from typing import Any
 from tilemapper.archive import remote, stac_source
 from tilemapper.archive.job import RASTER_SUFFIXES, Source
 from tilemapper.archive.scene import Scene, bare, date_of, local_scene, touches
-from tilemapper.archive.secrets import public, redacted
 from tilemapper.errors import JobError, TryAgainError
+from tilemapper.raster.secrets import public, redacted
 
 LIST_SUFFIXES = (".txt", ".lst")
 ASKED_AT_ONCE = 16

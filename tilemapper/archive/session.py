@@ -14,13 +14,13 @@ from tilemapper.archive.handover import Handover
 from tilemapper.archive.job import ArchiveJob
 from tilemapper.archive.ledger import Ledger
 from tilemapper.archive.scene import Scene
-from tilemapper.archive.secrets import redacted
 from tilemapper.archive.staging import Staging, free_gb_at
 from tilemapper.archive.summary import RunSummary, Tell
 from tilemapper.archive.task import SceneOutcome, SceneTask
 from tilemapper.archive.worker import TIME_IS_UP
 from tilemapper.errors import TilemapperError, TryAgainError
 from tilemapper.networks.model import Model
+from tilemapper.raster.secrets import redacted
 from tilemapper.render.engine import Engine
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from urllib.parse import urljoin
 
 from tilemapper.archive import remote
-from tilemapper.archive.secrets import public
 from tilemapper.errors import JobError
+from tilemapper.raster.secrets import public
 
 RASTER_TYPES = ("image/tiff", "image/jp2", "image/jpeg", "image/png")
 # In this order, when the job names no asset.

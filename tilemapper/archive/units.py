@@ -12,9 +12,9 @@ from tilemapper.archive.mosaic import Member, Mosaic, mosaics_of
 from tilemapper.archive.part import Part
 from tilemapper.archive.scene import Scene
 from tilemapper.archive.scenes import discover
-from tilemapper.archive.secrets import scene_id
 from tilemapper.errors import TryAgainError
 from tilemapper.raster.gsd import output_size, pixel_size_m, wanted_steps
+from tilemapper.raster.secrets import scene_id
 
 
 def listed(job: ArchiveJob, model_gsd_m: float | None = None) -> list[Scene]:

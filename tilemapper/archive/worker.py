@@ -15,10 +15,10 @@ from tilemapper.archive.cutting import cut
 from tilemapper.archive.part import Part
 from tilemapper.archive.place import place_of, placed
 from tilemapper.archive.scene import touches
-from tilemapper.archive.secrets import redacted
 from tilemapper.archive.task import SceneOutcome, SceneTask, StagedFile
 from tilemapper.errors import LockedError, RasterError, TilemapperError, TryAgainError
 from tilemapper.raster.opening import open_raster
+from tilemapper.raster.secrets import redacted
 from tilemapper.render.blockfile import file_sha256
 from tilemapper.render.engine import Engine
 from tilemapper.render.render import render

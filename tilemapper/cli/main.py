@@ -7,6 +7,7 @@ torch, dask nor rasterio.
 from __future__ import annotations
 
 import importlib
+import io
 import logging
 import os
 import signal
@@ -107,8 +108,8 @@ def outcome(call: Callable[[], int | None], args: list[str] | None = None) -> in
     except click.Abort:
         return 130
     except click.ClickException as error:
-        error.message = without_secrets(error.message, args)
-        error.show()
+        error.show(said := io.StringIO())
+        click.echo(without_secrets(said.getvalue(), args), err=True, nl=False)
         return error.exit_code
     except Interrupted as interrupted:
         click.echo(f"interrupted by {interrupted}; run the same command to go on", err=True)
@@ -147,7 +148,8 @@ def _say_warning(message: Warning | str, *_where: object, **_more: object) -> No
     click.echo(f"warning: {without_secrets(' '.join(str(message).split()))}", err=True)
 
 
-def _keep_secrets(record: logging.LogRecord) -> bool:
+def keep_secrets(record: logging.LogRecord) -> bool:
+    """A filter that takes passwords and signatures out of what is logged."""
     record.msg, record.args = without_secrets(record.getMessage()), ()
     return True
 
@@ -159,7 +161,7 @@ def main() -> NoReturn:
     signal.signal(signal.SIGINT, _raise_interrupted)
     warnings.showwarning = _say_warning
     if logging.lastResort is not None:  # what says our own log, as nobody has set up another
-        logging.lastResort.addFilter(_keep_secrets)
+        logging.lastResort.addFilter(keep_secrets)
     # rasterio turns GDAL's complaints into errors, but not those of GDAL's own threads.
     os.environ.setdefault("CPL_LOG", os.devnull)
     keep_freed_memory()

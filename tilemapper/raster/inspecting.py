@@ -18,6 +18,7 @@ from tilemapper.raster.pixels import Pixels
 from tilemapper.raster.placing import Grid, output_grid
 from tilemapper.raster.sampling import sample_values
 from tilemapper.raster.scaling import percentile_limits
+from tilemapper.raster.secrets import redacted
 from tilemapper.raster.spec import SourceOptions, SourceSpec
 from tilemapper.raster.tone import Tone, apply_tone, tone_between, tone_table
 
@@ -70,7 +71,9 @@ def inspect_source(path: str, options: SourceOptions, model_gsd_m: float | None)
             fill=look.fill,
             has_invalid=_has_invalid(src, bands),
             tone=look.tone,
-            notices=(*bands.notices, *grid.notices, *look.notices),
+            notices=tuple(
+                redacted(line, path) for line in (*bands.notices, *grid.notices, *look.notices)
+            ),
         )
 
 

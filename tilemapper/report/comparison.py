@@ -8,6 +8,7 @@ from typing import Any
 from tilemapper import notebook
 from tilemapper.networks.card import ModelCard
 from tilemapper.raster.lattice import TILE, Lattice
+from tilemapper.raster.secrets import public
 from tilemapper.report.alignment import Laid, Rendered, name_of
 from tilemapper.report.class_shares import ClassShare, ClassTally
 from tilemapper.report.seams import SeamJump, seam_jump_index
@@ -161,7 +162,7 @@ def compare_laid(
         on_window=None if tally is None else tally.add,
     )
     return Comparison(
-        source=laid.path,
+        source=public(laid.path),
         target=grid.path,
         height=grid.height,
         width=grid.width,

@@ -25,14 +25,15 @@ def public(path: str) -> str:
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{name}"
 
 
-def redacted(text: str, path: str = "") -> str:
+def redacted(text: str, *paths: str) -> str:
     """A message with every URL in it made `public`.
 
-    path: the address that the message is about: what is secret in it is taken out wherever it
-    stands, since GDAL cuts addresses into pieces.
+    paths: the addresses that the message may be about: what is secret in them is taken out wherever
+    it stands, since GDAL cuts addresses into pieces.
     """
     text = _URL.sub(lambda found: public(found[0]), text)
-    for secret in sorted(_secrets(path), key=len, reverse=True):
+    found = set[str]().union(*map(_secrets, paths))
+    for secret in sorted(found, key=len, reverse=True):
         text = text.replace(secret, "")
     return text
 
