@@ -42,13 +42,13 @@ def deflate_blocks(
     encoded = []
     for col in range(0, pixels.shape[2], side):
         block = np.ascontiguousarray(np.moveaxis(pixels[:, :, col : col + side], 0, 2))
-        steps = _differences(block)
-        flat = np.count_nonzero(steps) < _FLAT * steps.size
+        steps = differences(block)
+        flat = bool(np.count_nonzero(steps) < _FLAT * steps.size)
         encoded.append(_deflate((steps if predictor else block).tobytes(), level, flat=flat))
     return encoded
 
 
-def _differences(block: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def differences(block: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Every pixel minus its left neighbour, (height, width, bands): TIFF 6.0, section 14."""
     steps = np.empty_like(block)
     steps[:, 0] = block[:, 0]

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from tilemapper.errors import StagingError
+from tilemapper.raster.summed import Summed
 
 Tags = dict[int, tuple[int, int, bytes]]  # tag -> (type, count, little-endian value)
 
@@ -122,7 +123,9 @@ def mask_tags(height: int, width: int, tile: int, *, reduced: bool) -> Tags:
     }
 
 
-def write_header(dst: BinaryIO, images: list[Image], data_order: list[tuple[int, int]]) -> int:
+def write_header(
+    dst: Summed | BinaryIO, images: list[Image], data_order: list[tuple[int, int]]
+) -> int:
     """Writes header and directories; fills in each image's offsets.
 
     Args:
@@ -163,9 +166,9 @@ def write_header(dst: BinaryIO, images: list[Image], data_order: list[tuple[int,
     return end
 
 
-def framed(data: bytes) -> bytes:
-    """A file block with its leader and trailer, as the header announces."""
-    return struct.pack("<I", len(data)) + data + data[-4:] if data else b""
+def framed(data: bytes | memoryview) -> tuple[bytes | memoryview, ...]:
+    """A file block between its leader and trailer, as the header announces; nothing for none."""
+    return (struct.pack("<I", len(data)), data, data[-4:]) if data else ()
 
 
 def _is_mask(image: Image) -> bool:
