@@ -1,4 +1,5 @@
 import csv
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,15 @@ from rasterio.enums import Resampling
 from rasterio.warp import reproject, transform_bounds
 
 from tests.training.images import make_map, make_pair
-from tilemapper.errors import OptionError, PairError, RasterError, TargetError
+from tilemapper.errors import (
+    DiskFullError,
+    LockedError,
+    OptionError,
+    PairError,
+    RasterError,
+    TargetError,
+)
+from tilemapper.training import cutting, newfolder
 from tilemapper.training.cutting import CutOptions, cut_pairs
 from tilemapper.training.pairs import load_arrays, open_pairs
 
@@ -157,3 +166,58 @@ def test_options_that_make_no_sense_are_refused():
     for wrong in ({"tile": 4}, {"stride": 0}, {"min_valid": 0}, {"resampling": "cubic"}):
         with pytest.raises(OptionError):
             CutOptions(**wrong)
+
+
+@pytest.mark.parametrize("moment", ["write_text_atomic", "_placed"])
+def test_what_a_killed_cut_left_is_no_set_of_pairs_and_the_same_call_ends_right(
+    tmp_path, rasters, monkeypatch, moment
+):
+    class Killed(BaseException):
+        pass
+
+    def dies(*_args, **_more):
+        raise Killed
+
+    out = tmp_path / "out"
+    options = CutOptions(tile=128)
+    with monkeypatch.context() as patch:
+        # A kill runs no clean-up.
+        patch.setattr(newfolder, "_clear", lambda *_: None)
+        patch.setattr(newfolder.Path, "rmdir", lambda _: None)
+        patch.setattr(cutting, moment, dies)
+        with pytest.raises(Killed):
+            cut_pairs(*rasters, out, options=options)
+    assert (out / ".part" / "A").is_dir()
+    with pytest.raises(PairError, match="no image found"):
+        open_pairs(out)
+    assert len(cut_pairs(*rasters, out, options=options).names) == 4
+    assert sorted(path.name for path in out.iterdir()) == ["A", "B", "index.csv"]
+
+
+def test_a_cut_that_fails_leaves_nothing_and_two_at_once_do_not_mix(tmp_path, rasters):
+    out = tmp_path / "out"
+
+    def second(_done, _total):
+        with pytest.raises(LockedError, match="another run"):
+            cut_pairs(*rasters, out, options=CutOptions(tile=128))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cut_pairs(*rasters, out, options=CutOptions(tile=128), on_place=second)
+    assert not out.exists()
+    out.mkdir()  # a mounted volume is there already
+    assert len(cut_pairs(*rasters, out, options=CutOptions(tile=128)).names) == 4
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_tile_that_cannot_be_written_whole_is_told(tmp_path, rasters, monkeypatch):
+    """GDAL closes a file on a full disk without an error; what it wrote is garbage."""
+    usual = Path.open
+
+    def full(self, *args, **more):
+        return usual(Path("/dev/full") if ".tmp" in self.name else self, *args, **more)
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(DiskFullError, match="free some space"):
+        cut_pairs(*rasters, tmp_path / "out", options=CutOptions(tile=128))
+    assert not (tmp_path / "out").exists()

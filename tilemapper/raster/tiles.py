@@ -5,17 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioError
+from rasterio.io import MemoryFile
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from tilemapper.errors import RasterError
-from tilemapper.raster.atomic import atomic_write
+from tilemapper.raster.atomic import write_bytes_atomic
 from tilemapper.raster.closing import Closing
 from tilemapper.raster.opening import open_raster
 
@@ -119,5 +119,8 @@ def write_tile(path: Path, pixels: NDArray[np.uint8], *, crs_wkt: str, transform
         "crs": CRS.from_wkt(crs_wkt), "transform": transform, "photometric": "RGB",
         "interleave": "pixel", "compress": "DEFLATE", "predictor": 2,
     }  # fmt: skip
-    with atomic_write(path) as part, rasterio.open(part, "w", **profile) as dst:
-        dst.write(pixels.transpose(2, 0, 1))
+    # On a full disk GDAL may close a file without an error, so the bytes are written here.
+    with MemoryFile() as file:
+        with file.open(**profile) as dst:
+            dst.write(pixels.transpose(2, 0, 1))
+        write_bytes_atomic(path, file.read())

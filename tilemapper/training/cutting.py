@@ -12,14 +12,17 @@ import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 
-from tilemapper.errors import OptionError, PairError, RasterError, TargetError
+from tilemapper.errors import OptionError, PairError, RasterError
 from tilemapper.raster.atomic import write_text_atomic
-from tilemapper.raster.source import SourceOptions, SourceView, inspect_source
+from tilemapper.raster.source import SourceOptions, SourceSpec, SourceView, inspect_source
 from tilemapper.raster.tiles import WarpedRgb, write_tile
 from tilemapper.training.images import SMALLEST_SIDE
+from tilemapper.training.newfolder import check_new, new_folder
 
 _Tile = tuple[NDArray[np.uint8], NDArray[np.bool_]]  # colours and validity
 INDEX_NAME = "index.csv"
+# Of a finished folder. The images of one side alone are no pairs to any reader.
+PARTS = ("A", "B", INDEX_NAME)
 COLUMNS = ("name", "row", "col", "left", "bottom", "right", "top", "valid_a", "valid_b")
 RESAMPLINGS = ("nearest", "bilinear", "average")
 
@@ -72,6 +75,8 @@ def cut_pairs(
 ) -> CutResult:
     """Writes ``out/A/NAME.tif`` (imagery), ``out/B/NAME.tif`` (map) and ``out/index.csv``.
 
+    Until all of it is written, it lies in ``out/.part``; after a kill the same call begins anew.
+
     The map is warped onto the imagery's grid at the wanted resolution; CRS, resolution and
     footprint may differ. A name tells row and column of the tile's first pixel on that grid.
 
@@ -84,23 +89,46 @@ def cut_pairs(
 
     Raises:
         TargetError: the folder is in use, or cannot be written.
+        DiskFullError: the disk is full. LockedError: another run is filling the folder.
         RasterError: a raster cannot be read, or has no CRS.
         PairError: not one place has enough valid pixels in both.
     """
     options = options or CutOptions()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise TargetError(f"{out}: is in use, a new or empty folder is needed; choose another")
+    check_new(out, PARTS)
     spec = inspect_source(imagery, SourceOptions(gsd=options.gsd), None)
     if spec.crs_wkt is None:
         raise RasterError(f"{imagery}: no CRS found, one is needed; assign it with gdal_edit")
-    grid = Affine(*spec.transform)
     places = list(_places(spec.height, spec.width, options))
-    lines = []
+    with new_folder(out, PARTS) as part:
+        for side in "AB":
+            (part / side).mkdir()
+        lines = _cut(spec, map_path, part, places, options, on_place)
+        if not lines:
+            raise PairError(
+                f"{imagery}, {map_path}: none of {len(places)} places of {options.tile} px has "
+                f"{options.min_valid:.0%} valid pixels in both; check that they show the same "
+                "ground, or lower --tile or --min-valid"
+            )
+        write_text_atomic(part / INDEX_NAME, _index(lines))
+    return CutResult([str(line[0]) for line in lines], len(places) - len(lines), spec.notices)
+
+
+def _cut(
+    spec: SourceSpec,
+    map_path: str,
+    out: Path,
+    places: list[tuple[int, int]],
+    options: CutOptions,
+    on_place: Callable[[int, int], None],
+) -> list[list[object]]:
+    """Writes the pairs of all places that have enough valid pixels; their lines of the index."""
+    grid = Affine(*spec.transform)
+    lines: list[list[object]] = []
     with (
         SourceView(spec) as view,
         WarpedRgb(
-            map_path, crs_wkt=spec.crs_wkt, transform=grid, height=spec.height, width=spec.width,
-            resampling=options.resampling,
+            map_path, crs_wkt=str(spec.crs_wkt), transform=grid, height=spec.height,
+            width=spec.width, resampling=options.resampling,
         ) as warped,
     ):  # fmt: skip
         for done, (row, col) in enumerate(places, start=1):
@@ -112,18 +140,13 @@ def cut_pairs(
                 if source[1].mean() >= options.min_valid:
                     name = f"r{row:06d}_c{col:06d}"
                     place = _placed(grid, row, col)
-                    _write_pair(out, name, source, target, crs_wkt=spec.crs_wkt, transform=place)
+                    _write_pair(
+                        out, name, source, target, crs_wkt=str(spec.crs_wkt), transform=place
+                    )
                     shares = float(source[1].mean()), float(target[1].mean())
                     lines.append([name, row, col, *_bounds(place, options.tile), *shares])
             on_place(done, len(places))
-    if not lines:
-        raise PairError(
-            f"{imagery}, {map_path}: none of {len(places)} places of {options.tile} px has "
-            f"{options.min_valid:.0%} valid pixels in both; check that they show the same ground, "
-            "or lower --tile or --min-valid"
-        )
-    write_text_atomic(out / INDEX_NAME, _index(lines))
-    return CutResult([str(line[0]) for line in lines], len(places) - len(lines), spec.notices)
+    return lines
 
 
 def _places(height: int, width: int, options: CutOptions) -> Iterator[tuple[int, int]]:
@@ -139,7 +162,6 @@ def _write_pair(
 ) -> None:
     for side, (image, valid) in (("A", source), ("B", target)):
         path = out / side / f"{name}.tif"
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_tile(path, _filled(image, valid), crs_wkt=crs_wkt, transform=transform)
 
 

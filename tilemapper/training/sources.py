@@ -124,9 +124,11 @@ def find_images(root: Path) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for path in root.rglob("*"):
-        if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
+        below = path.relative_to(root)
+        # Hidden folders too: a set of pairs that is being cut lies in one.
+        if path.suffix.lower() not in IMAGE_SUFFIXES or any(p[0] == "." for p in below.parts):
             continue
-        name = path.relative_to(root).with_suffix("").as_posix()
+        name = below.with_suffix("").as_posix()
         if name in found:
             raise PairError(f"{path}: {found[name].name} has the same name; remove one of them")
         found[name] = path
