@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from tilemapper.archive import database
 from tilemapper.archive.ledger import Ledger
 from tilemapper.archive.liveness import birth_of
 from tilemapper.archive.rows import Change
-from tilemapper.errors import TargetError
+from tilemapper.errors import DiskFullError, TargetError
 
 
 def change(scene: str = "a", **more) -> Change:
@@ -139,3 +140,20 @@ def test_on_a_network_file_system_every_change_is_synced(tmp_path, monkeypatch):
         assert opened.db.execute("PRAGMA journal_mode").fetchone()[0] == "delete"
         opened.claim("a", "one")
         assert opened.db.execute("PRAGMA synchronous").fetchone()[0] == 2
+
+
+def test_a_run_that_ended_without_a_word_holds_nothing_though_its_process_lives(tmp_path):
+    """Its disk was full when it wanted to say so; a notebook goes on, and tries again."""
+    with Ledger(tmp_path / "ledger.sqlite") as opened:
+        opened.begin_run("one", lease_s=60)
+        assert list(opened.living_runs()) == ["one"]
+        with pytest.raises(DiskFullError), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Ledger, "transaction", full)
+            opened.end_run("one", "interrupted")
+        assert opened.living_runs() == {}
+
+
+@contextlib.contextmanager
+def full(_ledger, **_options):
+    raise DiskFullError("the disk is full")
+    yield

@@ -7,6 +7,8 @@ import sqlite3
 import time
 from pathlib import Path
 
+# Runs at work in this process: one that ended without a word, its disk full, is not among them.
+AT_WORK: set[str] = set()
 _NETWORK_FILE_SYSTEMS = ("nfs", "cifs", "smb", "lustre", "gpfs", "fuse", "9p", "beegfs", "ceph")
 
 
@@ -29,6 +31,8 @@ def birth_of(pid: int) -> str | None:
 def is_alive(run: sqlite3.Row) -> bool:
     """Whether a run, as a row of the ledger, still works: its process here, its heart elsewhere."""
     here = birth_of(os.getpid())
+    if here and run["birth"] == here:
+        return run["id"] in AT_WORK
     if here and run["birth"] and here.rpartition("/")[0] == run["birth"].rpartition("/")[0]:
         return birth_of(run["pid"]) == str(run["birth"])
     # Another machine or container: its heart decides.

@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from tilemapper.archive.database import Database
-from tilemapper.archive.liveness import birth_of, is_alive
+from tilemapper.archive.liveness import AT_WORK, birth_of, is_alive
 
 
 class Runs(Database):
@@ -18,11 +18,16 @@ class Runs(Database):
         """Registers a run, as alive from now on."""
         now = time.time()
         values = (run, socket.gethostname(), os.getpid(), birth_of(os.getpid()), now, now, lease_s)
-        with self.transaction() as db:
-            db.execute(
-                "INSERT INTO runs (id, host, pid, birth, started_s, beat_s, lease_s) "
-                "VALUES (?,?,?,?,?,?,?)", values,
-            )  # fmt: skip
+        AT_WORK.add(run)
+        try:
+            with self.transaction() as db:
+                db.execute(
+                    "INSERT INTO runs (id, host, pid, birth, started_s, beat_s, lease_s) "
+                    "VALUES (?,?,?,?,?,?,?)", values,
+                )  # fmt: skip
+        except BaseException:
+            AT_WORK.discard(run)
+            raise
 
     def beat(self, run: str) -> None:
         """Says that a run is alive."""
@@ -31,6 +36,7 @@ class Runs(Database):
 
     def end_run(self, run: str, outcome: str) -> None:
         """Ends a run and hands back the scenes that it still holds."""
+        AT_WORK.discard(run)
         with self.transaction() as db:
             db.execute("UPDATE runs SET ended_s=?, outcome=? WHERE id=?",
                        (time.time(), outcome, run))  # fmt: skip
