@@ -15,7 +15,9 @@ from rasterio.windows import Window
 
 from tilemapper.archive.naming import layer_beside
 from tilemapper.archive.part import Part, window_of
-from tilemapper.errors import RasterError, StagingError, TargetError
+from tilemapper.errors import RasterError, StagingError
+from tilemapper.raster.atomic import write_text_atomic
+from tilemapper.raster.gdal_writing import gdal_writes
 from tilemapper.raster.geometry import shifted
 from tilemapper.raster.opening import open_raster
 
@@ -29,7 +31,8 @@ def cut(
 
     Raises:
         RasterError: the mosaic's map cannot be read.
-        TargetError, StagingError: the part cannot be written, or reads back differently.
+        TargetError, DiskFullError, StagingError: the part cannot be written, or reads back
+            differently.
     """
     source = part.whole if layer == "map" else layer_beside(part.whole, layer)
     with open_raster(source) as whole:
@@ -37,7 +40,7 @@ def cut(
         if window is None or not _any_valid(whole, window):
             return False
         virtual = target.with_suffix(".cut.vrt")
-        virtual.write_text(_window_vrt(whole, source, window))
+        write_text_atomic(virtual, _window_vrt(whole, source, window))
         plain = {"COMPRESS": "DEFLATE", "PREDICTOR": "2"}
         if driver == "COG":
             # Between two classes there is none that is their mean.
@@ -46,15 +49,14 @@ def cut(
         else:
             plain |= {"TILED": "YES"}
         try:
-            with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True, GDAL_VRT_ENABLE_PYTHON="NO"):
+            with (
+                gdal_writes(target, "check render.co"),
+                rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True, GDAL_VRT_ENABLE_PYTHON="NO"),
+            ):
                 rasterio.shutil.copy(
                     str(virtual), str(target), driver=driver,
                     **{"BIGTIFF": "IF_SAFER", **plain, **options},
                 )  # fmt: skip
-        except RasterioError as error:
-            raise TargetError(
-                f"{target}: GDAL cannot write it ({error}); check render.co"
-            ) from error
         finally:
             virtual.unlink(missing_ok=True)
         if not {"JPEG", "WEBP"} & set(options.values()):
