@@ -24,10 +24,13 @@ COARSENESS = (
 
 
 def vary_imagery(x: Tensor, drawn: Tensor, config: AugmentConfig) -> Tensor:
-    """Varies imagery (n, 3, h, w) in [-1, 1] by a draw (n, `DRAWN`) in [-1, 1]; stays in range."""
-    drawn = drawn.to(x.device, non_blocking=True)
+    """Varies imagery (n, 3, h, w) in [-1, 1] by a draw (n, `DRAWN`) in [-1, 1]; stays in range.
+
+    The draw is on the host, where its numbers can be looked at without waiting for the device.
+    """
     if config.blur:
         x = blur(x, config.blur * drawn[:, 6].abs())
+    drawn = drawn.to(x.device, non_blocking=True)
     x = _tone(x, drawn[:, :6, None, None], config)
     if config.jpeg_quality < 100:
         x = compress(x, 100 - (100 - config.jpeg_quality) * drawn[:, 7].abs())
@@ -46,12 +49,16 @@ def _tone(x: Tensor, drawn: Tensor, config: AugmentConfig) -> Tensor:
 
 
 def blur(x: Tensor, sigma: Tensor) -> Tensor:
-    """Gaussian blur of (n, 3, h, w) by (n,) standard deviations in pixels, edges repeated."""
+    """Gaussian blur of (n, 3, h, w) by (n,) standard deviations in pixels, edges repeated.
+
+    ``sigma`` is on the host: it decides how many neighbours are looked at.
+    """
     n, bands, height, width = x.shape
     radius = max(1, math.ceil(3 * float(sigma.max())))
-    at = torch.arange(-radius, radius + 1, device=x.device)
+    at = torch.arange(-radius, radius + 1)
     taps = torch.exp(-at.square() / (2 * sigma[:, None].square() + 1e-6))
     taps = (taps / taps.sum(1, keepdim=True)).repeat_interleave(bands, 0)  # (n * bands, taps)
+    taps = taps.to(x.device, non_blocking=True)
     flat = functional.pad(x.reshape(1, n * bands, height, width), (radius,) * 4, mode="replicate")
     flat = functional.conv2d(flat, taps[:, None, :, None], groups=n * bands)
     flat = functional.conv2d(flat, taps[:, None, None, :], groups=n * bands)
