@@ -10,7 +10,6 @@ import importlib
 import io
 import logging
 import os
-import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from typing import Any, NoReturn
 
 import click
 
+from tilemapper.cli.signals import end, farewell, listen, received
 from tilemapper.errors import Interrupted, TilemapperError
 from tilemapper.raster.secrets import redacted
 from tilemapper.render.memory import keep_freed_memory
@@ -85,10 +85,6 @@ def cli() -> None:
     """
 
 
-def _raise_interrupted(signal_number: int, _frame: object) -> NoReturn:
-    raise Interrupted(signal_number)
-
-
 def run(command: click.Command, args: list[str] | None = None, **extra: Any) -> int:
     """Runs a command to its end; returns the exit code of the contract and says why on stderr."""
 
@@ -102,7 +98,9 @@ def run(command: click.Command, args: list[str] | None = None, **extra: Any) -> 
 def outcome(call: Callable[[], int | None], args: list[str] | None = None) -> int:
     """The exit code that a call ends in; an error's one line goes to stderr."""
     try:
-        return call() or 0
+        code = call() or 0
+        end()
+        return code
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.Abort:
@@ -112,14 +110,14 @@ def outcome(call: Callable[[], int | None], args: list[str] | None = None) -> in
         click.echo(without_secrets(said.getvalue(), args), err=True, nl=False)
         return error.exit_code
     except Interrupted as interrupted:
-        click.echo(f"interrupted by {interrupted}; run the same command to go on", err=True)
-        return interrupted.exit_code
+        return farewell(interrupted.exit_code - 128)
     except BrokenPipeError:
         # The reader of stdout has gone; point it elsewhere, or the interpreter complains at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
-        return _say(error, args)
+        # A library in whose callback it was raised may have made a failure of its own of it.
+        return farewell(received()) if received() else _say(error, args)
 
 
 def without_secrets(text: str, args: list[str] | None = None) -> str:
@@ -157,8 +155,7 @@ def keep_secrets(record: logging.LogRecord) -> bool:
 def main() -> NoReturn:
     """Entry point of the console script."""
     # Before anything heavy is imported: a signal in the first second must find its handler.
-    signal.signal(signal.SIGTERM, _raise_interrupted)
-    signal.signal(signal.SIGINT, _raise_interrupted)
+    listen()
     warnings.showwarning = _say_warning
     if logging.lastResort is not None:  # what says our own log, as nobody has set up another
         logging.lastResort.addFilter(keep_secrets)

@@ -1,0 +1,80 @@
+"""SIGTERM and SIGINT: they end a command wherever they meet it, once, with one line.
+
+Imports nothing heavy: the sooner it listens, the fewer signals meet Python's own handlers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+from types import FrameType
+from typing import Any, NoReturn
+
+from tilemapper.errors import Interrupted
+
+_AGAIN_S = 1.0
+_ASKING = (signal.SIGTERM, signal.SIGINT)
+_received = 0
+_listening = False
+
+
+def listen() -> None:
+    """From now on the first signal raises `Interrupted` in the main thread.
+
+    Code that runs then may swallow it: finalizers, callbacks from C, a library's bare ``except``.
+    So it is raised again every second, until something unwinds.
+    """
+    global _listening
+    _listening = True
+    for number in _ASKING:
+        signal.signal(number, _raise)
+    signal.signal(signal.SIGALRM, _raise_again)
+    sys.unraisablehook = _say_unraisable
+
+
+def received() -> int:
+    """The number of the first signal; 0 while there was none."""
+    return _received
+
+
+def end() -> None:
+    """What has ended is not interrupted any more: later signals are ignored.
+
+    Python would set their default back while it closes down, and one that comes then would turn
+    the exit code of finished work into another.
+    """
+    if _listening:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number in (*_ASKING, signal.SIGALRM):
+            signal.signal(number, signal.SIG_IGN)
+
+
+def farewell(signal_number: int) -> int:
+    """Says the one line of a command that a signal ended; returns its exit code."""
+    end()
+    interrupted = Interrupted(signal_number)
+    with contextlib.suppress(OSError):  # whoever read it may be gone too
+        print(f"interrupted by {interrupted}; run the same command to go on", file=sys.stderr)
+    return interrupted.exit_code
+
+
+def _raise(number: int, _frame: FrameType | None) -> NoReturn:
+    global _received
+    _received = _received or number
+    signal.setitimer(signal.ITIMER_REAL, _AGAIN_S, _AGAIN_S)
+    raise Interrupted(_received)
+
+
+def _raise_again(_number: int, _frame: FrameType | None) -> None:
+    error = sys.exc_info()[1]
+    while error is not None:
+        if isinstance(error, Interrupted):
+            return  # on its way: what is being cleared up must not be disturbed
+        error = error.__context__
+    raise Interrupted(_received)
+
+
+def _say_unraisable(what: Any) -> None:
+    if not isinstance(what.exc_value, Interrupted):
+        sys.__unraisablehook__(what)
