@@ -45,3 +45,24 @@ def check_identity(path: str, src: DatasetReader, planned: dict[str, Any]) -> No
     now = identity_of(path, src)
     if any(now.get(key) != value for key, value in planned.items() if key != "mtime_ns"):
         raise RasterError(f"{path}: changed since the run was planned; start again with --restart")
+
+
+def check_unchanged(path: str, planned: dict[str, Any]) -> None:
+    """Refuses a local file that was written to since it was inspected, while it was read.
+
+    One that was removed is no such case: it stays what it was for whoever has it open.
+
+    Raises:
+        RasterError: its size or time differs from ``planned``, its identity before.
+    """
+    if is_remote(path):
+        return
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return
+    if (status.st_size, status.st_mtime_ns) != (planned["size_bytes"], planned["mtime_ns"]):
+        raise RasterError(
+            f"{path}: changed while it was read, so the result would be of two versions; run the "
+            "same command again once nothing writes to it"
+        )

@@ -109,6 +109,7 @@ def render(
                 for receipt in receipts:
                     staging.append(receipt)
                     tiles += receipt.tiles
+            staging.check_source()
             finish(staging, output_tags(plan, staging))
             remove_stale_sidecars(target)
             staging.remove()

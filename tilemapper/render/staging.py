@@ -18,8 +18,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tilemapper.errors import LockedError, StagingError, TilemapperError
+from tilemapper.errors import LockedError, RasterError, StagingError, TilemapperError
 from tilemapper.raster.atomic import write_text_atomic, writing_failed
+from tilemapper.raster.identity import check_unchanged
 from tilemapper.render.blockfile import file_sha256
 from tilemapper.render.journal import Receipt, read_journal
 from tilemapper.render.plan import Plan
@@ -53,6 +54,19 @@ class Staging:
         except OSError as error:
             raise writing_failed(path, error) from error
         self.done[receipt.block] = receipt
+
+    def check_source(self) -> None:
+        """Refuses to finish when the source was written to meanwhile, and throws the blocks away.
+
+        Raises:
+            RasterError: it was; blocks of both versions may be staged.
+        """
+        source = self.plan.source
+        try:
+            check_unchanged(source.path, source.identity)
+        except RasterError:
+            self.remove()
+            raise
 
     def remove(self) -> None:
         """Removes the folder once the target stands."""

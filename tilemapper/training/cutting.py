@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from tilemapper.errors import OptionError, PairError, RasterError
 from tilemapper.raster.atomic import write_text_atomic
+from tilemapper.raster.identity import check_unchanged
 from tilemapper.raster.source import SourceOptions, SourceSpec, SourceView, inspect_source
 from tilemapper.raster.tiles import WarpedRgb, write_tile
 from tilemapper.training.images import SMALLEST_SIDE
@@ -109,6 +110,7 @@ def cut_pairs(
                 f"{options.min_valid:.0%} valid pixels in both; check that they show the same "
                 "ground, or lower --tile or --min-valid"
             )
+        check_unchanged(imagery, spec.identity)
         write_text_atomic(part / INDEX_NAME, _index(lines))
     return CutResult([str(line[0]) for line in lines], len(places) - len(lines), spec.notices)
 
