@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -52,6 +53,25 @@ def test_several_values_are_a_sweep_that_ends_with_one_table(pairs, tmp_path, ca
     assert len(lines) == 5 and lines[0].split()[:2] == ["run", "step"]
     assert lines[4].split()[:2] == ["steps=2,l1=1.0", "2"]
     assert (tmp_path / "sweep" / "steps=2,l1=1.0" / "model" / "model.toml").exists()
+
+
+def test_a_sweep_that_was_stopped_goes_on_with_the_runs_that_never_began(pairs, tmp_path, capsys):
+    out = tmp_path / "sweep"
+    assert train(pairs, "--out", out / "steps=1", settings=("steps=1",)) == 0
+    assert train(pairs, "--out", out, "--resume", settings=("steps=1,2",)) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines[-2:]] == [["steps=1", "1"], ["steps=2", "2"]]
+    assert (out / "steps=2" / "model" / "model.toml").exists()
+
+
+def test_a_terminal_sees_losses_images_a_second_and_the_share_of_waiting(
+    pairs, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert train(pairs, "--out", tmp_path / "run", settings=("steps=3", "losses.l1=1.0")) == 0
+    bar = capsys.readouterr().err
+    assert re.search(r"step 3 .*\bl1 \d+\.\d{3} .*\d images/s waiting \d+\.\d%", bar), bar[-300:]
+    assert "100%" in bar
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,7 @@ def train(
     each process takes its part of the batch.
     """
     from tilemapper.training.jobfile import parse_overrides
+    from tilemapper.training.runfolder import CONFIG_NAME
 
     given = [*settings]
     given += [f"data.direction={direction}"] if direction else []
@@ -73,7 +74,10 @@ def train(
     rows = []
     for combination in combinations:
         name = ",".join(f"{key.rpartition('.')[2]}={combination[key]}" for key in varied)
-        rows.append((name, _run(data, out / name.replace("/", "_"), combination, options)))
+        folder = out / name.replace("/", "_")
+        # A sweep that was stopped has runs that never began.
+        begun = options["resume"] and (folder / CONFIG_NAME).exists()
+        rows.append((name, _run(data, folder, combination, {**options, "resume": begun})))
     if _first_process():
         from tilemapper.api.run_page import write_sweep_page
 

@@ -86,10 +86,16 @@ class Trainer:
 
     def _done(self) -> float:
         """Share of the run that is done; by the first process's clock where time is its length."""
+        share = self._share()
+        if self.steps:
+            return share
+        return float(from_first(torch.tensor([share], dtype=torch.float64), self.processes).item())
+
+    def _share(self) -> float:
+        """The same by this process's own clock."""
         if self.steps:
             return self.step / self.steps
-        share = self.trained_s / (60 * self.job.trainer.minutes)
-        return float(from_first(torch.tensor([share], dtype=torch.float64), self.processes).item())
+        return self.trained_s / (60 * self.job.trainer.minutes)
 
     def _one_step(self, done: float, progress: Callable[[Progress], None]) -> None:
         start = time.perf_counter()
@@ -107,7 +113,8 @@ class Trainer:
         self.trained_s += took
         images = self.job.trainer.batch * self.processes.world
         self.watch.pace(images, took, self.feed.waited_s - waited)
-        progress(Progress(self.step, done, self.watch.latest, *self.watch.rates()))
+        now = min(self._share(), 1.0)
+        progress(Progress(self.step, now, self.watch.latest, *self.watch.rates()))
 
     def _write_down(self, recorder: Recorder | None) -> None:
         config = self.job.trainer
