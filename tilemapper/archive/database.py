@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
@@ -14,6 +17,7 @@ from tilemapper.errors import LockedError, TargetError
 from tilemapper.raster.atomic import writing_failed
 
 _BUSY_S = 60.0
+_PROBE_BYTES = 1 << 16
 
 
 class Database:
@@ -54,13 +58,25 @@ class Database:
                 raise LockedError(
                     f"{self.path}: kept locked by another run for {_BUSY_S:.0f} s; try again later"
                 ) from error
-            full = "full" in str(error)
-            raise writing_failed(self.path, OSError(28 if full else 5, str(error))) from error
+            raise writing_failed(self.path, self._cause(error)) from error
         except sqlite3.DatabaseError as error:
             raise TargetError(
                 f"{self.path}: is damaged or no ledger ({error}); move it away and set "
                 "output.overwrite = true to render anew"
             ) from error
+
+    def _cause(self, error: sqlite3.OperationalError) -> OSError:
+        """What the disk has: SQLite tells of a full one in so many words only now and then."""
+        if "full" in str(error):
+            return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        try:
+            with tempfile.TemporaryFile(dir=self.path.parent) as probe:
+                probe.write(bytes(_PROBE_BYTES))
+                probe.flush()
+                os.fsync(probe.fileno())
+        except OSError as cause:
+            return cause
+        return OSError(errno.EIO, str(error))
 
     @contextlib.contextmanager
     def transaction(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
