@@ -1,6 +1,8 @@
 # make demo   from nothing to a rendered map
 # make test   from nothing to a tested checkout
 # make lint   ruff and mypy
+# make hashes every file that is installed, torch aside, against the sha256 in locks/
+# make sbom   what tilemapper runs on, as CycloneDX JSON
 # make faults the crash and fault tests, and the table of what they counted; about an hour
 # make soak   an hour of small scenes under random faults
 # PIP_ARGS passes options to pip, for example an index with CPU builds of torch.
@@ -10,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint faults soak browser-test clean
+.PHONY: demo test lint hashes sbom faults soak browser-test clean
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -50,6 +52,21 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Of CPython 3.11 on x86-64 Linux; others would be offered other files.
+LOCK := locks/linux-x86_64-cp311.txt
+hashes: $(LOCK) | $(VENV)/bin/python
+	rm -rf build/hashes
+	$(BIN)/python -m pip download --quiet $(PIP_ARGS) --require-hashes --no-deps --dest build/hashes -r $(LOCK)
+	@echo "hashes: $$(ls build/hashes | wc -l) files are what $(LOCK) says"
+
+sbom:
+	test -x $(VENV)/sbom/bin/python || $(PYTHON) -m venv $(VENV)/sbom
+	$(VENV)/sbom/bin/python -m pip install --quiet $(PIP_ARGS) 'cyclonedx-bom>=7.5,<8'
+	mkdir -p build
+	(cat $(LOCK); grep '^torch==' constraints.txt) | $(VENV)/sbom/bin/cyclonedx-py requirements - \
+	    --pyproject pyproject.toml --output-reproducible --of JSON -o build/sbom.cdx.json
+	@echo "sbom: build/sbom.cdx.json"
 
 clean:
 	rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

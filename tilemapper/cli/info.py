@@ -14,7 +14,7 @@ import click
 from tilemapper.cli.options import Numbers, OrWord
 
 PACKAGES = ("torch", "rasterio", "numpy", "dask", "distributed", "safetensors", "pydantic")
-OPTIONAL_PACKAGES = ("onnx", "onnxruntime", "onnxscript", "torchmetrics", "tensorboard")
+OPTIONAL_PACKAGES = ("onnx", "onnxruntime", "onnxscript", "tensorboard")
 # What reading and writing rests on; a GDAL without one of them cannot do its part.
 DRIVERS = ("GTiff", "COG", "JPEG", "PNG", "JP2OpenJPEG", "VRT")
 
