@@ -118,7 +118,7 @@ class Deaths:
     @property
     def died(self) -> dict[str, int]:
         """Deaths that were died, and the processes that did."""
-        return {path.stem: int(path.suffix[1:]) for path in self.folder.glob("*.*")}
+        return {path.stem: int(path.suffix[1:]) for path in self.folder.glob("[0-9]*.*")}
 
     def bury(self) -> None:
         """Kills the hanging workers, as whoever looks after a cluster would."""

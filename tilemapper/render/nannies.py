@@ -15,6 +15,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 
+def end_process(nanny: Any) -> None:
+    """Kills a nanny's worker, whatever state both are in; nothing if there is none."""
+    if nanny.pid:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(nanny.pid, signal.SIGKILL)
+
+
 class OwnWorkers:
     """Worker processes of this one, each watched by a nanny that starts it again if it dies.
 
@@ -32,6 +39,12 @@ class OwnWorkers:
         self._nannies.append(self._class(*arguments, **options))
         return self._nannies[-1]
 
+    @property
+    def failed(self) -> bool:
+        """Whether all of them were given up, so that none will ever come."""
+        given_up = [nanny.status.name in ("closed", "failed") for nanny in self._nannies]
+        return bool(given_up) and all(given_up)
+
     def revive(self) -> None:
         """Starts workers that died while they were started: dask leaves them dead."""
         for index, nanny in enumerate(self._nannies):
@@ -44,21 +57,20 @@ class OwnWorkers:
     def kill(self, address: str) -> None:
         """Kills one worker; its nanny starts another."""
         for nanny in self._nannies:
-            if nanny.worker_address == address and nanny.pid:
-                os.kill(nanny.pid, signal.SIGKILL)
+            if nanny.worker_address == address:
+                end_process(nanny)
 
     def end(self) -> None:
         """Kills all workers and closes the cluster. Blocks are whole or not there: none is lost."""
         for nanny in self._nannies:
-            if nanny.status.name in ("closing", "closed", "failed"):
-                continue
-            nanny.close_gracefully()
-            if nanny.pid:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(nanny.pid, signal.SIGKILL)
+            if nanny.status.name not in ("closing", "closed", "failed"):
+                nanny.close_gracefully()
+            end_process(nanny)
         if self.cluster is not None:
             with contextlib.suppress(TimeoutError):
                 self.cluster.close(timeout=5)
+        for nanny in self._nannies:  # one that was just being started
+            end_process(nanny)
         self.cluster = None
         self._nannies.clear()
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib.util
 import logging
 import os
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -18,13 +20,16 @@ from tilemapper.errors import NoWorkerError, OptionError
 from tilemapper.render.desk import CUDA_AT_ONCE
 from tilemapper.render.division import environments
 from tilemapper.render.memory import ENVIRONMENT
-from tilemapper.render.nannies import OwnWorkers, quiet_dask
-from tilemapper.render.spread import LONELY_S
+from tilemapper.render.nannies import OwnWorkers, end_process, quiet_dask
+from tilemapper.render.spread import LOAD_S
 
 LOG = logging.getLogger(__name__)
 
 STARTS = 20  # of a worker, if it dies each time before it is up
+START_S = 30.0  # for one of them: longer than that, it hangs
+DEATH_S = STARTS * START_S  # dask's own limit for all of them, which gives the worker up
 DASHBOARD = "127.0.0.1:8787"
+PRELOAD, HUSH = "distributed.worker.preload", "tilemapper.render.hush"
 # Blocks are dealt out one by one to named workers: dask is not to move them, nor to wait for ever.
 CONFIG = {
     "distributed.scheduler.work-stealing": False,
@@ -39,15 +44,42 @@ CONFIG = {
 
 
 class _Nanny(Nanny):
-    """Starts a worker again that dies while it is started: dask would give the cluster up."""
+    """Starts a worker again that dies or hangs while it is started: dask would give it up."""
 
     async def instantiate(self) -> Any:
         """The status of the worker, running unless it died many times in a row."""
-        for _ in range(STARTS):
-            status = await super().instantiate()
-            if status.name == "running" or self.status.name not in ("init", "running"):
-                break
+        for left in reversed(range(STARTS)):
+            late = asyncio.get_running_loop().call_later(START_S, end_process, self)
+            try:
+                status = await super().instantiate()
+            except Exception:  # whatever its start raised, as a worker or as a process
+                if not left or self.status.name not in ("init", "running"):
+                    raise
+                end_process(self)
+            else:
+                if status.name == "running" or self.status.name not in ("init", "running"):
+                    break
+            finally:
+                late.cancel()
         return status
+
+    async def kill(self, *arguments: Any, **options: Any) -> None:
+        """Ends the worker at once: one that hangs obeys nothing else, and no block is lost."""
+        end_process(self)
+        await super().kill(*arguments, **options)
+
+
+class _Cluster(SpecCluster):
+    """Workers that come when they are up: one that hangs at its start holds nobody up."""
+
+    def __init__(self, *, workers: dict[int, Any], **options: Any) -> None:
+        self._coming = workers
+        super().__init__(workers={}, **options)  # type: ignore[no-untyped-call]
+
+    def new_worker_spec(self) -> dict[int, Any]:
+        """The next one, as `scale` asks for it."""
+        name = len(self.worker_spec)
+        return {name: self._coming[name]}
 
 
 @contextlib.contextmanager
@@ -64,7 +96,7 @@ def own_workers(count: int, device: str, *, dashboard: bool) -> Iterator[OwnWork
     before = dict(os.environ)
     with (
         quiet_dask(),
-        dask.config.set(CONFIG),
+        dask.config.set(CONFIG | {PRELOAD: [HUSH, *dask.config.get(PRELOAD, [])]}),
         tempfile.TemporaryDirectory(prefix="tilemapper-", ignore_cleanup_errors=True) as scratch,
     ):
         threads = CUDA_AT_ONCE if device.startswith("cuda") else 1
@@ -72,12 +104,15 @@ def own_workers(count: int, device: str, *, dashboard: bool) -> Iterator[OwnWork
         options = _cluster_options(own, found, scratch, dashboard, threads)
         try:
             try:
-                own.cluster = SpecCluster(**options)  # type: ignore[no-untyped-call]
+                own.cluster = _Cluster(**options)
             except (RuntimeError, OSError) as error:
-                raise NoWorkerError(
-                    f"workers: {count} could not be started ({error}); free memory or processes, "
-                    "then run the same command again"
-                ) from error
+                raise _unstarted(count, str(error)) from error
+            own.cluster.scale(count)
+            deadline = time.monotonic() + LOAD_S
+            while not own.cluster.scheduler.workers:  # the others come as they are ready
+                if own.failed or time.monotonic() > deadline:
+                    raise _unstarted(count, "they die or hang")
+                time.sleep(0.05)
             if dashboard:
                 LOG.warning("dashboard: %s", own.cluster.dashboard_link)
             yield own
@@ -86,6 +121,13 @@ def own_workers(count: int, device: str, *, dashboard: bool) -> Iterator[OwnWork
             # Nannies set variables here for the processes that they start.
             os.environ.clear()
             os.environ.update(before)
+
+
+def _unstarted(count: int, reason: str) -> NoWorkerError:
+    return NoWorkerError(
+        f"workers: {count} could not be started ({reason}); free memory or processes, then run "
+        "the same command again"
+    )
 
 
 def _cluster_options(
@@ -105,7 +147,7 @@ def _cluster_options(
         "nthreads": threads,
         "memory_limit": 0,
         "local_directory": scratch,
-        "death_timeout": LONELY_S,
+        "death_timeout": DEATH_S,
         "silence_logs": logging.CRITICAL,
         "dashboard": False,
         "dashboard_address": "127.0.0.1:0",
