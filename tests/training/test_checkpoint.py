@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import pickle
+import shutil
 
 import pytest
 import torch
@@ -80,6 +81,30 @@ def test_a_damaged_newest_one_is_passed_over_with_a_notice(tmp_path):
     checkpoints.numbered()[1].write_bytes(b"")
     with pytest.raises(TrainingError):
         checkpoints.newest(notices.append)
+
+
+def test_in_a_copied_folder_every_name_is_a_file_to_go_on_from(tmp_path):
+    made = Checkpoints(tmp_path / "made", keep=2)
+    for step in (1, 2, 3):
+        made.save({"step": step}, step=step, best=step == 2)
+    copied = Checkpoints(shutil.copytree(tmp_path / "made", tmp_path / "copied"), keep=2)
+    notices: list[str] = []
+    for name, left in (
+        ("step_00000003", 3), ("last", 2), ("step_00000002", 2), ("best", None)
+    ):  # fmt: skip
+        (copied.folder / f"{name}.ckpt").write_bytes(b"rot")
+        notices.clear()
+        if left is None:
+            with pytest.raises(TrainingError):
+                copied.newest(notices.append)
+        else:
+            state = copied.newest(notices.append)
+            assert state is not None and state["step"] == left
+            assert notices and all("no checkpoint" in line for line in notices)
+    (made.folder / "step_00000003.ckpt").write_bytes(b"rot")  # which is last.ckpt too
+    notices.clear()
+    assert made.newest(notices.append) == {"step": 2}
+    assert len(notices) == 1
 
 
 def test_a_new_folder_has_none(tmp_path):

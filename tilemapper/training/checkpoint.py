@@ -6,6 +6,7 @@ A file is a mark, the SHA-256 of what follows, and a torch archive that is read 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -17,8 +18,13 @@ from typing import Any
 
 import torch
 
-from tilemapper.errors import TrainingError
-from tilemapper.raster.atomic import atomic_write, fsync_folder
+from tilemapper.errors import TilemapperError, TrainingError
+from tilemapper.raster.atomic import (
+    atomic_write,
+    fsync_folder,
+    write_bytes_atomic,
+    writing_failed,
+)
 
 MARK = b"tilemapper checkpoint 1\n"
 _NUMBERED = re.compile(r"step_(\d+)\.ckpt")
@@ -82,14 +88,23 @@ class Checkpoints:
             part.unlink(missing_ok=True)
 
     def save(self, state: Mapping[str, Any], *, step: int, best: bool = False) -> Path:
-        """Writes the state of ``step`` under its number, then as last (and best)."""
+        """Writes the state of ``step`` as best, if it is, then under its number and as last.
+
+        Raises:
+            DiskFullError, TargetError: it cannot be written; what was there is whole.
+        """
         path = self.folder / f"step_{step:08d}.ckpt"
-        write_checkpoint(path, state)
-        self._name(path, "last.ckpt")
         if best:
-            self._name(path, "best.ckpt")
+            # First, since the state says that it is the best: a run killed in between goes on
+            # from the one before, and finds it once more.
+            write_checkpoint(self.folder / "best.ckpt", state)
+            self._name(self.folder / "best.ckpt", path.name)
+        else:
+            write_checkpoint(path, state)
+        self._name(path, "last.ckpt")
         for old in self.numbered()[max(self.keep, 1) :]:
-            old.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # the next one tries again
+                old.unlink(missing_ok=True)
         return path
 
     def numbered(self) -> list[Path]:
@@ -110,30 +125,44 @@ class Checkpoints:
         Raises:
             TrainingError: there are some, and all are damaged.
         """
-        candidates = self.numbered()
-        last = self.folder / "last.ckpt"
-        if not candidates and not last.exists():
-            return None
         error: TrainingError | None = None
-        for path in candidates or [last]:
+        for path in self._by_age():
             if error is not None:  # there is another one: the damage is no end
                 notice(str(error))
             try:
                 return read_checkpoint(path)
             except TrainingError as damage:
                 error = damage
-        assert error is not None
-        raise error
+        if error is not None:
+            raise error
+        return None
+
+    def _by_age(self) -> list[Path]:
+        """All there are, newest first; of two names of one file the first.
+
+        In a copied folder the names are files of their own: one may be whole where another is not.
+        """
+        numbered = self.numbered()
+        named = [*numbered[:1], self.folder / "last.ckpt", *numbered[1:], self.folder / "best.ckpt"]
+        files: dict[int, Path] = {}
+        for path in named:
+            if path.exists():
+                files.setdefault(path.stat().st_ino, path)
+        return list(files.values())
 
     def _name(self, path: Path, name: str) -> None:
         """Gives the file a second name, replacing what had it, in one step."""
         part = self.folder / f".{name}.{os.getpid()}.tmp"
-        part.unlink(missing_ok=True)
         try:
-            os.link(path, part)
-        except OSError:  # a file system without hard links
-            with atomic_write(self.folder / name) as copy:
-                copy.write_bytes(path.read_bytes())
-            return
-        part.replace(self.folder / name)
-        fsync_folder(self.folder)
+            part.unlink(missing_ok=True)
+            try:
+                os.link(path, part)
+            except OSError:  # a file system without hard links
+                write_bytes_atomic(self.folder / name, path.read_bytes())
+                return
+            part.replace(self.folder / name)
+            fsync_folder(self.folder)
+        except OSError as error:
+            if isinstance(error, TilemapperError):
+                raise
+            raise writing_failed(self.folder / name, error) from error

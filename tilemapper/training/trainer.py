@@ -219,8 +219,10 @@ class Trainer:
             self.step, self.trained_s = int(state["step"]), float(state["trained_s"])
             self.best = state["best"]
         except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
-            first = str(error).splitlines()[0][:120]
+            # torch's first line names the class alone, the next ones what does not fit.
+            words = [line.strip(" \t.") for line in str(error).splitlines()] or [""]
+            said = (words[1:] or words)[0][:160]
             raise TrainingError(
-                f"checkpoint: of other networks than the job's ({first}); resume with the "
+                f"checkpoint: of other networks than the job's ({said}); resume with the "
                 "configuration of its run, or train into a new folder"
             ) from error
