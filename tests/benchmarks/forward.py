@@ -117,7 +117,7 @@ def forward(model: Path, tiles: int, precision: str, batch: int | None) -> dict[
 
 def whole(model: Path, city: Path, precision: str, batch: int | None) -> dict[str, float]:
     """Seconds and peak memory of a whole render; imports and the model's load not counted."""
-    from tilemapper.render.memory import keep_freed_memory
+    from tilemapper.memory import keep_freed_memory
 
     keep_freed_memory()  # as the command does
     import torch

@@ -39,7 +39,7 @@ from material import header, in_process, make_city, make_model, make_raster, pea
 def one(given: argparse.Namespace) -> dict[str, Any]:
     """Runs one contestant in this process."""
     if given.one == "tilemapper":
-        from tilemapper.render.memory import keep_freed_memory
+        from tilemapper.memory import keep_freed_memory
 
         keep_freed_memory()  # as the command does
     import torch

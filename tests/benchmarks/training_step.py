@@ -24,13 +24,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from tilemapper.memory import kept_memory
 from tilemapper.training.assembly import choose_device
 from tilemapper.training.checkpoint import Checkpoints
 from tilemapper.training.classes import ClassColours
 from tilemapper.training.config import TrainingJob
 from tilemapper.training.feed import Feed, Group
 from tilemapper.training.jobfile import load_job
-from tilemapper.training.memory import kept_memory
 from tilemapper.training.parallel import Processes
 from tilemapper.training.pix2pix import Pix2Pix
 from tilemapper.training.pixels import Pixels

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import gc
-import platform
-
-import pytest
 
 import tilemapper
 from tilemapper.raster.pyramid import Pyramid
 from tilemapper.render.blockfile import _LayerFile
-from tilemapper.render.memory import keep_freed_memory
 
 
 def test_a_finished_block_leaves_no_buffers_to_the_garbage_collector(make_raster, models, tmp_path):
@@ -23,8 +19,3 @@ def test_a_finished_block_leaves_no_buffers_to_the_garbage_collector(make_raster
     finally:
         gc.enable()
     assert not left
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
-def test_glibc_takes_the_limit():
-    assert keep_freed_memory()

@@ -19,8 +19,8 @@ import click
 
 from tilemapper.cli.signals import end, farewell, listen, received
 from tilemapper.errors import Interrupted, TilemapperError
+from tilemapper.memory import keep_freed_memory
 from tilemapper.raster.secrets import redacted
-from tilemapper.render.memory import keep_freed_memory
 
 # name -> (module, attribute, one line for --help)
 COMMANDS = {

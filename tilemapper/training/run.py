@@ -12,6 +12,7 @@ import torch
 
 from tilemapper import notebook
 from tilemapper.errors import DiskFullError, JobError
+from tilemapper.memory import kept_memory
 from tilemapper.training.assembly import choose_device, start_from
 from tilemapper.training.checkpoint import Checkpoints
 from tilemapper.training.classes import class_weights
@@ -22,7 +23,6 @@ from tilemapper.training.export import export_model
 from tilemapper.training.feed import Feed
 from tilemapper.training.jobfile import load_job
 from tilemapper.training.lossplot import write_loss_plot
-from tilemapper.training.memory import kept_memory
 from tilemapper.training.parallel import Processes, join_processes, leave_processes
 from tilemapper.training.pix2pix import Pix2Pix
 from tilemapper.training.recording import Recorder

@@ -17,9 +17,9 @@ from distributed import Nanny, Scheduler, SpecCluster
 from distributed.security import Security
 
 from tilemapper.errors import NoWorkerError, OptionError
+from tilemapper.memory import ENVIRONMENT
 from tilemapper.render.desk import CUDA_AT_ONCE
 from tilemapper.render.division import environments
-from tilemapper.render.memory import ENVIRONMENT
 from tilemapper.render.nannies import OwnWorkers, end_process, quiet_dask
 from tilemapper.render.spread import LOAD_S
 
