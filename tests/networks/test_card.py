@@ -103,3 +103,21 @@ def test_the_digest_changes_with_what_decides_a_pixel_and_with_nothing_else():
         {"gsd_m": 1.0},
     ):
         assert FULL.model_copy(update=change).digest != FULL.digest
+
+
+def test_a_saved_card_that_was_changed_is_refused_unless_its_checksum_is_taken_out(tmp_path):
+    card = ModelCard(name="m", architecture="identity", gsd_m=0.5)
+    text = card_text(card).replace("gsd_m = 0.5", "gsd_m = 5.0")
+    (tmp_path / "model.toml").write_text(text)
+    with pytest.raises(ModelError, match="was changed since it was saved"):
+        read_card(tmp_path)
+    (tmp_path / "model.toml").write_text(text.partition("\n")[2])
+    assert read_card(tmp_path).gsd_m == 5.0
+    (tmp_path / "model.toml").write_text('origin = "here"\n' + card_text(card))
+    assert read_card(tmp_path).origin == "here"  # decides no pixel
+
+
+def test_a_number_without_end_is_one_line(tmp_path):
+    (tmp_path / "model.toml").write_text(f"split_seed = {'9' * 5000}")
+    with pytest.raises(ModelError, match="not readable as TOML"):
+        read_card(tmp_path)

@@ -164,3 +164,27 @@ def test_an_import_never_writes_into_a_folder_that_holds_something(tmp_path):
         import_checkpoint(
             tmp_path / "g", tmp_path / "mine", dialect="junyanz", norm_stats="running", **SAID
         )
+
+
+def test_what_torch_does_not_check_is_checked(tmp_path):
+    torch.manual_seed(0)
+    state = randomise(JunyanzUNet(width=1)).state_dict()
+    path = tmp_path / "g"
+    torch.save(state, path)
+    data = path.read_bytes()
+    at = len(data) // 2  # amid the weights
+    path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+    assert "the checksum of" in refused(path)
+    first = "model.model.0.weight"
+    one = torch.ones(1)
+    for tensor in (
+        one.expand(20000, 3, 4, 4),  # a million numbers in one
+        state[first].to_sparse(),
+        torch.empty(1, 3, 4, 4, device="meta"),
+    ):
+        torch.save({**state, first: tensor}, path)
+        assert "its tensors claim" in refused(path)
+    torch.save({**state, first: state[first].to(torch.float8_e4m3fn)}, path)
+    assert "not finite" in refused(path)
+    torch.save({"module." * 5000 + "a": one}, path)
+    assert "no generator of a known dialect" in refused(path)

@@ -30,7 +30,7 @@ def load_job(path: str | Path) -> ArchiveJob:
     path = Path(path)
     try:
         values = tomllib.loads(read_bytes(path).decode())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # of TOML, text, or numbers without end
         raise JobError(f"{path}: is no TOML file ({error}); correct it") from error
     if values.get("kind") != "archive":
         raise JobError(

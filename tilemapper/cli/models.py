@@ -138,10 +138,17 @@ def export_command(name: str, out: Path, overwrite: bool) -> None:
 
         write_bytes_atomic(out, onnx_model(model))
     else:
-        readme = model.folder / "README.md"
-        text = readme.read_text(encoding="utf-8") if readme.is_file() else f"# {model.card.name}\n"
-        save_model(out, model.card, model.generator(), text)
+        save_model(out, model.card, model.generator(), _readme(model))
     click.echo(str(out))
+
+
+def _readme(model: Model) -> str:
+    """The model's own README.md; one line where it has none, or a link, which may lead anywhere."""
+    path = model.folder / "README.md"
+    if path.is_symlink() or not path.is_file():
+        return f"# {model.card.name}\n"
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return file.read(1 << 20)
 
 
 def _card_json(model: Model) -> dict[str, Any]:

@@ -17,6 +17,11 @@ from tilemapper.networks.build import MOST_CHANNELS, generator_arguments, parse
 
 CARD_NAME = "model.toml"
 _CARD_LIMIT_BYTES = 1 << 20
+# What `checksum` covers: all keys of format 1 by which a rendered pixel or its place can change.
+_CHECKED = (
+    "format", "architecture", "arguments", "head", "palette", "tile", "bands", "value_range",
+    "direction", "gsd_m", "norm", "tone", "weights", "weights_sha256",
+)  # fmt: skip
 _PLAIN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors$"
 
 Level = Annotated[int, Field(ge=0, le=255)]
@@ -124,7 +129,11 @@ class ModelCard(_Closed):
 
 
 def read_card(folder: Path) -> ModelCard:
-    """The card of a model folder. Raises ModelError if it is missing, damaged or contradictory."""
+    """The card of a model folder.
+
+    Raises ModelError if it is missing, damaged or contradictory, or if its ``checksum``, which
+    may be missing, is not that of what decides its pixels.
+    """
     path = folder / CARD_NAME
     try:
         with path.open("rb") as file:
@@ -137,9 +146,16 @@ def read_card(folder: Path) -> ModelCard:
         raise ModelError(f"{path}: larger than {_CARD_LIMIT_BYTES} bytes; this is no model card")
     try:
         values = tomllib.loads(data.decode("utf-8"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # of TOML, text, or numbers without end
         raise ModelError(f"{path}: not readable as TOML ({error}); restore the card") from error
-    return card_from(values, where=str(path))
+    checksum = values.pop("checksum", None)
+    card = card_from(values, where=str(path))
+    if checksum not in (None, _checksum(values)):
+        raise ModelError(
+            f"{path}: was changed since it was saved, its checksum differs; restore it, or take "
+            "the line checksum out if the change is yours"
+        )
+    return card
 
 
 def card_from(values: dict[str, Any], *, where: str) -> ModelCard:
@@ -152,7 +168,19 @@ def card_from(values: dict[str, Any], *, where: str) -> ModelCard:
 
 
 def card_text(card: ModelCard) -> str:
-    """The card as TOML; None and empty values are left out, tables come last."""
+    """The card as TOML, with its checksum; None and empty values are left out, tables come last."""
+    plain = _plain_text(card)
+    return f'checksum = "{_checksum(tomllib.loads(plain))}"\n{plain}'
+
+
+def _checksum(values: dict[str, Any]) -> str:
+    """sha256 of what stands in a card, defaults not filled in: they belong to a version."""
+    checked = {key: values[key] for key in _CHECKED if key in values}
+    text = json.dumps(checked, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _plain_text(card: ModelCard) -> str:
     values = card.model_dump()
     lines = [
         f"{key} = {_toml(value)}"

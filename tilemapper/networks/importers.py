@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -88,6 +89,7 @@ def read_checkpoint(
 
 def read_state(checkpoint: Path) -> dict[str, Tensor]:
     """The state dict of a ``.pth`` or ``.pth.tar``, no code run. Raises ModelError otherwise."""
+    _check_archive(checkpoint)
     try:
         loaded = torch.load(checkpoint, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
@@ -112,14 +114,54 @@ def read_state(checkpoint: Path) -> dict[str, Tensor]:
             f"{checkpoint}: a {type(loaded).__name__} without a state dict, a generator's "
             "weights are needed; save its state_dict"
         )
+    _check_tensors(state, checkpoint)
     return _unwrapped(state)
 
 
+def _check_archive(checkpoint: Path) -> None:
+    """Compares an archive's checksums, which torch does not, and refuses packed members.
+
+    Older checkpoints, plain pickles, carry no checksum: what is damaged in them may go unseen.
+    """
+    refusal = f"{checkpoint}: {{}}; fetch it again"
+    try:
+        if checkpoint.exists() and not checkpoint.is_file():
+            raise ModelError(f"{checkpoint}: not a regular file; name a checkpoint file")
+        with checkpoint.open("rb") as file:
+            if file.read(4) != b"PK\x03\x04":
+                return
+        with zipfile.ZipFile(checkpoint) as archive:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                raise ModelError(refusal.format("its members are packed, torch never does that"))
+            damaged = archive.testzip()
+    except FileNotFoundError:
+        return  # torch.load says so
+    except ModelError:
+        raise
+    # zipfile too reports damage by many classes: bad header, text, seek, recursion.
+    except Exception as error:
+        raise ModelError(refusal.format(f"a damaged archive ({error})")) from error
+    if damaged is not None:
+        raise ModelError(refusal.format(f"damaged, the checksum of {damaged} differs"))
+
+
+def _check_tensors(state: Mapping[str, Tensor], checkpoint: Path) -> None:
+    """Refuses tensors that claim more numbers than the file holds: they cost nothing to send."""
+    plain = all(t.layout == torch.strided and t.device.type == "cpu" for t in state.values())
+    claimed = sum(t.numel() * t.element_size() for t in state.values()) if plain else 0
+    if not plain or claimed > 2 * checkpoint.stat().st_size:
+        raise ModelError(
+            f"{checkpoint}: its tensors claim {claimed} bytes or are sparse, quantised or empty "
+            "shells; plain tensors are needed, fetch it again"
+        )
+
+
 def _unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    for wrapper in _WRAPPERS:
-        if all(key.startswith(wrapper) for key in state):
-            return _unwrapped({key.removeprefix(wrapper): t for key, t in state.items()})
-    return dict(state)
+    at = 0
+    # A loop, not a recursion, since a hostile key may have any number of wrappers.
+    while found := next((w for w in _WRAPPERS if all(key.startswith(w, at) for key in state)), ""):
+        at += len(found)
+    return {key[at:]: tensor for key, tensor in state.items()}
 
 
 def _norm_of(state: Mapping[str, Any], layout: Layout, norm_stats: NormStats, *, name: str) -> str:

@@ -96,11 +96,15 @@ class UNet(nn.Module):
         skips = []
         for down in self.downs[:-1]:
             x = functional.leaky_relu(down(x), 0.2, inplace=True)
-            # relu(leaky(h)) is relu(h), so the leaky output serves both kinds of skip.
-            skips.append(functional.relu(x) if self.relu_skips else x)
+            skips.append(x)
         x = functional.relu(self.downs[-1](x), inplace=True)
         for up, drop in zip(self.ups, self.drops, strict=True):
-            x = torch.cat([drop(functional.relu(up(x), inplace=True)), skips.pop()], dim=1)
+            if self.relu_skips:
+                # relu(leaky(h)) is relu(h), and relu and dropout may change places: so one relu,
+                # in place, serves both halves, and skips need no copy.
+                x = functional.relu(torch.cat([drop(up(x)), skips.pop()], dim=1), inplace=True)
+            else:
+                x = torch.cat([drop(functional.relu(up(x), inplace=True)), skips.pop()], dim=1)
         out: Tensor = self.ending(self.head(x))
         return out
 

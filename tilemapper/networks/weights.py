@@ -16,6 +16,8 @@ from tilemapper.networks.build import build_generator
 from tilemapper.networks.card import ModelCard
 
 _HEADER_LIMIT_BYTES = 4 << 20
+# Floats of 8 bits and less, which torch cannot even test for NaN, are none of ours.
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # Counts training batches; nothing at inference reads it.
 _COUNTER = "num_batches_tracked"
 
@@ -121,7 +123,7 @@ def check_state(state: dict[str, Tensor], expected: dict[str, Tensor], *, name: 
                 f"{name}: {key} is {tuple(tensor.shape)}, the architecture needs "
                 f"{tuple(wanted.shape)}; correct the arguments"
             )
-        if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
+        if tensor.dtype not in _FLOATS or not torch.isfinite(tensor).all():
             raise ModelError(
                 f"{name}: {key} holds values that are not finite numbers; restore the weights"
             )

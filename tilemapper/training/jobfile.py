@@ -137,7 +137,7 @@ def _known_keys(place: Sequence[str]) -> list[str]:
 def _toml_value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 
@@ -183,12 +183,12 @@ def _read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise JobError(f"{path}: not found, a TOML job file is needed; check the path") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: of TOML, text, numbers
         raise JobError(f"{path}: cannot be read as TOML ({error}); correct it") from error
 
 
 def _is_training(path: Path) -> bool:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8")).get("kind") == "training"
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+    except (OSError, ValueError, RecursionError):
         return False
