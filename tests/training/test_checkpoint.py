@@ -138,3 +138,50 @@ def test_what_a_kill_left_half_written_is_tidied_and_never_read(tmp_path):
     assert checkpoints.newest(print)["step"] == 1
     checkpoints.tidy()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["last.ckpt", "step_00000001.ckpt"]
+
+
+def test_a_kill_between_the_names_never_leaves_a_best_state_without_its_name(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path, keep=3)
+    checkpoints.save({**STATE, "step": 1, "best": 5.0}, step=1, best=True)
+
+    class Killed(BaseException):
+        pass
+
+    def dies(*_args):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "_name", dies)
+        with pytest.raises(Killed):
+            checkpoints.save({**STATE, "step": 2, "best": 7.0}, step=2, best=True)
+    # What a resumed run takes for the best so far is what stands under that name, or older.
+    newest = checkpoints.newest(print)
+    assert newest["step"] == 1
+    assert read_checkpoint(checkpoints.best())["best"] >= newest["best"]
+
+
+@pytest.mark.parametrize(
+    "call", ["os.link", "pathlib.Path.replace", "os.fsync", "pathlib.Path.unlink"]
+)
+def test_a_full_disk_at_any_name_is_told_in_our_words(tmp_path, monkeypatch, call):
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints.save({**STATE, "step": 1}, step=1)
+    calls = iter(range(100))
+    usual = {"os.link": os.link, "os.fsync": os.fsync}.get(call) or getattr(
+        type(tmp_path), call.rpartition(".")[2]
+    )
+
+    def full(*args, **more):
+        # The second one: of a name, where the first was the file's own.
+        if call == "os.link" or next(calls) >= 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return usual(*args, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(call, full)
+        if call == "os.link":  # as if the file system knew no links: the bytes are copied
+            checkpoints.save({**STATE, "step": 2}, step=2)
+        else:
+            with pytest.raises(DiskFullError, match="free some space"):
+                checkpoints.save({**STATE, "step": 2}, step=2)
+    assert checkpoints.newest(print)["step"] in (1, 2)

@@ -316,6 +316,20 @@ def test_folders_in_use_are_left_alone(pairs, tmp_path):
             train(pairs, run, resume=True)
 
 
+def test_a_run_killed_before_its_job_was_written_begins_in_the_same_folder(pairs, tmp_path):
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    for name in (".lock", ".config.77.ab.tmp.toml"):
+        (run / name).touch()
+    settings = {**TINY, "trainer.steps": "1"}
+    assert train(pairs, run, settings=settings).finished
+    (run / ".model.ab.tmp").mkdir()
+    (run / "samples" / ".step_1.77.ab.tmp.png").parent.mkdir(exist_ok=True)
+    (run / "samples" / ".step_1.77.ab.tmp.png").touch()
+    assert train(pairs, run, resume=True).finished
+    assert not [path for path in run.rglob("*") if ".tmp" in path.name]
+
+
 def test_a_checkpoint_of_another_architecture_is_refused(pairs, tmp_path):
     run = tmp_path / "run"
     train(pairs, run, settings={**TINY, "trainer.steps": "1"})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,8 @@ from tilemapper.training.config import TrainingJob
 from tilemapper.training.jobtext import job_text
 
 CONFIG_NAME = "config.toml"
+# What a killed run leaves half written.
+_LITTER = re.compile(r"\..+\.tmp(\.\w+)?|\.pixels\..+\.npy")
 
 
 @contextmanager
@@ -40,6 +44,8 @@ def open_run(folder: Path, *, resume: bool) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise LockedError(f"{folder}: another run is training here; wait for it") from error
+        for path in [path for path in folder.rglob(".*") if _LITTER.fullmatch(path.name)]:
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(True)
         yield folder
 
 
@@ -49,4 +55,10 @@ def write_config(folder: Path, job: TrainingJob) -> None:
 
 
 def _others(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.iterdir() if path.name != ".lock")
+    """What is not of a run that ended before it could write its job."""
+    for path in folder.iterdir():
+        if path.name == ".lock" or _LITTER.fullmatch(path.name):
+            continue
+        if path.name == "checkpoints" and path.is_dir() and not any(path.iterdir()):
+            continue
+        yield path
