@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import errno
 import importlib.util
 import io
 import itertools
 import json
+import os
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,11 +21,12 @@ from tests.conftest import write_raster
 from tilemapper.archive import leaving
 from tilemapper.archive.jobfile import load_job
 from tilemapper.archive.leaving import check_extras, leave
+from tilemapper.archive.ledger import Ledger
 from tilemapper.archive.metrics import openmetrics
 from tilemapper.archive.run import run_archive
 from tilemapper.archive.status import status
 from tilemapper.archive.summary import RunSummary
-from tilemapper.errors import JobError
+from tilemapper.errors import DiskFullError, JobError
 from tilemapper.report.archive_page import MAX_FAILURES, ArchivePage, archive_page
 from tilemapper.report.coverage import Footprint
 from tilemapper.report.thumbnail import thumbnail_png
@@ -184,3 +190,32 @@ def test_a_missing_package_is_named_before_any_work(small, monkeypatch):
         check_extras(small)
     plain = small.model_copy(update={"output": small.output.model_copy(update={"stac": False})})
     check_extras(plain)
+
+
+def test_half_files_of_a_killed_run_are_tidied_and_those_of_a_living_one_are_not(left):
+    job, summary = left
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    names = [f".report.{pid}.ab12.tmp.html" for pid in (gone.pid, os.getpid())]
+    for folder in (job.root, job.root / "items"):
+        folder.mkdir(exist_ok=True)
+        for name in names:
+            (folder / name).touch()
+    with Ledger(job.work / "ledger.sqlite") as ledger:
+        ledger.note_left("none")
+    assert leave(job, summary)
+    for folder in (job.root, job.root / "items"):
+        assert [path.name for path in folder.glob(".*.tmp.*")] == names[1:]
+
+
+def test_a_full_disk_while_a_run_is_reported_is_one_line(left, monkeypatch):
+    job, summary = left
+    with Ledger(job.work / "ledger.sqlite") as ledger:
+        ledger.note_left("none")
+
+    def full(*_args, **_more):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    with pytest.raises(DiskFullError, match="free some space"):
+        leave(job, summary)

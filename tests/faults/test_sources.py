@@ -140,7 +140,7 @@ NUMBERS = iter(range(10**6))
 
 
 def asked(web, mode: str, models: Path, target: Path) -> tuple[str, float]:
-    """Renders over the web; how it ended (right, an error's words, or WRONG), and after how long."""
+    """How a render over the web ended (right, WRONG, or an error's words), and after how long."""
     url, city = web
     begun = time.monotonic()
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +94,8 @@ class Handover:
         except TilemapperError as error:
             return SceneOutcome(scene.id, "failed", redacted(" ".join(str(error).split())))
         for file, _ in files:
-            file.path.unlink(missing_ok=True)  # of a remote output
+            with contextlib.suppress(OSError):
+                file.path.unlink(missing_ok=True)  # of a remote output
         if not own:
             return SceneOutcome(scene.id, "later", f"{scene.name}: another run took it over")
         return outcome

@@ -12,10 +12,11 @@ from typing import Any
 from tilemapper import __version__
 from tilemapper.archive.job import ArchiveJob
 from tilemapper.archive.ledger import Ledger
+from tilemapper.archive.liveness import birth_of, is_on_network
 from tilemapper.archive.metrics import openmetrics
 from tilemapper.archive.summary import RunSummary
 from tilemapper.errors import JobError
-from tilemapper.raster.atomic import write_text_atomic
+from tilemapper.raster.atomic import write_text_atomic, writing_failed
 from tilemapper.report.archive_page import ArchivePage, Thumbnail, archive_page
 from tilemapper.report.coverage import Footprint
 from tilemapper.report.thumbnail import thumbnail_png
@@ -54,7 +55,9 @@ def leave(job: ArchiveJob, summary: RunSummary, *, metrics: Path | None = None) 
         revision, since_s = ledger.revision(), ledger.left_at()
         if ledger.left_revision() == revision:
             return False
-        job.root.mkdir(parents=True, exist_ok=True)
+        _ready(job.root)
+        if job.output.stac:
+            _ready(job.root / "items")
         if job.output.stac:
             from tilemapper.archive import stac  # needs pystac, which is an extra
 
@@ -68,6 +71,20 @@ def leave(job: ArchiveJob, summary: RunSummary, *, metrics: Path | None = None) 
             write_text_atomic(job.root / "report.html", page)
         ledger.note_left(revision)
         return True
+
+
+def _ready(folder: Path) -> None:
+    """Makes a folder, without the half files of runs that were killed."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if is_on_network(folder):
+            return  # their processes may live on another machine
+        for path in folder.glob(".*.tmp.*"):
+            pid = path.name.split(".")[-4]
+            if pid.isdecimal() and birth_of(int(pid)) is None:
+                path.unlink(missing_ok=True)
+    except OSError as error:
+        raise writing_failed(folder, error) from error
 
 
 def _visible(job: ArchiveJob, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:

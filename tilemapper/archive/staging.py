@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -54,7 +55,9 @@ def free_gb_at(folder: Path) -> float:
 
 
 def _remove(path: Path) -> None:
+    """Removes what nobody wants; what cannot be removed now is met again by the next run."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
