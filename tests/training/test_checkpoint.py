@@ -185,3 +185,12 @@ def test_a_full_disk_at_any_name_is_told_in_our_words(tmp_path, monkeypatch, cal
             with pytest.raises(DiskFullError, match="free some space"):
                 checkpoints.save({**STATE, "step": 2}, step=2)
     assert checkpoints.newest(print)["step"] in (1, 2)
+
+
+def test_a_full_disk_under_the_folder_itself_is_told_in_our_words(tmp_path, monkeypatch):
+    def full(*_args, **_more):
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    monkeypatch.setattr(type(tmp_path), "mkdir", full)
+    with pytest.raises(DiskFullError, match="Disk quota exceeded"):
+        Checkpoints(tmp_path / "checkpoints", keep=1)

@@ -80,7 +80,10 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int) -> None:
         self.folder = folder
         self.keep = keep
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise writing_failed(folder, error) from error
 
     def tidy(self) -> None:
         """Removes what a killed run has left half written; only for the run's one owner."""
