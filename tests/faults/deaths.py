@@ -78,7 +78,7 @@ class Death:
         return cls(int(number), way, moment, int(count))
 
 
-def deaths(seed: int, count: int, *, hangs: int) -> list[Death]:
+def deaths(seed: int, count: int, *, hangs: int, moments: tuple[str, ...] = MOMENTS) -> list[Death]:
     """As many deaths of all ways and moments, ``hangs`` of them hangs, in random order."""
     chance = random.Random(seed)
     sudden = [way for way in WAYS if way not in HANGS]
@@ -89,7 +89,7 @@ def deaths(seed: int, count: int, *, hangs: int) -> list[Death]:
     for number, way in enumerate(ways):
         # A thread of its own can neither leave the process by an exception nor hang it by sleeping.
         aside = {"soon", "answer"} if way in ("exit", "sleep") else set()
-        moment = chance.choice([moment for moment in MOMENTS if moment not in aside])
+        moment = chance.choice([moment for moment in moments if moment not in aside])
         late = {"start": 1, "soon": chance.randint(0, 400), "tick": chance.randint(1, 25)}
         found.append(Death(number, way, moment, late.get(moment, chance.randint(1, 3))))
     return found

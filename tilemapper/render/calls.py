@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from tilemapper.errors import NoWorkerError
 from tilemapper.render.cluster.connection import address_of, connected
 from tilemapper.render.cluster.own import own_workers
+from tilemapper.render.messenger import candidates
 from tilemapper.render.nannies import OwnWorkers
 from tilemapper.render.spread import LONELY_S
 
@@ -33,7 +34,7 @@ def staff(scheduler: str, *, insecure: bool = False) -> int:
         OptionError: its address may not be used.
     """
     with connected(address_of(scheduler, insecure=insecure)) as client:
-        return len(client.scheduler_info(n_workers=-1)["workers"])
+        return len(candidates(client, gpu=False) or {})
 
 
 def spread_calls(
@@ -87,7 +88,7 @@ def _answered(
     run, count, more, staffed_s = secrets.token_hex(8), 0, True, time.monotonic()
     try:
         while True:
-            present = len(client.scheduler_info(n_workers=-1)["workers"])
+            present = len(candidates(client, gpu=False) or {})  # none when no scheduler answers
             if present:
                 staffed_s = time.monotonic()
             elif time.monotonic() - staffed_s > lonely_s:
@@ -110,19 +111,25 @@ def _answered(
                 return
             with contextlib.suppress(queue.Empty):
                 future, item = out.pop(answers.get(timeout=LOOK_S))
-                if future.status in ("lost", "cancelled"):
-                    again.append(item)  # its worker died with the answer
+                try:
+                    if future.status in ("lost", "cancelled"):
+                        raise TimeoutError
+                    result = _result(future, item, failed, lonely_s)
+                except TimeoutError:
+                    again.append(item)  # its worker died, or hangs, with the answer
                 else:
-                    yield _result(future, item, failed)
+                    yield result
     finally:
         for future, _ in out.values():
             with contextlib.suppress(Exception):
                 future.cancel()
 
 
-def _result(future: Any, item: Item, failed: Callable[[Item, str], Result]) -> Result:
+def _result(
+    future: Any, item: Item, failed: Callable[[Item, str], Result], patience_s: float
+) -> Result:
     if future.status == "finished":
-        result: Result = future.result()
+        result: Result = future.result(timeout=patience_s)
         return result
     error = future.exception() if future.status == "error" else None
     kind = type(error).__name__ if error is not None else future.status

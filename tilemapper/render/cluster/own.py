@@ -34,6 +34,8 @@ PRELOAD, HUSH = "distributed.worker.preload", "tilemapper.render.hush"
 CONFIG = {
     "distributed.scheduler.work-stealing": False,
     "distributed.scheduler.no-workers-timeout": "60s",
+    # A process that hangs is ended by its nanny, where nobody else listens for signs of life.
+    "distributed.scheduler.worker-ttl": "30s",
     # Our nannies start their workers again, however long that takes.
     "distributed.deploy.lost-worker-timeout": "1 hour",
     "distributed.worker.multiprocessing-method": "spawn",
