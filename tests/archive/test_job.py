@@ -111,3 +111,21 @@ def test_the_recipe_changes_with_what_decides_pixels_and_with_nothing_else():
     assert Render(overlap=96).recipe("m") != base
     assert Render(gsd="native").recipe("m") != base
     assert Render().recipe("other model") != base
+
+
+@pytest.mark.parametrize("field", ["{stem:>9999999999}", "{stem!r}", "{stem}\\u0000"])
+def test_a_template_lays_nothing_out_and_names_paths_only(tmp_path, field):
+    path = write_job(tmp_path, tmp_path)
+    text = path.read_text()
+    assert "{" in text
+    start = text.index("{")
+    path.write_text(text[:start] + field + text[text.index("}", start) + 1 :])
+    with pytest.raises(JobError, match=r"laid out|control characters"):
+        load_job(path)
+
+
+@pytest.mark.parametrize("text", ["a = " + "[" * 100_000, "a = " + "9" * 5000])
+def test_a_job_nested_deep_or_of_endless_numbers_is_refused(tmp_path, text):
+    (tmp_path / "job.toml").write_text(text)
+    with pytest.raises(JobError, match="no TOML"):
+        load_job(tmp_path / "job.toml")

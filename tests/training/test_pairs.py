@@ -1,11 +1,14 @@
 import json
+import os
 import pickle
+import zipfile
 
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 from PIL import Image
 
+from tests.corpus.tiff import Layout, tiff
 from tests.training.images import make_pair, write_side_by_side
 from tilemapper.errors import OptionError, PairError
 from tilemapper.training.pairs import load_arrays, open_pairs, pack_pairs, split_pairs
@@ -260,3 +263,43 @@ def test_damaged_npz_files_and_pickles_in_them_are_refused(tmp_path):
         with pytest.raises(PairError) as error:
             open_pairs(path)
         assert_says(error, "x.npz")
+
+
+def test_a_pipe_named_as_an_image_does_not_hang(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(PairError, match="no regular file"):
+        open_pairs(tmp_path).load(0)
+
+
+def test_a_tiff_far_larger_than_an_image_to_learn_from_is_not_loaded(tmp_path):
+    tile = 4096
+    tiles = (0,) * 100
+    fields = {256: (4, 40_000), 257: (4, 40_000), 322: (4, tile), 323: (4, tile)}
+    small = Layout(tile=(16, 16), deflate=True)
+    pixels = np.zeros((3, 16, 16), np.uint8)
+    (tmp_path / "a.tif").write_bytes(
+        tiff(pixels, small, fields={**fields, 324: (4, tiles), 325: (4, tiles)})
+    )
+    with pytest.raises(PairError, match="at most"):
+        open_pairs(tmp_path).load(0)
+
+
+def test_a_name_that_is_no_utf8_can_be_split(tmp_path):
+    for name in (b"\xff.png", b"b.png"):
+        with open(os.fsencode(tmp_path) + b"/" + name, "wb") as file:  # noqa: PTH123  bytes
+            file.write(b"")
+    assert len(split_pairs(open_pairs(tmp_path), share=0.5).held_out) == 1
+
+
+NEGATIVE = "{'descr': '|u1', 'fortran_order': False, 'shape': (-1, 64, 64, 3)}"
+
+
+@pytest.mark.parametrize("header", ["(" * 9000, NEGATIVE])
+def test_an_array_whose_header_lies_is_refused(tmp_path, header):
+    text = header.encode().ljust(117) + b"\n"
+    data = b"\x93NUMPY\x01\0" + len(text).to_bytes(2, "little") + text + bytes(100)
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        for side in "AB":
+            archive.writestr(f"{side}.npy", data)
+    with pytest.raises(PairError, match=r"cannot be read as \.npz"):
+        open_pairs(tmp_path / "a.npz")

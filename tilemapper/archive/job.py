@@ -64,8 +64,8 @@ class Run(Closed):
 
     retries: Annotated[int, Field(ge=0, le=20)] = 1
     time_budget_minutes: Positive | None = None
-    min_free_gb: Annotated[float, Field(ge=0)] = 0.0
-    lease_s: Annotated[float, Field(ge=1)] = 60.0
+    min_free_gb: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    lease_s: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 60.0
     scheduler: str | None = None
     workers: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
 

@@ -16,6 +16,8 @@ def checked_template(value: str) -> str:
         ValueError: an unknown field, none at all, or a name that is no GeoTIFF's.
     """
     named = fields_of(value)
+    if not value.isprintable():
+        raise ValueError("no path has control characters; take them out")
     for name in named:
         if name not in FIELDS:
             raise ValueError(f"{{{name}}} is none of {', '.join(FIELDS)}{nearest(name, FIELDS)}")
@@ -30,12 +32,16 @@ def fields_of(template: str) -> list[str]:
     """The fields that a template names.
 
     Raises:
-        ValueError: a brace is left open.
+        ValueError: a brace is left open, or a field has a layout.
     """
     try:
-        return [name for _, name, *_ in string.Formatter().parse(template) if name is not None]
+        parts = list(string.Formatter().parse(template))
     except ValueError as error:
         raise ValueError(f"{error}; write {{stem}} and so on") from None
+    for _, name, layout, conversion in parts:
+        if layout or conversion:  # such as a width of a billion
+            raise ValueError(f"{{{name}}} is laid out; write {{stem}} and so on, without : and !")
+    return [name for _, name, *_ in parts if name is not None]
 
 
 def prefix_of(template: str) -> str:

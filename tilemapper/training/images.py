@@ -15,6 +15,8 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"}) | TIFF_SU
 
 # Below this a side has no texture left to learn from, and most metrics are undefined.
 SMALLEST_SIDE = 16
+# Of a TIFF; Pillow draws the same line for the other formats.
+MOST_PIXELS = 178_956_970
 # Modes whose pixels are 8 bits a channel; 16-bit and float need a scaling that only render knows.
 EIGHT_BIT_MODES = frozenset({"RGB", "RGBA", "RGBX", "L", "LA", "P", "PA", "CMYK", "YCbCr", "1"})
 
@@ -27,6 +29,8 @@ def read_image(path: Path) -> RgbImage:
     Raises:
         PairError: the file is missing, truncated, not an image, or not 8 bits a channel.
     """
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise PairError(f"{path}: is no regular file, an image is needed; remove it")
     if path.suffix.lower() in TIFF_SUFFIXES:
         return _read_tiff(path)
     try:
@@ -62,6 +66,11 @@ def _read_tiff(path: Path) -> RgbImage:
                 raise PairError(
                     f"{path}: {src.count} band(s) of {src.dtypes[0]} found, 3 of uint8 are needed; "
                     "cut pairs with tilemapper pairs cut"
+                )
+            if src.height * src.width > MOST_PIXELS:
+                raise PairError(
+                    f"{path}: {src.width}x{src.height} px found, at most {MOST_PIXELS} px are "
+                    "loaded at once; cut it with tilemapper pairs cut"
                 )
             bands: NDArray[np.uint8] = src.read([1, 2, 3])
     except RasterError as error:

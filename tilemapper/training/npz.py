@@ -24,9 +24,10 @@ class Npz(PairSource):
     def __init__(self, path: Path, direction: Direction) -> None:
         try:
             first, second, names = _read_npz(path)
-        except (OSError, ValueError, zipfile.BadZipFile, EOFError, KeyError) as error:
-            if isinstance(error, PairError):
-                raise
+        except PairError:
+            raise
+        # numpy and zipfile report damage by almost any class, MemoryError and SyntaxError included.
+        except Exception as error:
             raise PairError(f"{path}: cannot be read as .npz ({error}); replace it") from error
         if len(first) != len(second) or not len(first):
             raise PairError(

@@ -65,7 +65,7 @@ def _rank(name: str, seed: int) -> bytes:
     # A hash and not a shuffle: more files or another order move few pairs across the split. And
     # without the part: DATA and DATA/train must not hold out different pairs.
     plain = name.removeprefix(f"{part_of(name)}/")
-    return hashlib.sha256(f"{seed}:{plain}".encode()).digest()
+    return hashlib.sha256(f"{seed}:{plain}".encode(errors="surrogateescape")).digest()
 
 
 def _components(source: PairSource, edges: list[tuple[int, int]]) -> list[list[int]]:
