@@ -6,6 +6,7 @@ from torch.nn import functional
 
 from tilemapper.training import class_loss as module
 from tilemapper.training.class_loss import IGNORED, class_loss
+from tilemapper.training.classes import FAR
 
 
 def made(*shape: int, k: int = 5, dtype: torch.dtype = torch.float32):
@@ -62,6 +63,14 @@ def test_pixels_whose_logits_are_far_below_another_pixels_lose_no_digits():
     found, true = (with_gradient(f, logits, classes, weights) for f in (class_loss, reference))
     torch.testing.assert_close(found[0], true[0], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(found[1], true[1], rtol=1e-4, atol=1e-7)
+
+
+def test_a_pixel_with_the_mark_of_a_far_colour_is_ignored():
+    logits, classes, weights = made(1, 4, 4)
+    marked = torch.where(classes == IGNORED, FAR + 1, classes).byte()
+    found, true = (with_gradient(class_loss, logits, c, weights) for c in (marked, classes))
+    assert torch.equal(found[0], true[0]) and torch.equal(found[1], true[1])
+    assert not found[1][:, :, :2].any()
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

@@ -25,14 +25,15 @@ def class_loss(logits: Tensor, classes: Tensor, weights: Tensor) -> Tensor:
 
     Args:
         logits: (n, K, h, w).
-        classes: (n, h, w) of integers, `IGNORED` where no class is known.
+        classes: (n, h, w) of integers, K to 255 where no class is known: `IGNORED`, or a mark.
         weights: (K,) float32.
     """
     if logits.device.type == "cpu":
         loss: Tensor = _InPieces.apply(logits, classes, weights)  # type: ignore[no-untyped-call]
         return loss
+    known = torch.where(classes < logits.shape[1], classes.long(), IGNORED)
     losses = functional.cross_entropy(
-        logits.float(), classes.long(), weight=weights, ignore_index=IGNORED, reduction="none"
+        logits.float(), known, weight=weights, ignore_index=IGNORED, reduction="none"
     )
     return losses.mean()
 

@@ -20,7 +20,7 @@ from tilemapper.training.assembly import (
 )
 from tilemapper.training.augment import random_state
 from tilemapper.training.class_loss import class_loss
-from tilemapper.training.classes import ClassColours, known_classes, nearest_classes
+from tilemapper.training.classes import ClassColours, nearest_classes
 from tilemapper.training.config import TrainingJob
 from tilemapper.training.feed import Batch
 from tilemapper.training.imagery import vary_imagery
@@ -101,8 +101,7 @@ class Pix2Pix:
         else:
             if weights.cross_entropy:
                 assert self.class_weights is not None
-                classes = known_classes(target)
-                terms["cross_entropy"] = class_loss(output, classes, self.class_weights)
+                terms["cross_entropy"] = class_loss(output, target, self.class_weights)
             if not self._needs_images():
                 return target, target
             fake = self.colours.expected_colour(output)
