@@ -57,6 +57,7 @@ _REMOTE_OPTIONS = {
     "GDAL_HTTP_CONNECTTIMEOUT": "10",
     "GDAL_HTTP_TIMEOUT": "60",
     "GDAL_HTTP_MAX_RETRY": "3",
+    "GDAL_HTTP_RETRY_DELAY": "1",  # and more each time; left alone it begins with half a minute
 }
 # rasterio lets some of GDAL's own errors out, which are not rasterio's.
 GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError, ValueError, AttributeError)
