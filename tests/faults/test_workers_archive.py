@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.archive.world import write_archive, write_job
+from tests.conftest import read_raster
 from tests.faults.deaths import Death, Deaths, nobody_left
 from tests.faults.table import count
 from tests.faults.test_workers_deaths import close, nursed_farm
@@ -34,8 +35,9 @@ def start(job: Path, env: dict[str, str], *more: str) -> subprocess.Popen:
 
 
 def maps(folder: Path) -> dict[str, str]:
+    """sha256 of each map's pixels; its tags name the source, which lies in another folder."""
     return {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        path.name: hashlib.sha256(read_raster(path).tobytes()).hexdigest()
         for path in sorted((folder / "out").rglob("*_map.tif"))
     }
 
