@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import io
 import json
 import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -24,7 +28,7 @@ from tilemapper.networks.importers import read_state
 from tilemapper.networks.model import open_model
 from tilemapper.networks.weights import unpack_weights
 from tilemapper.raster.source import SourceOptions, SourceView, inspect_source
-from tilemapper.render.journal import read_journal
+from tilemapper.render.journal import Receipt, read_journal
 from tilemapper.training.jobfile import load_job as load_training
 from tilemapper.training.pairs import open_pairs
 
@@ -83,33 +87,54 @@ def _ledger_bytes(folder: Path) -> bytes:
     return path.read_bytes()
 
 
-def openers(folder: Path) -> dict[str, tuple[str, bytes, Callable[[Path], object]]]:
-    """File name, sound bytes, and what opens them."""
-    model = model_folders.sound(folder / "m").folder
-    card = (model / "model.toml").read_bytes()
-    weights = (model / "generator.safetensors").read_bytes()
-    body = json.dumps({"block": "a", "files": {}, "disagreement": [0, 0]}).encode()
-    journal = b"%08x %s\n" % (zlib.crc32(body), body)
+def _model(folder: Path, name: str) -> bytes:
+    return (model_folders.sound(folder / "m").folder / name).read_bytes()
+
+
+def _image(folder: Path) -> bytes:
     training_sets.pair(folder / "pair.png", 1)
-    npz = training_sets._arrays()["of other counts"]
-    return {
-        "TIFF": ("a.tif", tiff(PIXELS), _raster),
-        "tiled BigTIFF": ("a.tif", tiff(PIXELS, BIG), _raster),
-        "model card": ("model.toml", card, _card),
-        "safetensors": ("w", weights, lambda path: unpack_weights(path.read_bytes(), name="w")),
-        "checkpoint": ("g.pth", checkpoints.saved({"a": checkpoints.torch.zeros(9)}), read_state),
-        "archive job": ("job.toml", job_files.ARCHIVE.encode(), load_archive),
-        "training job": ("job.toml", job_files.TRAINING.encode(), _training),
-        "image of a pair": ("0.png", (folder / "pair.png").read_bytes(), _pairs),
-        "npz of pairs": ("a.npz", npz, _pairs),
-        "journal": ("journal", journal * 3, read_journal),
-        "ledger": ("ledger.sqlite", _ledger_bytes(folder), _ledger),
-    }  # fmt: skip
+    return (folder / "pair.png").read_bytes()
+
+
+def _npz(_folder: Path) -> bytes:
+    stream = io.BytesIO()
+    pixels = np.zeros((3, 32, 32, 3), np.uint8)
+    np.savez(stream, A=pixels, B=pixels)
+    return stream.getvalue()
+
+
+def _journal(_folder: Path) -> bytes:
+    receipt = Receipt("a", {"a": "b"}, {"map": "c"}, True, False)
+    body = json.dumps(dataclasses.asdict(receipt)).encode()
+    whole = b"%08x %s\n" % (zlib.crc32(body), body)
+    other = b'{"disagreement": [0, 0], "of": "another version"}'
+    return whole * 2 + b"%08x %s\n" % (zlib.crc32(other), other)
+
+
+def _safetensors(path: Path) -> None:
+    unpack_weights(path.read_bytes(), name=str(path))
+
+
+# File name, what makes sound bytes, and what opens them.
+OPENERS: dict[str, tuple[str, Callable[[Path], bytes], Callable[[Path], object]]] = {
+    "TIFF": ("a.tif", lambda folder: tiff(PIXELS), _raster),
+    "tiled BigTIFF": ("a.tif", lambda folder: tiff(PIXELS, BIG), _raster),
+    "model card": ("model.toml", lambda folder: _model(folder, "model.toml"), _card),
+    "safetensors": ("w", lambda folder: _model(folder, "generator.safetensors"), _safetensors),
+    "checkpoint": ("g.pth", lambda folder: checkpoints.saved({"a": torch.ones(9)}), read_state),
+    "archive job": ("job.toml", lambda folder: job_files.ARCHIVE.encode(), load_archive),
+    "training job": ("job.toml", lambda folder: job_files.TRAINING.encode(), _training),
+    "image of a pair": ("0.png", _image, _pairs),
+    "npz of pairs": ("a.npz", _npz, _pairs),
+    "journal": ("journal", _journal, read_journal),
+    "ledger": ("ledger.sqlite", _ledger_bytes, _ledger),
+}
 
 
 def fuzz(folder: Path, name: str, examples: int) -> int:
     """Opens mutated bytes; how many there were. Whatever is no error of ours is raised."""
-    file, good, opener = openers(folder)[name]
+    file, make, opener = OPENERS[name]
+    good = make(folder)
     place = folder / "place"
     place.mkdir()
     tried = 0
@@ -130,20 +155,14 @@ def fuzz(folder: Path, name: str, examples: int) -> int:
     return tried
 
 
-NAMES = (
-    "TIFF", "tiled BigTIFF", "model card", "safetensors", "checkpoint", "archive job",
-    "training job", "image of a pair", "npz of pairs", "journal", "ledger",
-)  # fmt: skip
-
-
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OPENERS)
 def test_mutated_bytes_raise_nothing_but_errors_of_ours(tmp_path: Path, name: str):
-    assert fuzz(tmp_path, name, 20) >= 10
+    assert fuzz(tmp_path, name, 10) >= 5
 
 
 @pytest.mark.fault
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OPENERS)
 def test_mutated_bytes_by_the_thousand(tmp_path: Path, name: str):
     tried = 0
     try:

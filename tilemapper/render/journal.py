@@ -34,13 +34,15 @@ class Receipt:
 
 
 def read_journal(path: Path) -> list[Receipt]:
-    """The receipts of a journal; lines that are torn or damaged are left out."""
+    """The receipts of a journal, without lines that are torn, damaged or of another version."""
     receipts = []
     with contextlib.suppress(FileNotFoundError):
         for line in path.read_bytes().splitlines():
             check, _, body = line.partition(b" ")
             if check == f"{zlib.crc32(body):08x}".encode():
-                fields = json.loads(body)
-                fields["disagreement"] = tuple(fields["disagreement"])
-                receipts.append(Receipt(**fields))
+                # A line of another version, whole as it is: its block is rendered again.
+                with contextlib.suppress(ValueError, TypeError, KeyError):
+                    fields = json.loads(body)
+                    fields["disagreement"] = tuple(fields["disagreement"])
+                    receipts.append(Receipt(**fields))
     return receipts
