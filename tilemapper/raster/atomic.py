@@ -25,6 +25,22 @@ def writing_failed(path: Path | str, error: OSError) -> TilemapperError:
     )
 
 
+def check_name(path: Path) -> None:
+    """Refuses a path at which nothing can lie, since a name in it is too long.
+
+    Raises:
+        TargetError: it is.
+    """
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        return  # is told by whoever needs the folder
+    except OSError as error:
+        raise writing_failed(path, error) from error
+
+
 def fsync_folder(folder: Path) -> None:
     """Makes the names in a folder survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 from tilemapper.errors import DiskFullError, RasterError, TargetError
+from tilemapper.raster.atomic import check_name
 from tilemapper.raster.opening import open_raster
 from tilemapper.render.plan import Plan
 from tilemapper.render.staging import stored_plan
@@ -19,6 +20,7 @@ def check_target(source: str, target: Path, *, overwrite: bool) -> None:
     Raises:
         TargetError: it is the source, a folder, exists, or its folder is missing.
     """
+    check_name(target)
     if target.is_dir():
         raise TargetError(f"{target}: is a folder; name a file in it")
     if not target.parent.is_dir():

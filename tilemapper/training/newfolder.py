@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tilemapper.errors import LockedError, TargetError, TilemapperError
-from tilemapper.raster.atomic import fsync_folder, writing_failed
+from tilemapper.raster.atomic import check_name, fsync_folder, writing_failed
 
 PART = ".part"
 
@@ -21,6 +21,7 @@ def check_new(out: Path, names: Sequence[str]) -> None:
     Raises:
         TargetError: it does, or is a file.
     """
+    check_name(out)
     if not os.path.lexists(out):
         return
     try:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tilemapper.errors import LockedError, TargetError
-from tilemapper.raster.atomic import write_text_atomic, writing_failed
+from tilemapper.raster.atomic import check_name, write_text_atomic, writing_failed
 from tilemapper.training.config import TrainingJob
 from tilemapper.training.jobtext import job_text
 
@@ -27,6 +27,7 @@ def open_run(folder: Path, *, resume: bool) -> Iterator[Path]:
         TargetError: it has a run that is not to be resumed, or none to resume, or other files.
         LockedError: another run is at work in it.
     """
+    check_name(folder)
     started = (folder / CONFIG_NAME).exists()
     if resume and not started:
         raise TargetError(f"{folder}: no run to resume here; leave out --resume or check the path")
