@@ -121,9 +121,13 @@ def outcome(call: Callable[[], int | None], args: list[str] | None = None) -> in
 
 
 def without_secrets(text: str, args: list[str] | None = None) -> str:
-    """What may be said: no password or signature of an address in it, or of one that was typed."""
+    """What may be said: no password or signature of an address in it, or of one that was typed.
+
+    Nor what steers a terminal: names in it may come from a hostile file.
+    """
     typed = sys.argv if args is None else args
-    return redacted(text, *(word for word in typed if "://" in word))
+    told = redacted(text, *(word for word in typed if "://" in word))
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in told)
 
 
 def _say(error: Exception, args: list[str] | None) -> int:
