@@ -82,6 +82,8 @@ def refusal_faults(ended: Ended, says: str = "", code: int = 1) -> list[str]:
 def talk_faults(ended: Ended) -> list[str]:
     """Lines on stderr that are neither notices of ours, which name a file, nor the error."""
     faults = ["a defect"] if "defect" in ended.stderr else []
+    steers = not all(line.isprintable() for line in ended.lines)
+    faults += ["steers the terminal"] if steers else []
     lines = [line for line in ended.lines if not line.lower().startswith("error: ")]
     return faults + [
         f"says {line!r}" for line in lines if not line.startswith((os.sep, "warning: "))
