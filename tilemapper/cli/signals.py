@@ -8,14 +8,18 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
+import time
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 from tilemapper.errors import Interrupted
 
 _AGAIN_S = 1.0
+_LOOK_S = 0.05
+_LOAD_S = 4.0  # for what is being imported, when a signal comes
 _ASKING = (signal.SIGTERM, signal.SIGINT)
 _received = 0
+_since_s = 0.0
 _listening = False
 
 
@@ -59,19 +63,31 @@ def farewell(signal_number: int) -> int:
     return interrupted.exit_code
 
 
-def _raise(number: int, _frame: FrameType | None) -> NoReturn:
-    global _received
-    _received = _received or number
+def _raise(number: int, frame: FrameType | None) -> None:
+    global _received, _since_s
+    if not _received:
+        _received, _since_s = number, time.monotonic()
     signal.setitimer(signal.ITIMER_REAL, _AGAIN_S, _AGAIN_S)
-    raise Interrupted(_received)
+    _raise_unless_importing(frame)
 
 
-def _raise_again(_number: int, _frame: FrameType | None) -> None:
+def _raise_again(_number: int, frame: FrameType | None) -> None:
     error = sys.exc_info()[1]
     while error is not None:
         if isinstance(error, Interrupted):
             return  # on its way: what is being cleared up must not be disturbed
         error = error.__context__
+    _raise_unless_importing(frame)
+
+
+def _raise_unless_importing(frame: FrameType | None) -> None:
+    """Waits for an import to end: C++ that is being loaded may abort the process otherwise."""
+    if time.monotonic() - _since_s < _LOAD_S:
+        while frame is not None:
+            if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+                signal.setitimer(signal.ITIMER_REAL, _LOOK_S, _AGAIN_S)
+                return
+            frame = frame.f_back
     raise Interrupted(_received)
 
 

@@ -80,10 +80,14 @@ class LevelReader(Closing):
         width = min(side, self.width - col * side)
         window = Window(col_off=col * side, row_off=row * side, width=width, height=height)
         block = np.ascontiguousarray(np.moveaxis(self._src.read(window=window), 0, 2))
-        wanted = np.frombuffer(zlib.decompress(pixels), np.uint8).reshape(side, side, -1)
         keep = np.ones((height, width), bool)
-        if mask:
-            bits = np.frombuffer(zlib.decompress(mask), np.uint8).reshape(side, -1)
+        try:
+            wanted = np.frombuffer(zlib.decompress(pixels), np.uint8).reshape(side, side, -1)
+            bits = np.frombuffer(zlib.decompress(mask), np.uint8) if mask else None
+        except zlib.error:  # cut short, or damaged since it was compared
+            return False
+        if bits is not None:
+            bits = bits.reshape(side, -1)
             keep = np.unpackbits(bits, axis=1)[:height, :width].astype(bool)
         return np.array_equal(
             differences(block) if predictor else block, wanted[:height, :width]
