@@ -146,7 +146,9 @@ def test_what_has_no_workers_listens_nowhere(make_raster, models, tmp_path, comm
     if command == "train":
         for step in (("sample", "a.tif", "--truth", "b.tif", "--size", "1024"),
                      ("pairs", "cut", "a.tif", "b.tif", "pairs")):  # fmt: skip
-            assert tilemapper(*step, folder=tmp_path).wait(timeout=120) == 0
+            made = tilemapper(*step, folder=tmp_path)
+            made.communicate(timeout=120)
+            assert made.returncode == 0
     process = tilemapper(*words, folder=tmp_path)
     with watched(process) as seen:
         process.wait(timeout=200)
