@@ -22,7 +22,10 @@ def test_a_full_disk_that_libtiff_only_prints_is_an_error(number, capfd):
 def test_gdals_own_errors_become_one_of_ours():
     with pytest.raises(DiskFullError), gdal_writes("map.tif"):
         raise CPLE_AppDefinedError(1, 1, f"map.tif: {os.strerror(errno.ENOSPC)}")
-    with pytest.raises(TargetError, match=r"\(the cause\); check --co"), gdal_writes("m", "check --co"):
+    with (
+        pytest.raises(TargetError, match=r"\(the cause\); check --co"),
+        gdal_writes("m", "check --co"),
+    ):
         raise RasterioIOError("the\ncause")
 
 
