@@ -78,3 +78,10 @@ class Interrupted(BaseException):
     def __init__(self, signal_number: int) -> None:
         super().__init__(f"signal {signal_number}")
         self.exit_code = 128 + signal_number
+
+
+def interruption_behind(error: BaseException | None) -> Interrupted | None:
+    """The interruption that an error was made of, by a library that caught it; None if none was."""
+    while error is not None and not isinstance(error, Interrupted):
+        error = error.__cause__ or error.__context__
+    return error

@@ -21,6 +21,7 @@ from tilemapper.archive.planning import shard_of
 from tilemapper.archive.run import run_archive
 from tilemapper.archive.scenes import discover
 from tilemapper.archive.status import status
+from tilemapper.archive.task import SceneTask
 from tilemapper.errors import DiskFullError, Interrupted, JobError
 from tilemapper.networks.model import open_model
 
@@ -390,3 +391,16 @@ def test_what_was_staged_of_a_scene_that_is_gone_is_removed(small, identity):
     (stale / "plan.json").write_text("{}")
     run_archive(small, identity)
     assert not stale.exists()
+
+
+def test_an_interruption_that_a_library_made_a_failure_of_is_no_fault_of_the_scene(monkeypatch):
+    def interrupted(*_arguments):
+        try:
+            raise Interrupted(15)
+        except BaseException as error:
+            raise ValueError("validator") from error
+
+    monkeypatch.setattr(worker, "_render", interrupted)
+    task = SceneTask(id="scene", path="scene.tif", staged="map.tif", model="maps", options={})
+    with pytest.raises(Interrupted):
+        worker.render_scene(task)

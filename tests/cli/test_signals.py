@@ -69,6 +69,18 @@ def test_an_interruption_that_a_library_makes_its_own_failure_of_is_still_one():
     assert ended(body) == (143, LINE)
 
 
+def test_a_command_that_did_not_end_well_after_a_swallowed_interruption_was_interrupted():
+    body = """
+    def work():
+        try:
+            ask()
+        except BaseException:
+            return 3
+    sys.exit(outcome(work))
+    """
+    assert ended(body) == (143, LINE)
+
+
 def test_what_is_being_cleared_up_is_not_disturbed():
     body = """
     def work():

@@ -16,7 +16,13 @@ from tilemapper.archive.part import Part
 from tilemapper.archive.place import place_of, placed
 from tilemapper.archive.scene import touches
 from tilemapper.archive.task import SceneOutcome, SceneTask, StagedFile
-from tilemapper.errors import LockedError, RasterError, TilemapperError, TryAgainError
+from tilemapper.errors import (
+    LockedError,
+    RasterError,
+    TilemapperError,
+    TryAgainError,
+    interruption_behind,
+)
 from tilemapper.raster.opening import open_raster
 from tilemapper.raster.secrets import redacted
 from tilemapper.render.blockfile import file_sha256
@@ -50,6 +56,9 @@ def render_scene(
     except TilemapperError as error:
         outcome.state, outcome.line = "failed", one_line(error, task)
     except Exception as error:  # a defect must not end the night's run either
+        interrupted = interruption_behind(error)
+        if interrupted is not None:  # no fault of the scene
+            raise interrupted from None
         outcome.state = "failed"
         outcome.line = one_line(f"{type(error).__name__}: {error}; report this as a defect", task)
     if outcome.state in ("failed", "skipped"):

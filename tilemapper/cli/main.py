@@ -99,6 +99,8 @@ def outcome(call: Callable[[], int | None], args: list[str] | None = None) -> in
     """The exit code that a call ends in; an error's one line goes to stderr."""
     try:
         code = call() or 0
+        if code and received():  # a library swallowed it: what did not end well was interrupted
+            return farewell(received())
         end()
         return code
     except click.exceptions.Exit as error:

@@ -12,7 +12,7 @@ import time
 from types import FrameType
 from typing import Any
 
-from tilemapper.errors import Interrupted
+from tilemapper.errors import Interrupted, interruption_behind
 
 _AGAIN_S = 1.0
 _LOOK_S = 0.05
@@ -72,11 +72,8 @@ def _raise(number: int, frame: FrameType | None) -> None:
 
 
 def _raise_again(_number: int, frame: FrameType | None) -> None:
-    error = sys.exc_info()[1]
-    while error is not None:
-        if isinstance(error, Interrupted):
-            return  # on its way: what is being cleared up must not be disturbed
-        error = error.__context__
+    if interruption_behind(sys.exc_info()[1]) is not None:
+        return  # on its way: what is being cleared up must not be disturbed
     _raise_unless_importing(frame)
 
 
