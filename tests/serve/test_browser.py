@@ -188,6 +188,7 @@ def test_a_raster_of_an_allowed_folder_is_picked(opened):
     next(b for b in entries.find_elements(By.TAG_NAME, "button") if b.text == "other.tif").click()
     wait_until(lambda: "other.tif" in page.find("about").text)
     page.settle()
+    assert "other.tif" in page.find("about").text
 
 
 def test_a_dropped_image_is_translated_and_downloaded(opened):
