@@ -181,6 +181,7 @@ def test_a_raster_of_an_allowed_folder_is_picked(opened):
     page, folder, city = opened
     other = folder / "imagery" / "other.tif"
     other.write_bytes(city.read_bytes())
+    page.settle()
     page.click("pick")
     entries = page.find("entries")
     wait_until(lambda: "other.tif" in entries.text)
