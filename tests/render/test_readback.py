@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import struct
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,18 +11,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from rasterio.windows import Window
 
 from tests.conftest import noise, read_raster, write_raster
-from tilemapper.errors import StagingError
+from tilemapper.errors import DiskFullError, StagingError
 from tilemapper.networks.model import open_model
 from tilemapper.raster.stored import LevelReader, StoredBlocks
 from tilemapper.raster.summed import Summed, file_crc32
 from tilemapper.raster.tiff import OFFSETS, PREDICTOR
 from tilemapper.render import finish, joining
+from tilemapper.render.blockfile import PixelHash
+from tilemapper.render.plan import Plan
 from tilemapper.render.planning import plan_render
 from tilemapper.render.readback import check_joined
 from tilemapper.render.render import render, render_blocks
 from tilemapper.render.staging import Staging, locked, open_staging
+from tilemapper.render.translating import translate
 
 # Four levels, of which blocks of 1024 px have two: the others are made while joining.
 HEIGHT, WIDTH = 2100, 1100
@@ -190,3 +195,47 @@ def test_zstd_is_read_back_pixel_by_pixel(make_raster, models, tmp_path):
     with rasterio.open(target) as src:
         assert src.profile["compress"] == "zstd"
     assert np.array_equal(read_raster(target), read_raster(city))
+
+
+def damaged_translation(part: Path, plan: Plan, target: Path) -> None:
+    """As `translate`, on a disk that changes a pixel."""
+    translate(part, plan, target)
+    with rasterio.open(part, "r+") as dst:
+        pixel = dst.read(window=Window(300, 300, 1, 1))
+        dst.write(pixel ^ 1, window=Window(300, 300, 1, 1))
+
+
+@pytest.mark.parametrize("options", [{"driver": "GTiff"}, {"creation_options": {"LEVEL": "1"}}])
+def test_pixels_that_gdal_writes_are_compared_and_others_are_not_summed(
+    make_raster, models, tmp_path, monkeypatch, options
+):
+    city, target = make_raster(700, 600), tmp_path / "map.tif"
+    summed = []
+    add = PixelHash.add
+    monkeypatch.setattr(
+        PixelHash, "add", lambda self, *rows: (summed.append(1), add(self, *rows))[1]
+    )
+    monkeypatch.setattr(finish, "translate", damaged_translation)
+    if "driver" in options:
+        with pytest.raises(StagingError, match="reads back other than it was rendered"):
+            render(city, target, models / "identity", **options)
+        assert not target.exists()
+    else:
+        render(city, target, models / "identity", **options)
+    assert bool(summed) == ("driver" in options)
+
+
+def test_a_sync_that_fails_beside_the_comparison_is_not_lost(
+    make_raster, models, tmp_path, monkeypatch
+):
+    def fails(path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    city, target = make_raster(300, 300), tmp_path / "map.tif"
+    monkeypatch.setattr(finish, "fsync_file", fails)
+    with pytest.raises(DiskFullError, match=r"map\.tif: No space left"):
+        render(city, target, models / "identity")
+    assert not target.exists()
+    monkeypatch.undo()
+    render(city, target, models / "identity")
+    assert target.exists()

@@ -54,7 +54,7 @@ class _LayerFile:
         self._file: BinaryIO = (folder / f"{layer.name}.tiles").open("wb")
         self._folder, self._sha, self._at = folder, hashlib.sha256(), 0
         self._rest: list[tuple[NDArray[np.uint8], NDArray[np.bool_]]] = []
-        self.pixels = PixelHash()
+        self.pixels = PixelHash() if plan.compares_pixels(layer) else None
         self._pyramid = Pyramid(
             width=block.width,
             first=0,
@@ -75,7 +75,8 @@ class _LayerFile:
             self._at += len(data)
 
     def add(self, pixels: NDArray[np.uint8], keep: NDArray[np.bool_]) -> None:
-        self.pixels.add(pixels, keep)
+        if self.pixels is not None:
+            self.pixels.add(pixels, keep)
         self._pyramid.add(pixels, keep)
 
     def release(self) -> None:
@@ -162,7 +163,7 @@ def stage_block(folder: Path, plan: Plan, block: Block, rows: Iterable[Rows]) ->
         for file in layers.values():
             file.release()
         shutil.rmtree(part, ignore_errors=True)
-    hashes = {name: file.pixels.hexdigest() for name, file in layers.items()}
+    hashes = {name: file.pixels.hexdigest() for name, file in layers.items() if file.pixels}
     return Receipt(block.name, files, hashes, any_valid, any_invalid)
 
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rasterio.errors import RasterioError
 
 from tilemapper.errors import TargetError
-from tilemapper.raster.atomic import atomic_write, writing_failed
+from tilemapper.raster.atomic import atomic_write, fsync_file, writing_failed
 from tilemapper.raster.encode import encoding_of
 from tilemapper.render.joining import Joined, join
 from tilemapper.render.plan import Layer
 from tilemapper.render.readback import check_georeferencing, check_joined, check_pixels
 from tilemapper.render.staging import Staging
-from tilemapper.render.translating import needs_gdal, translate
+from tilemapper.render.translating import translate
 
 
 def finish(staging: Staging, tags: Mapping[str, str]) -> None:
@@ -36,8 +37,12 @@ def finish_layer(staging: Staging, layer: Layer, tags: Mapping[str, str]) -> Non
         beside = target.parent.resolve() == staging.folder.parent.resolve()
         with atomic_write(target, inside=staging.folder if beside else None) as part:
             joined = join(staging, layer, tags, part)
-            _check(staging, layer, joined, part)
-            if needs_gdal(plan, layer):
+            with ThreadPoolExecutor(1, "sync") as pool:
+                # The disk writes while the bytes are compared; a failure of either is raised here.
+                synced = pool.submit(fsync_file, part)
+                _check(staging, layer, joined, part)
+                synced.result()
+            if plan.needs_gdal(layer):
                 translate(part, plan, target)
                 _check(staging, layer, None, part)
     except RasterioError as error:

@@ -16,7 +16,8 @@ class Receipt:
     Attributes:
         block: the block's name.
         files: sha256 of each file in the block's folder.
-        pixels: sha256 of each layer's full-resolution pixels and mask, in rows of file blocks.
+        pixels: sha256 of the full-resolution pixels and mask, in rows of file blocks, of each layer
+            whose pixels are to be compared at the end.
         any_valid, any_invalid: whether such pixels occur.
         tiles: how many tiles were run.
         disagreement: sum of squared differences between overlapping predictions, and their count.

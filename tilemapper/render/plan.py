@@ -97,6 +97,20 @@ class Plan:
         """Tiles run twice because blocks share them, as a share of the lattice's."""
         return self.tile_count / self.lattice.tile_count - 1
 
+    def needs_gdal(self, layer: Layer) -> bool:
+        """Whether only GDAL can write what is asked for; layers beside the map never need it."""
+        return layer.name == "map" and (
+            self.driver != "COG" or encoding_of(self.creation_options) is None
+        )
+
+    def compares_pixels(self, layer: Layer) -> bool:
+        """Whether a layer's pixels are read back, since comparing its bytes would not prove them.
+
+        File blocks in DEFLATE were decoded and compared when they were encoded; what GDAL encodes
+        was not.
+        """
+        return layer.encoding.compress != "DEFLATE" or self.needs_gdal(layer)
+
     def deciding(self) -> dict[str, Any]:
         """What decides the output's bytes; block size, batch size and paths do not."""
         source = self.source.to_json()

@@ -9,17 +9,9 @@ import rasterio
 import rasterio.shutil
 
 from tilemapper.errors import StagingError
-from tilemapper.raster.encode import encoding_of
 from tilemapper.raster.gdal_writing import gdal_writes
 from tilemapper.raster.opening import open_raster
-from tilemapper.render.plan import Layer, Plan
-
-
-def needs_gdal(plan: Plan, layer: Layer) -> bool:
-    """Whether the plan asks for what only GDAL can write; layers beside the map never do."""
-    return layer.name == "map" and (
-        plan.driver != "COG" or encoding_of(plan.creation_options) is None
-    )
+from tilemapper.render.plan import Plan
 
 
 def translate(part: Path, plan: Plan, target: Path) -> None:
