@@ -9,6 +9,7 @@ process holds: memory, file descriptors, threads, children, files in temporary f
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import gc
 import json
@@ -283,6 +284,7 @@ class Soak:
                 "seconds": round(time.monotonic() - self.begun, 1),
                 "rss_mib": round(own.memory_info().rss / 2**20, 1),
                 "descriptors": own.num_fds(),
+                "open": kinds_open(),
                 "threads": own.num_threads(),
                 "children": len(own.children(recursive=True)),
                 "temporary": len(temporary),
@@ -292,6 +294,17 @@ class Soak:
             }),
             flush=True,
         )  # fmt: skip
+
+
+def kinds_open() -> dict[str, int]:
+    """What the file descriptors are of: sockets by their state, files by their name."""
+    states = {c.fd: f"socket {c.status} {c.raddr[1:]}" for c in psutil.Process().net_connections()}
+    found: Counter[str] = Counter()
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # it was the one that listed this folder
+            held = entry.readlink()
+            found[states.get(int(entry.name)) or held.name.partition("[")[0]] += 1
+    return dict(found.most_common(8))
 
 
 def main() -> None:

@@ -75,7 +75,8 @@ def test_a_signal_at_any_moment_ends_it_soon_and_it_goes_on(
         number = (signal.SIGTERM, signal.SIGINT)[point % 2]
         moment = dice.uniform(0, subject.seconds)
         ended = driver.run(subject.arguments, signal=(moment, number), timeout_s=moment + 12)
-        said = judged(name, ended, number, unborn=False) + subject.standing()
+        # A forked child has the parent's signals for the milliseconds before it calls us.
+        said = judged(name, ended, number, unborn=moment < 0.02) + subject.standing()
         said += subject.whole() if ended.code == 0 else subject.go_on(driver, ended)
         wrong += [f"{number} after {moment:.3f} s: {'; '.join(said)}"] if said else []
     count(f"{name}: SIGTERM and SIGINT", points, len(wrong), "of a forked process")
