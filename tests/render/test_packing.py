@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from tilemapper.networks.build import build_generator
 from tilemapper.networks.folding import fold_norms
@@ -78,3 +79,64 @@ def test_operators_that_refuse_leave_the_network_as_it_was(monkeypatch):
     monkeypatch.setattr(packing, "_replaced", refuse)
     eager = network(torch.float32)
     assert packed_for_cpu(eager, batch(torch.float32)) is eager
+
+
+class Forked(nn.Module):
+    """One convolution whose values are wanted with and without their ReLU, and one without."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 3, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x)
+        return self.second(functional.relu(x) - x)
+
+
+def relus(of: nn.Module) -> int:
+    return sum(m.activation[0] == "relu" for m in of.modules() if isinstance(m, PackedConv))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.inference_mode()
+def test_a_relu_is_taken_into_its_convolution_and_changes_no_bit(dtype):
+    torch.manual_seed(0)
+    arguments = {"width": 4, "stride": 16, "blocks": 1, "bottom_blocks": 1}
+    built = fold_norms(build_generator("residual", arguments, 3)).to(dtype)
+    eager = built.to(memory_format=torch.channels_last)
+    packed = packed_for_cpu(copy.deepcopy(eager), batch(dtype))
+    assert not convolutions(packed)
+    # All but the last of each residual block, whose sum has the ReLU, and the head.
+    blocks = sum(type(m).__name__ == "ResidualBlock" for m in eager.modules())
+    assert relus(packed) == len(convolutions(eager)) - blocks - 1
+    for seed in range(3):
+        given = batch(dtype, seed=seed)
+        assert torch.equal(packed(given), eager(given))
+
+
+@torch.inference_mode()
+def test_a_relu_beside_another_reader_stays_where_it_is():
+    torch.manual_seed(0)
+    eager = Forked().to(memory_format=torch.channels_last)
+    given = batch(torch.float32)
+    packed = packed_for_cpu(copy.deepcopy(eager), given)
+    assert not convolutions(packed)
+    assert relus(packed) == 0
+    assert torch.equal(packed(given), eager(given))
+
+
+class Relu(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.relu(x)
+
+
+@torch.inference_mode()
+def test_where_the_relu_gives_other_bits_packing_alone_stays(monkeypatch):
+    torch.manual_seed(0)
+    eager = nn.Sequential(nn.Conv2d(3, 4, 3), Relu()).to(memory_format=torch.channels_last)
+    given = batch(torch.float32)
+    monkeypatch.setattr(packing, "_RELU", ("tanh", [], ""))
+    packed = packed_for_cpu(copy.deepcopy(eager), given)
+    assert not convolutions(packed)
+    assert relus(packed) == 0
+    assert torch.equal(packed(given), eager(given))

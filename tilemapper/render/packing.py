@@ -5,7 +5,8 @@ convolutions reorder them on every call, which costs the small inner layers of a
 their arithmetic, and makes small batches dear although they fit the cache better. The operators
 used here are those that torch.compile's freezing emits on CPU (`torch.ops.mkldnn`); they are not
 public, so their result is compared with the eager network's and nothing is changed where they are
-missing or give other bits.
+missing or give other bits. A ReLU right after a convolution is taken into it: it commutes with the
+rounding of the result, and a pass over the memory less is made (5 % of a residual network's time).
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import copy
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch.nn import functional
 
 _OPERATORS = (
     "_convolution_pointwise",
@@ -22,7 +24,9 @@ _OPERATORS = (
     "_reorder_convolution_weight",
     "_reorder_convolution_transpose_weight",
 )
-_NO_ACTIVATION: tuple[str, list[float], str] = ("none", [], "")
+_Activation = tuple[str, list[float], str]
+_NO_ACTIVATION: _Activation = ("none", [], "")
+_RELU: _Activation = ("relu", [], "")
 
 
 class PackedConv(nn.Module):
@@ -34,6 +38,7 @@ class PackedConv(nn.Module):
     def __init__(self, conv: nn.Conv2d | nn.ConvTranspose2d, shape: list[int]) -> None:
         super().__init__()
         self.bias = conv.bias
+        self.activation = _NO_ACTIVATION
         # Paddings of convolutions that are packed are numbers: see `_packable`.
         self.pads = [int(pad) for pad in conv.padding]
         steps = (list(conv.stride), list(conv.dilation), conv.groups)
@@ -49,9 +54,9 @@ class PackedConv(nn.Module):
         self.packed = reorder(conv.weight, self.pads, *self.rest, shape)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, in, h, w) -> (n, out, h', w'), as the convolution it was made from."""
+        """(n, in, h, w) -> (n, out, h', w'), as the convolution it was made from, and its ReLU."""
         out: Tensor = self.apply_conv(
-            x, self.packed, self.bias, self.pads, *self.rest, *_NO_ACTIVATION
+            x, self.packed, self.bias, self.pads, *self.rest, *self.activation
         )
         return out
 
@@ -69,6 +74,12 @@ def packed_for_cpu(network: nn.Module, batch: Tensor) -> nn.Module:
     wanted, shapes = _watched(network, batch)
     try:
         packed = _replaced(network, shapes)
+        fused = _fused(packed)
+        if torch.equal(fused(batch), wanted):
+            return fused
+        for conv in packed.modules():
+            if isinstance(conv, PackedConv):
+                conv.activation = _NO_ACTIVATION
         same = torch.equal(packed(batch), wanted)
     except RuntimeError:  # these operators refuse what this machine's oneDNN cannot do
         return network
@@ -110,3 +121,32 @@ def _replaced(network: nn.Module, shapes: dict[str, list[int]]) -> nn.Module:
         assert isinstance(conv, nn.Conv2d | nn.ConvTranspose2d)
         setattr(packed.get_submodule(above), last, PackedConv(conv, shape))
     return packed
+
+
+class _Tracer(fx.Tracer):
+    """Looks into every module but packed convolutions, identities too."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        if isinstance(m, nn.Identity):
+            return False
+        return isinstance(m, PackedConv) or super().is_leaf_module(m, module_qualified_name)
+
+
+def _fused(packed: nn.Module) -> nn.Module:
+    """The network with each ReLU that follows a packed convolution alone taken into it."""
+    try:
+        graph = _Tracer().trace(packed)
+    except (TypeError, ValueError, RuntimeError):  # its path depends on the values
+        return packed
+    for node in list(graph.nodes):
+        before = node.args[0] if node.args else None
+        if node.target is not functional.relu or not isinstance(before, fx.Node):
+            continue
+        if before.op != "call_module" or len(before.users) > 1:
+            continue
+        conv = packed.get_submodule(str(before.target))
+        if isinstance(conv, PackedConv):
+            conv.activation = _RELU
+            node.replace_all_uses_with(before)
+            graph.erase_node(node)
+    return fx.GraphModule(packed, graph)
