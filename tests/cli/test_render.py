@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import rasterio
 
 from tests.conftest import noise, read_raster, write_raster
-from tilemapper.cli.main import cli, run
+from tilemapper.cli.main import cli, outcome, run
 
 
 @pytest.fixture
@@ -207,11 +208,20 @@ def test_verify_refuses_what_tilemapper_did_not_write(tilemapper, make_raster):
 def test_rio_tilemap_is_the_same_command(make_raster, models, tmp_path):
     city, target = make_raster(64, 64), tmp_path / "map.tif"
     rio = Path(sys.executable).with_name("rio")
-    command = [str(rio), "tilemap", str(city), str(target), "--model", str(models / "constant")]
-    done = subprocess.run(command, capture_output=True, text=True)
+    command = [str(rio), "tilemap", str(city), str(target)]
+    variables = {**os.environ, "TILEMAPPER_RENDER_MODEL": str(models / "constant")}
+    done = subprocess.run(command, capture_output=True, text=True, env=variables)
     assert done.returncode == 0, done.stderr
     assert (read_raster(target) == 200).all()
-    again = subprocess.run(command, capture_output=True, text=True)
+    again = subprocess.run(command, capture_output=True, text=True, env=variables)
     assert again.returncode == 1
     assert again.stderr.startswith("error: ")
     assert len(again.stderr.splitlines()) == 1
+
+
+def test_ctrl_c_under_rio_ends_with_130_as_it_does_under_tilemapper(capfd):
+    def interrupted() -> int:
+        raise KeyboardInterrupt
+
+    assert outcome(interrupted) == 130
+    assert capfd.readouterr().err == "interrupted by signal 2; run the same command to go on\n"

@@ -10,6 +10,7 @@ import importlib
 import io
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -53,7 +54,7 @@ class LazyGroup(click.Group):
         module, attribute, _ = COMMANDS[cmd_name]
         command = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command)
-        _name_variables(command, f"TILEMAPPER_{cmd_name}")
+        name_variables(command, f"TILEMAPPER_{cmd_name}")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -62,7 +63,7 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, line) for name, (_, _, line) in COMMANDS.items()])
 
 
-def _name_variables(command: click.Command, prefix: str) -> None:
+def name_variables(command: click.Command, prefix: str) -> None:
     """Names environment variables after flags; click alone names them after our own parameters."""
     for option in command.params:
         if isinstance(option, click.Option) and option.envvar is None:
@@ -70,7 +71,7 @@ def _name_variables(command: click.Command, prefix: str) -> None:
             option.envvar = f"{prefix}_{flag}".upper().replace("-", "_")
     if isinstance(command, click.Group):
         for name, inner in command.commands.items():
-            _name_variables(inner, f"{prefix}_{name}")
+            name_variables(inner, f"{prefix}_{name}")
 
 
 @click.group(
@@ -113,6 +114,8 @@ def outcome(call: Callable[[], int | None], args: list[str] | None = None) -> in
         return error.exit_code
     except Interrupted as interrupted:
         return farewell(interrupted.exit_code - 128)
+    except KeyboardInterrupt:  # Python's own handler: nobody listens under `rio`
+        return farewell(signal.SIGINT)
     except BrokenPipeError:
         # The reader of stdout has gone; point it elsewhere, or the interpreter complains at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -97,7 +97,12 @@ def show_command(name: str, as_json: bool) -> None:
     required=True,
     help="Metres a pixel it was trained at; none: unknown, sources are rendered native.",
 )
-@click.option("--direction", type=click.Choice(["AtoB", "BtoA"]), required=True)
+@click.option(
+    "--direction",
+    type=click.Choice(["AtoB", "BtoA"]),
+    required=True,
+    help="Which half of its pairs it paints from; for the card.",
+)
 @click.option(
     "--norm-stats",
     type=click.Choice(["running", "instance"]),

@@ -83,4 +83,5 @@ def debug_option(command: Callable[..., Any]) -> Callable[..., Any]:
 def talk_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """``-v`` and ``-q``: how much is said on stderr."""
     command = click.option("-v", "--verbose", is_flag=True, help="Say more on stderr.")(command)
-    return click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")(command)
+    quiet = click.option("-q", "--quiet", is_flag=True, help="Say nothing on stderr but errors.")
+    return quiet(command)

@@ -86,7 +86,7 @@ if TYPE_CHECKING:
 @click.option(
     "--bounds",
     type=Numbers(float, "L,B,R,T", 4),
-    help="Render only this part, in units of the output's CRS.",
+    help="Render only this part: left, bottom, right, top in units of SRC's CRS.",
 )
 @click.option("--mask", type=click.Path(), help="Render only inside these GeoJSON polygons.")
 @click.option("--driver", default="COG", show_default=True, help="COG or GTiff.")

@@ -10,9 +10,10 @@ from typing import Any
 
 import click
 
-from tilemapper.cli.main import outcome
+from tilemapper.cli.main import name_variables, outcome
 from tilemapper.cli.render import render
 
+name_variables(render, "TILEMAPPER_RENDER")  # rio has no prefix of ours
 tilemap = copy.copy(render)
 tilemap.name = "tilemap"
 

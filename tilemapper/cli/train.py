@@ -29,12 +29,22 @@ SHOWN = ("road_f1", "water_iou", "park_iou", "acc5", "psnr", "ssim", "loss")
 @click.option("--preset", help="classic, fast (default), best or cyclegan.")
 @click.option("--config", type=click.Path(path_type=Path), help="TOML job file over the preset.")
 @click.option("--direction", type=click.Choice(["AtoB", "BtoA"]), help="A: left or folder A.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="a,b,c for a sweep.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A key of the job file, such as trainer.batch=8; 8,16 runs both.",
+)
 @click.option("--resume", is_flag=True, help="Go on where the run in --out stopped.")
-@click.option("--budget-minutes", type=click.FloatRange(min=0, min_open=True))
+@click.option(
+    "--budget-minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Stop cleanly after so long; the length of the run where the job names none.",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads; all cores by default.")
-@click.option("--seed", type=click.IntRange(min=0))
+@click.option("--seed", type=click.IntRange(min=0), help="Of weights, order and augmentation.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def train(
