@@ -123,7 +123,7 @@ def many_or_few(scenes: list[Decision], workers: int, monkeypatch) -> tuple[list
     monkeypatch.setattr(run_module, "render_scene", lambda task, **_more: few.append(task))
 
     class Claims:
-        tick = None
+        tick = stalled = None
 
         def tasks(self, batch, more=None):
             assert more in (None, {"workers": workers})

@@ -22,9 +22,9 @@ RUN_S = 120
 SCENES = 12
 
 
-def job_in(folder: Path, models: Path) -> Path:
-    write_archive(folder / "in", SCENES, size=600)
-    return write_job(folder, models / "slow", render="batch_size = 1")
+def job_in(folder: Path, models: Path, scenes: int = SCENES, **more) -> Path:
+    write_archive(folder / "in", scenes, size=600)
+    return write_job(folder, models / "slow", render="batch_size = 1", **more)
 
 
 def start(job: Path, env: dict[str, str], *more: str) -> subprocess.Popen:
@@ -102,3 +102,69 @@ def test_an_archive_whose_scheduler_is_lost_ends_and_goes_on_later(models, tmp_p
     assert 2 <= done < SCENES
     assert again == 0
     assert len(maps(tmp_path)) == SCENES
+
+
+@pytest.mark.fault
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("where", ["own workers", "running cluster"])
+def test_a_scene_that_sleeps_in_a_worker_whose_heart_beats_on_is_tried_on_another(
+    models, tmp_path, where
+):
+    coming = [Death(0, "sleep", "tick", 5), Death(1, "sleep", "begin", 1)]
+    job = job_in(tmp_path, models, 4, retries=1, run="stall_minutes = 0.4")
+    dead = Deaths(tmp_path / "deaths", coming)
+    with nobody_left(dead):
+        if where == "own workers":
+            code, said = ended(start(job, dead.environment, "--workers", "2"), time.monotonic())
+        else:
+            farm = nursed_farm(tmp_path, dead, 2)
+            try:
+                plain = {**os.environ, "OMP_NUM_THREADS": "1"}
+                options = ("--scheduler", str(farm.file))
+                code, said = ended(start(job, plain, *options), time.monotonic())
+            finally:
+                close(farm)
+    right = code == 0 and len(maps(tmp_path)) == 4
+    count(f"scene that hangs: batch on {where}", len(dead.died), int(not right))
+    assert (code, said) == (0, "")
+    assert len(maps(tmp_path)) == 4
+    assert len(dead.died) == len(coming)
+
+
+HANGS = """
+import sys, time
+from tilemapper.archive import worker
+from tilemapper.__main__ import main
+real = worker.render
+def render(source, *arguments, **options):
+    if "scene_00001" in source:
+        time.sleep(100_000)
+    return real(source, *arguments, **options)
+worker.render = render
+sys.argv[0] = "tilemapper"
+sys.exit(main())
+"""
+
+
+@pytest.mark.fault
+@pytest.mark.timeout(900)
+def test_a_scene_that_hangs_in_the_process_itself_ends_it_and_is_last_of_the_next_run(
+    models, tmp_path
+):
+    job = job_in(tmp_path, models, 3, run="stall_minutes = 0.1")
+    codes, done, lines = [], [], []
+    for _ in range(6):
+        run = subprocess.Popen(
+            [sys.executable, "-c", HANGS, "batch", str(job), "--quiet"],
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        code, said = ended(run, time.monotonic())
+        codes.append(code)
+        done.append(len(maps(tmp_path)))
+        lines.append(said)
+    right = codes == [75] * 5 + [3] and done[1:] == [2] * 5
+    count("scene that hangs: batch alone", 5, int(not right))
+    assert codes == [75] * 5 + [3], lines
+    assert done[1:] == [2] * 5
+    assert all("scene_00001.tif: no tile for 0.1 minutes" in line for line in lines[:5])
+    assert {line.count("\n") for line in lines[:5]} == {1}

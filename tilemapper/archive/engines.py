@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from tilemapper.archive.stalling import Sign, left_if_stalled, line_of
 from tilemapper.archive.task import SceneOutcome, SceneTask
 from tilemapper.archive.worker import one_line, render_scene
 from tilemapper.errors import TilemapperError, TryAgainError
@@ -16,7 +17,16 @@ from tilemapper.render.engine import Engine
 
 
 def render_on_worker(task: SceneTask, threads: int | None = None) -> SceneOutcome:
-    """`render_scene` in a process of a cluster, whose engine stays open from scene to scene."""
+    """`render_scene` in a process of a cluster, whose engine stays open from scene to scene.
+
+    Raises:
+        TryAgainError: the scene has stalled, and this process ends.
+    """
+    line = line_of(task, "its worker was given up; look at what it is read from, or at the device")
+    return left_if_stalled(lambda sign: _render(task, threads, sign), task.stall_s, line)
+
+
+def _render(task: SceneTask, threads: int | None, sign: Sign) -> SceneOutcome:
     if threads is not None and torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
     try:
@@ -25,7 +35,7 @@ def render_on_worker(task: SceneTask, threads: int | None = None) -> SceneOutcom
         return SceneOutcome(task.id, "later", one_line(error, task), stop=True)
     except TilemapperError as error:
         return SceneOutcome(task.id, "failed", one_line(error, task))
-    return render_scene(task, engine)
+    return render_scene(task, engine, sign)
 
 
 def _engine_options(task: SceneTask) -> tuple[Any, ...]:

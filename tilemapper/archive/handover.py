@@ -65,6 +65,7 @@ class Handover:
             min_px=self.job.source.min_px,
             part=scene.part,
             until_s=until_s,
+            stall_s=60 * self.job.run.stall_minutes,
         )
 
     def publish(self, decision: Decision, outcome: SceneOutcome) -> SceneOutcome:

@@ -60,10 +60,14 @@ class Output(Closed):
 
 
 class Run(Closed):
-    """``[run]``: how much is tried. A scene that fails is tried ``retries`` times more."""
+    """``[run]``: how much is tried. A scene that fails is tried ``retries`` times more.
+
+    ``stall_minutes``: without a tile for so long, a scene counts as hung, not as slow.
+    """
 
     retries: Annotated[int, Field(ge=0, le=20)] = 1
     time_budget_minutes: Positive | None = None
+    stall_minutes: Positive = 60.0
     min_free_gb: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     lease_s: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 60.0
     scheduler: str | None = None

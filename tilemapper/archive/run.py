@@ -7,7 +7,7 @@ import functools
 import itertools
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from tilemapper.archive.decisions import Decision
 from tilemapper.archive.job import ArchiveJob
@@ -16,12 +16,14 @@ from tilemapper.archive.planning import plan_archive
 from tilemapper.archive.scene import Scene, is_large
 from tilemapper.archive.session import Session
 from tilemapper.archive.spreading import Spread
+from tilemapper.archive.stalling import line_of, watched
 from tilemapper.archive.summary import RunSummary, Tell
-from tilemapper.archive.task import SceneOutcome
+from tilemapper.archive.task import SceneOutcome, SceneTask
 from tilemapper.archive.units import listed
 from tilemapper.archive.worker import render_scene
 from tilemapper.errors import TilemapperError
 from tilemapper.networks.model import Model
+from tilemapper.render.engine import Engine
 
 
 def run_archive(
@@ -33,6 +35,7 @@ def run_archive(
     retry_failed: bool = False,
     spread: Spread | None = None,
     tell: Tell = lambda event: None,
+    stalled: Callable[[str], None] | None = None,
 ) -> RunSummary:
     """Renders what is new or changed of an archive; an unchanged one reads no pixel.
 
@@ -44,6 +47,8 @@ def run_archive(
         retry_failed: also what failed before and did not change since.
         spread: workers for scenes; in this process, one after the other, if None.
         tell: called with an event for each scene and for each batch of tiles.
+        stalled: ends this process, with a line, when a scene has hung in it for
+            `run.stall_minutes`; it is waited for if None. Workers end themselves.
 
     Raises:
         JobError: the archive cannot be listed, or two scenes would share an output.
@@ -60,7 +65,7 @@ def run_archive(
             retry_failed=retry_failed,
         )  # fmt: skip
         plan.write(ledger)
-        run = Session(job, model, ledger, plan, tell)
+        run = Session(job, model, ledger, plan, tell, stalled)
         tell({"planned": len(plan.decisions), "todo": len(plan.todo), "reasons": plan.reasons()})
         for decision in plan.held:
             if decision.scene.passes:
@@ -101,8 +106,7 @@ def _sweep(run: Session) -> None:
 def _outcomes(run: Session, batch: list[Decision], spread: Spread | None) -> Iterable[SceneOutcome]:
     """A batch of scenes, rendered where the spread says: whole ones first, then block by block."""
     if spread is None:
-        render = functools.partial(render_scene, engine=run.engine, tick=run.tick)
-        return map(render, run.tasks(batch))
+        return map(functools.partial(_here, run, engine=run.engine), run.tasks(batch))
     rest = batch[len(batch) - len(batch) % spread.staff :] if spread.staff else []
     if len(rest) < len(batch) and not any(is_large(decision.scene) for decision in rest):
         rest = []  # sooner done one by one than block by block
@@ -115,7 +119,22 @@ def _outcomes(run: Session, batch: list[Decision], spread: Spread | None) -> Ite
 def _by_blocks(run: Session, batch: list[Decision], spread: Spread) -> Iterator[SceneOutcome]:
     """Scenes one after the other, the blocks of each over all workers."""
     for task in run.tasks(batch, spread.few()):
-        yield render_scene(task, tick=run.tick)
+        yield _here(run, task)
+
+
+def _here(run: Session, task: SceneTask, engine: Engine | None = None) -> SceneOutcome:
+    """Renders a scene in this process; one that stalls ends it, if whoever runs it wants that."""
+    stalled = run.stalled
+    if stalled is None:
+        return render_scene(task, engine=engine, tick=run.tick)
+    line = line_of(task, "so the run ends; finished scenes are kept, run the same command again")
+    with watched(task.stall_s, lambda: stalled(line)) as sign:
+
+        def tick(tiles: int) -> None:
+            sign(tiles)
+            run.tick(tiles)
+
+        return render_scene(task, engine=engine, tick=tick)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import secrets as random
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from tilemapper.archive.decisions import ArchivePlan, Decision
@@ -28,9 +28,16 @@ class Session:
     """One run: its name in the ledger, its deadline, and what it has counted so far."""
 
     def __init__(
-        self, job: ArchiveJob, model: Model, ledger: Ledger, plan: ArchivePlan, tell: Tell
+        self,
+        job: ArchiveJob,
+        model: Model,
+        ledger: Ledger,
+        plan: ArchivePlan,
+        tell: Tell,
+        stalled: Callable[[str], None] | None = None,
     ) -> None:
         self.job, self.model, self.ledger, self.plan, self.tell = job, model, ledger, plan, tell
+        self.stalled = stalled
         self.id = random.token_hex(8)
         minutes = job.run.time_budget_minutes
         self.until_s = None if minutes is None else time.time() + 60 * minutes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ class SceneTask:
     """All that a worker needs. ``path`` may hold a signature: it is neither stored nor shown.
 
     layers: where to stage what is written besides the map. until_s: when the run's time is up, as
-    `time.time` tells it.
+    `time.time` tells it. stall_s: without a sign of life for so long, the scene counts as hung.
     """
 
     id: str
@@ -27,6 +28,7 @@ class SceneTask:
     min_px: int | None = None
     part: Part | None = None
     until_s: float | None = None
+    stall_s: float = math.inf
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import click
 
 from tilemapper.cli.archive_progress import ArchiveProgress
 from tilemapper.cli.options import OrWord, debug_option, json_option, talk_options
+from tilemapper.errors import TryAgainError
 
 if TYPE_CHECKING:
     from tilemapper.archive.estimate import ArchiveEstimate
@@ -103,11 +105,17 @@ def batch(
     with ArchiveProgress(as_json=as_json, quiet=quiet, verbose=verbose) as progress:
         summary = run_archive(
             checked, model, shard=shard, retry_failed=retry_failed, tell=progress.tell,
-            spread=_spread(checked, workers, scheduler, insecure),
+            spread=_spread(checked, workers, scheduler, insecure), stalled=_leave,
         )  # fmt: skip
     leave(checked, summary, metrics=metrics)
     _print_summary(checked, summary, as_json, quiet)
     return summary.exit_code
+
+
+def _leave(line: str) -> None:
+    """Ends a process whose main thread hangs in a scene; nothing gentler would."""
+    click.echo(f"error: {line}", err=True)
+    os._exit(TryAgainError.exit_code)
 
 
 def _spread(

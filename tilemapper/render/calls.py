@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, TypeVar
 
-from tilemapper.errors import NoWorkerError
+from tilemapper.errors import NoWorkerError, TilemapperError
 from tilemapper.render.cluster.connection import address_of, connected
 from tilemapper.render.cluster.own import own_workers
 from tilemapper.render.messenger import candidates
@@ -133,6 +133,8 @@ def _result(
         return result
     error = future.exception() if future.status == "error" else None
     kind = type(error).__name__ if error is not None else future.status
+    if isinstance(error, TilemapperError):
+        return failed(item, str(error))
     if kind == "KilledWorker":
         return failed(item, "workers died while rendering it, several in turn; look at it alone")
     return failed(item, f"{kind}: {error}; report this as a defect")

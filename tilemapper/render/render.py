@@ -64,7 +64,7 @@ def render(
         overwrite: replace an existing target, at the end and in one step.
         restart: throw away the blocks of an unfinished render with other options.
         on_plan: called with the plan and the number of tiles still to run, before the first.
-        tick: called with the number of tiles done since the last call.
+        tick: called with the number of tiles done since the last call; 0 as a sign of life.
         engine: the model on its device already, for many small rasters; opened if None.
         scheduler: a running dask cluster; see `tilemapper.render.address.scheduler_address`.
         dashboard: show dask's dashboard, on the loopback interface, if workers are started here.
@@ -109,6 +109,8 @@ def render(
                 for receipt in receipts:
                     staging.append(receipt)
                     tiles += receipt.tiles
+                    if tick is not None:
+                        tick(0)  # a sign of life: masked blocks have no tiles
             staging.check_source()
             finish(staging, output_tags(plan, staging))
             remove_stale_sidecars(target)
