@@ -22,6 +22,15 @@ FILE_BLOCK = 512
 # What the one-pass writer encodes itself; anything else goes through GDAL's own drivers after it.
 COMPRESSIONS = ("DEFLATE", "ZSTD", "LZW", "NONE")
 
+# Of what only GDAL can do: what stores pixels otherwise, but as they are.
+_LOSSLESS = (*COMPRESSIONS, "LZMA", "PACKBITS")
+_HARMLESS = {
+    "COMPRESS", "LEVEL", "PREDICTOR", "ZLEVEL", "ZSTD_LEVEL", "BLOCKSIZE", "BLOCKXSIZE",
+    "BLOCKYSIZE", "TILED", "INTERLEAVE", "BIGTIFF", "NUM_THREADS", "SPARSE_OK", "GEOTIFF_VERSION",
+    "STATISTICS", "OVERVIEWS", "OVERVIEW_COMPRESS", "OVERVIEW_COUNT", "OVERVIEW_RESAMPLING",
+    "RESAMPLING",
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Encoding:
@@ -139,3 +148,9 @@ def encoding_of(options: Mapping[str, str]) -> Encoding | None:
     except ValueError:
         raise OptionError(f"--co LEVEL={known['LEVEL']}: must be a whole number") from None
     return Encoding(compress, level, predictor in ("YES", "STANDARD", "2"))
+
+
+def is_lossless(options: Mapping[str, str]) -> bool:
+    """Whether creation options are known to keep every pixel as it is."""
+    known = {key.upper(): value.upper() for key, value in options.items()}
+    return known.get("COMPRESS", "DEFLATE") in _LOSSLESS and set(known) <= _HARMLESS

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from rasterio.errors import RasterioError
 
-from tilemapper.errors import TargetError
+from tilemapper.errors import StagingError, TargetError
 from tilemapper.raster.atomic import atomic_write, fsync_file, writing_failed
-from tilemapper.raster.encode import encoding_of
+from tilemapper.raster.encode import is_lossless
 from tilemapper.render.joining import Joined, join
 from tilemapper.render.plan import Layer
 from tilemapper.render.readback import check_georeferencing, check_joined, check_pixels
@@ -38,9 +38,14 @@ def finish_layer(staging: Staging, layer: Layer, tags: Mapping[str, str]) -> Non
         with atomic_write(target, inside=staging.folder if beside else None) as part:
             joined = join(staging, layer, tags, part)
             with ThreadPoolExecutor(1, "sync") as pool:
-                # The disk writes while the bytes are compared; a failure of either is raised here.
+                # The disk writes while the bytes are compared; a failure of either is raised here,
+                # the disk's own first: what it could not take may be read back as something else.
                 synced = pool.submit(fsync_file, part)
-                _check(staging, layer, joined, part)
+                try:
+                    _check(staging, layer, joined, part)
+                except (StagingError, RasterioError):
+                    synced.result()
+                    raise
                 synced.result()
             if plan.needs_gdal(layer):
                 translate(part, plan, target)
@@ -59,5 +64,5 @@ def _check(staging: Staging, layer: Layer, joined: Joined | None, path: Path) ->
         check_joined(staging, layer, joined, path)
         return
     check_georeferencing(staging.plan, layer, path)
-    if encoding_of(staging.plan.creation_options) is not None:  # else it may be lossy
+    if is_lossless(staging.plan.creation_options):
         check_pixels(staging.plan, layer, staging.done, path)

@@ -14,7 +14,7 @@ from typing import Any
 from tilemapper import __version__
 from tilemapper.errors import OptionError
 from tilemapper.networks.model import Model
-from tilemapper.raster.encode import FILE_BLOCK, Encoding, encoding_of
+from tilemapper.raster.encode import FILE_BLOCK, Encoding, encoding_of, is_lossless
 from tilemapper.raster.lattice import Block, Lattice
 from tilemapper.raster.pyramid import level_count
 from tilemapper.raster.secrets import public
@@ -107,9 +107,11 @@ class Plan:
         """Whether a layer's pixels are read back, since comparing its bytes would not prove them.
 
         File blocks in DEFLATE were decoded and compared when they were encoded; what GDAL encodes
-        was not.
+        was not, and with some options it is not to be the same.
         """
-        return layer.encoding.compress != "DEFLATE" or self.needs_gdal(layer)
+        return layer.encoding.compress != "DEFLATE" or (
+            self.needs_gdal(layer) and is_lossless(self.creation_options)
+        )
 
     def deciding(self) -> dict[str, Any]:
         """What decides the output's bytes; block size, batch size and paths do not."""

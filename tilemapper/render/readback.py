@@ -10,7 +10,8 @@ That it shows what was rendered follows from four things, each of which is looke
    part, a block in another's place, and one that is missing are found, in overviews and masks too.
 4. GDAL, told by those directories how to decode, gives the pixels: the first and the last file
    block of each level against zlib. Where zlib cannot do that, or GDAL has written the raster
-   itself, all pixels are read through GDAL and compared with the journal.
+   itself with options that keep pixels as they are, all of them are read through GDAL and compared
+   with the journal.
 """
 
 from __future__ import annotations
