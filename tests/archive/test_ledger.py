@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import sqlite3
 import subprocess
 import sys
 import time
@@ -121,6 +123,28 @@ def test_a_file_that_is_no_ledger_is_named(tmp_path):
     (tmp_path / "ledger.sqlite").write_bytes(b"not a database, but long enough to look at" * 40)
     with pytest.raises(TargetError, match="damaged or no ledger"):
         Ledger(tmp_path / "ledger.sqlite")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_that_sqlite_has_other_words_for_is_told_as_one(ledger, monkeypatch, number):
+    def full(**_options):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(database.tempfile, "TemporaryFile", full)
+    with pytest.raises(DiskFullError, match=rf"ledger\.sqlite: {os.strerror(number)}"):
+        told(ledger, "unable to open database file")
+
+
+def test_what_sqlite_says_of_a_disk_that_has_room_is_no_full_disk(ledger):
+    with pytest.raises(DiskFullError, match=os.strerror(errno.ENOSPC)):
+        told(ledger, "database or disk is full")
+    with pytest.raises(TargetError, match="unable to open database file"):
+        told(ledger, "unable to open database file")
+
+
+def told(ledger: Ledger, words: str) -> None:
+    with ledger.said():
+        raise sqlite3.OperationalError(words)
 
 
 def test_what_is_announced_is_on_the_disk_before_the_output_is_put_in_place(ledger):

@@ -1,20 +1,27 @@
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from affine import Affine
+from rasterio.errors import RasterioIOError
 
 from tests.archive.world import write_job
 from tests.conftest import UTM, noise, write_raster
+from tilemapper.archive.cutting import cut
 from tilemapper.archive.jobfile import load_job
 from tilemapper.archive.mosaic import mosaics_of
 from tilemapper.archive.mosaic_vrt import vrt_text
+from tilemapper.archive.part import Part
 from tilemapper.archive.run import run_archive
 from tilemapper.archive.scene import Scene
 from tilemapper.archive.scenes import discover
+from tilemapper.errors import DiskFullError, TargetError
 from tilemapper.networks.model import open_model
 from tilemapper.render.render import render
 
@@ -193,3 +200,27 @@ def test_a_signed_address_never_gets_into_a_virtual_raster(tmp_path, models):
     assert not mosaics
     assert "holds a signature or password" in alone[0].fault
     assert "abc" not in alone[0].fault
+
+
+def test_a_part_that_a_full_disk_does_not_take_ends_with_the_disks_own_reason(
+    tmp_path, monkeypatch
+):
+    """libtiff prints it, GDAL says that some write failed."""
+    full = os.strerror(errno.ENOSPC)
+
+    def copied(*_arguments, **_options):
+        os.write(2, f"_tiffWriteProc: {full}.\n".encode())
+        raise RasterioIOError("write failed")
+
+    monkeypatch.setattr(rasterio.shutil, "copy", copied)
+    whole = write_raster(tmp_path / "whole.tif", noise(300, 300), transform=WHOLE)
+    part = Part(str(whole), cell=(0, 0), cell_px=256)
+    with pytest.raises(DiskFullError, match=rf"part\.tif: {full}"):
+        cut(part, tmp_path / "part.tif", driver="COG", options={})
+
+
+def test_a_part_whose_folder_cannot_be_written_is_no_defect(tmp_path):
+    whole = write_raster(tmp_path / "whole.tif", noise(300, 300), transform=WHOLE)
+    part = Part(str(whole), cell=(0, 0), cell_px=256)
+    with pytest.raises(TargetError, match="cannot be written"):
+        cut(part, tmp_path / "missing" / "part.tif", driver="COG", options={})

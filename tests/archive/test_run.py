@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -404,3 +405,21 @@ def test_an_interruption_that_a_library_made_a_failure_of_is_no_fault_of_the_sce
     task = SceneTask(id="scene", path="scene.tif", staged="map.tif", model="maps", options={})
     with pytest.raises(Interrupted):
         worker.render_scene(task)
+
+
+def test_what_is_staged_and_cannot_be_removed_stops_no_run(small, identity, monkeypatch):
+    staging = small.work / "staging"
+    staging.mkdir(parents=True)
+    litter = staging / "00-of-a-scene-that-is-gone.tif"
+    litter.touch()
+    real = Path.unlink
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        if path.parent == staging and path.suffix == ".tif":
+            raise OSError(errno.EIO, "Input/output error")
+        real(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    summary = run_archive(small, identity)
+    assert (summary.done, summary.exit_code) == (6, 0)
+    assert litter.exists()

@@ -118,3 +118,19 @@ def test_a_signal_while_the_command_is_loaded_is_one_line():
     main()
     """
     assert ended(body) == (143, LINE)
+
+
+def test_a_library_that_is_being_loaded_is_loaded_to_its_end_first(tmp_path):
+    """Its C++ may abort the process otherwise."""
+    module = "import os, signal, time\nos.kill(os.getpid(), signal.SIGTERM)\n"
+    module += "time.sleep(0.5)\nopen(__file__ + '.loaded', 'w').close()\n"
+    (tmp_path / "slowly_loaded.py").write_text(module)
+    body = f"""
+    sys.path.insert(0, {str(tmp_path)!r})
+    def work():
+        import slowly_loaded
+        time.sleep(20)
+    sys.exit(outcome(work))
+    """
+    assert ended(body) == (143, LINE)
+    assert (tmp_path / "slowly_loaded.py.loaded").exists()

@@ -11,6 +11,7 @@ serves ``FOLDER/name.tif``. NUMBER sets the counts of one address apart from tho
     flaky      every other answer is 500
     busy       every other answer is 429
     down       every answer is 500
+    awakes     the first answer is 500
     short      ends in the middle of every other answer
     cut        the file ends after two thirds, wherever it is asked for
     garbage    random bytes in place of what lies beyond the header
@@ -79,7 +80,8 @@ class Answer(BaseHTTPRequestHandler):
             time.sleep(SILENT_S)
         if mode == "slow":
             time.sleep(0.2)
-        if mode == "down" or (mode in ("flaky", "busy") and turn % 2):
+        asleep = mode == "down" or (mode == "awakes" and turn == 1)
+        if asleep or (mode in ("flaky", "busy") and turn % 2):
             self._say(429 if mode == "busy" else 500, b"trouble")
             return
         if mode == "html":

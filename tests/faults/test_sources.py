@@ -19,6 +19,7 @@ from tilemapper.archive.jobfile import load_job
 from tilemapper.archive.run import run_archive
 from tilemapper.errors import RasterError, TilemapperError
 from tilemapper.networks.model import open_model
+from tilemapper.raster.opening import open_raster
 from tilemapper.render.render import render
 from tilemapper.render.staging import staging_folder
 from tilemapper.training.cutting import CutOptions, cut_pairs
@@ -163,6 +164,12 @@ def test_what_a_server_gives_is_right_or_refused(web, models, tmp_path, mode):
         assert end == "right"
     if mode in ("garbage", "html"):
         assert end != "right"
+
+
+def test_a_server_in_trouble_for_a_moment_is_asked_again_soon(web):
+    begun = time.monotonic()
+    open_raster(f"{web[0]}/awakes/{next(NUMBERS)}/city.tif").close()
+    assert time.monotonic() - begun < 15  # GDAL alone waits for half a minute
 
 
 @pytest.mark.fault

@@ -1,0 +1,80 @@
+"""Own workers that die or hang while they start, with nannies that only pretend."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+from distributed import Nanny
+
+from tilemapper.render.cluster import own
+from tilemapper.render.nannies import OwnWorkers
+
+RUNNING, FAILED = SimpleNamespace(name="running"), SimpleNamespace(name="failed")
+
+
+class Started(own._Nanny):
+    """A nanny whose worker starts as ``starts`` says, one after the other."""
+
+    pid, status = 1, RUNNING
+
+    def __init__(self, starts: list[str]) -> None:
+        self.starts, self.ended = starts, asyncio.Event()
+
+    async def begin(self) -> SimpleNamespace:
+        how = self.starts.pop(0)
+        if how == "hangs":
+            await self.ended.wait()
+            self.ended.clear()
+            return FAILED
+        if how == "raises":
+            raise ValueError("as its start did")
+        return RUNNING if how == "runs" else FAILED
+
+
+@pytest.mark.parametrize("first", ["hangs", "raises", "dies"])
+def test_a_worker_that_fails_while_it_starts_is_started_again(monkeypatch, first):
+    async def started() -> str:
+        nanny = Started([first, "runs"])
+        monkeypatch.setattr(own, "end_process", lambda one: one.ended.set())
+        return (await asyncio.wait_for(nanny.instantiate(), 5)).name
+
+    monkeypatch.setattr(Nanny, "instantiate", lambda self: self.begin())
+    monkeypatch.setattr(own, "START_S", 0.05)
+    assert asyncio.run(started()) == "running"
+
+
+def test_all_workers_are_killed_at_the_end_whatever_state_they_are_in(monkeypatch):
+    killed, asked = [], []
+    monkeypatch.setattr(os, "kill", lambda pid, _signal: killed.append(pid))
+    workers = OwnWorkers(lambda pid, name: SimpleNamespace(
+        pid=pid, status=SimpleNamespace(name=name), close_gracefully=lambda: asked.append(pid)
+    ))  # fmt: skip
+    for pid, name in enumerate(("init", "running", "failed", "closing"), start=101):
+        workers.nanny(pid, name)
+    assert not workers.failed
+    workers.end()
+    assert set(killed) == {101, 102, 103, 104}
+    assert asked == [101, 102]
+
+
+def test_a_worker_whose_heart_stands_still_is_ended_while_others_wait():
+    """Else nobody would end one that hangs in a scene, SIGSTOP or with the interpreter's lock."""
+    assert own.CONFIG["distributed.scheduler.worker-ttl"] == "30s"
+
+
+@pytest.mark.parametrize("debug", ["", "1"])
+def test_what_a_worker_says_while_it_dies_is_for_debugging(debug):
+    hush = importlib.util.find_spec(own.HUSH).origin  # not imported: it would hush this process
+    program = f"import runpy; runpy.run_path({hush!r}); raise ValueError"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False,
+        env={**os.environ, "TILEMAPPER_DEBUG": debug},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert bool(done.stderr) == bool(debug)
