@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tilemapper.cli.archive_progress import ArchiveProgress
-from tilemapper.cli.options import OrWord, debug_option, json_option, talk_options
+from tilemapper.cli.options import OrWord, debug_option, talk_options
 from tilemapper.errors import TryAgainError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def _shard(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[in
     type=OrWord(int, "auto"),
     help="Processes to spread scenes over; run.workers of the job if not given.",
 )
-@click.option("--scheduler", help="Address or file of a running dask scheduler.")
+@click.option("--scheduler", metavar="ADDR|FILE", help="A running dask cluster, as for render.")
 @click.option("--insecure", is_flag=True, help="Take a scheduler elsewhere without TLS.")
 @click.option(
     "--metrics",
@@ -53,7 +53,9 @@ def _shard(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[in
     metavar="FILE",
     help="Write OpenMetrics text for monitoring here.",
 )
-@json_option
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON lines: the plan, each scene, a summary."
+)
 @talk_options
 @debug_option
 def batch(
