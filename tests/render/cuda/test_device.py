@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -77,9 +79,51 @@ def test_a_batch_that_does_not_fit_is_halved_with_its_graph(models):
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert painter._fits < 512
-    close = (painted[:8] - expected.paint(batch[:8])).abs()
+    few = expected.paint(batch[:8])
+    expected.streams.synchronize()
+    close = (painted[:8] - few).abs()
     assert close.float().mean() < 1  # another shape may choose another algorithm
     assert painter._graph is not None
+
+
+def fail_to_record(model):
+    """In a process of its own: what torch keeps of a failed recording must not reach others."""
+    engine = Engine(open_model(model), device="cuda:0", batch_size=5)
+    batch, expected = batch_of(5), Painter(engine)
+    plain, capturing, forward = expected.paint(batch), [], Painter._forward
+    expected.streams.synchronize()
+
+    def waiting(self, tiles):
+        capturing.append(torch.cuda.is_current_stream_capturing())
+        if capturing[-1]:
+            self._unsound.item()  # not permitted here
+        return forward(self, tiles)
+
+    Painter._forward = waiting
+    painter = Painter(engine)
+    with painter.streams.computing():
+        before = torch.cuda.current_stream()
+        painted = painter.paint(batch)
+        assert torch.cuda.current_stream() == before
+    painter.check()
+    assert any(capturing)
+    assert painter._graph is None
+    assert torch.equal(painted, plain)
+
+
+def test_a_recording_that_fails_leaves_stream_and_predictions_as_they_were(models):
+    program = f"from {__name__} import fail_to_record; fail_to_record({str(models / 'unet')!r})"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_second_render_finds_the_memory_of_the_first(models, tmp_path):
+    city = write_raster(tmp_path / "city.tif", noise(600, 700))
+    used = []
+    for _ in range(3):
+        render(city, tmp_path / "map.tif", models / "unet", device="cuda", overwrite=True)
+        used.append(torch.cuda.memory_allocated())
+    assert used[2] <= used[1]
 
 
 def test_what_comes_down_is_what_was_computed_however_much_goes_on_meanwhile():

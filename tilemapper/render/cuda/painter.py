@@ -11,6 +11,7 @@ import threading
 import warnings
 import weakref
 
+import numpy as np
 import torch
 
 from tilemapper.errors import DeviceError
@@ -39,12 +40,34 @@ class Painter:
         self._fits = engine.batch_size  # tiles that go into one call; less once memory ran out
         self._graph: _Graph | None = None
         self._records = engine.device.type == "cuda"
-        self._unsound = torch.zeros((), dtype=torch.bool, device=engine.device)
+        with self.streams.computing():
+            self._unsound = torch.zeros((), dtype=torch.bool, device=engine.device)
         if self._records:
             # The same bits in every process, and fp32 that is fp32.
             torch.backends.cudnn.benchmark = False
             torch.backends.cudnn.deterministic = True
-            torch.backends.cudnn.allow_tf32 = False
+            with warnings.catch_warnings():
+                # Some versions of torch warn of this name. The new one is not to be mixed with it,
+                # and torch.compile still reads this.
+                warnings.filterwarnings("ignore", "Please use the new API settings")
+                torch.backends.cudnn.allow_tf32 = False
+
+    def prepare(self) -> None:
+        """Records the graph, on noise.
+
+        To be called while no other thread uses the device: whatever mode a recording is in, some
+        calls of others end it.
+
+        Raises:
+            DeviceError: as `paint`.
+        """
+        tile = self.engine.model.card.tile
+        shape = (self.batch_size, tile, tile, 3)
+        noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        with self.streams.computing():
+            self.paint(torch.from_numpy(noise).to(self.device))
+            self._unsound.zero_()  # of the raster's pixels alone
+        self.streams.synchronize()
 
     @torch.inference_mode()
     def paint(self, tiles: torch.Tensor) -> torch.Tensor:
@@ -149,7 +172,10 @@ def painter_of(engine: Engine) -> Painter | None:
         return None
     with _PAINTERS_LOCK:
         if engine not in _PAINTERS:
-            _PAINTERS[engine] = Painter(engine)
+            # By a proxy: a painter that held its engine would keep it, and its memory, for ever.
+            painter = Painter(weakref.proxy(engine))
+            painter.prepare()
+            _PAINTERS[engine] = painter
         return _PAINTERS[engine]
 
 
@@ -161,9 +187,13 @@ class _Graph:
         self._graph = torch.cuda.CUDAGraph()
         streams.synchronize()
         # On a stream of its own: what other blocks launch meanwhile must not be recorded. They may
-        # allocate, too, which is no part of this thread's recording.
+        # allocate, too, which is no part of this thread's recording. After one that failed torch
+        # leaves its stream the current one: the context around it brings back ours.
         aside = streams.new()
-        with torch.cuda.graph(self._graph, stream=aside, capture_error_mode="thread_local"):
+        with (
+            streams.computing(),
+            torch.cuda.graph(self._graph, stream=aside, capture_error_mode="thread_local"),
+        ):
             self._result: torch.Tensor = call(self._tiles)  # type: ignore[operator]
 
     def __call__(self, tiles: torch.Tensor) -> torch.Tensor:

@@ -38,6 +38,8 @@ class Streams:
         self._cuda = device.type == "cuda"
         if self._cuda:
             self._compute, self._up, self._down = self.new(), self.new(), self.new()
+            # What was launched before, such as the layout of the weights, is done first.
+            self._compute.wait_stream(torch.cuda.current_stream(device))
 
     def new(self) -> Any:
         """One more stream of the device."""
