@@ -74,7 +74,7 @@ def compress(x: Tensor, quality: Tensor) -> Tensor:
     n, _, height, width = x.shape
     gaps = (0, -width % 8, 0, -height % 8)
     levels = functional.pad(x, gaps, mode="replicate") * 127.5
-    ycc, cosines, coarse = (t.to(x.device) for t in _tables())
+    ycc, rgb, cosines, coarse = (t.to(x.device, non_blocking=True) for t in _tables())
     blocks = torch.einsum("dc,nchw->ndhw", ycc, levels)
     blocks = blocks.reshape(n, 3, levels.shape[2] // 8, 8, levels.shape[3] // 8, 8)
     found = torch.einsum("ia,ncxayb,jb->ncxiyj", cosines, blocks, cosines)
@@ -82,15 +82,19 @@ def compress(x: Tensor, quality: Tensor) -> Tensor:
     step = (coarse[None, :, None, :, None, :] * scale).clamp(min=1)
     found = torch.round(found / step) * step
     blocks = torch.einsum("ia,ncxiyj,jb->ncxayb", cosines, found, cosines)
-    image = torch.einsum("cd,ndhw->nchw", torch.linalg.inv(ycc), blocks.reshape(levels.shape))
+    image = torch.einsum("cd,ndhw->nchw", rgb, blocks.reshape(levels.shape))
     return (image[:, :, :height, :width] / 127.5).clamp(-1, 1)
 
 
 @functools.cache
-def _tables() -> tuple[Tensor, Tensor, Tensor]:
-    """YCbCr from RGB (3, 3); the cosines of a block (8, 8); steps at quality 50 (3, 8, 8)."""
+def _tables() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """YCbCr from RGB (3, 3), and back; cosines of a block (8, 8); steps at quality 50 (3, 8, 8).
+
+    On the host: there inverting a matrix makes nobody wait for a device.
+    """
     at = torch.arange(8)
     cosines = torch.cos(math.pi * at[:, None] * (2 * at + 1) / 16) / 2
     cosines[0] /= math.sqrt(2)
     steps = torch.tensor(COARSENESS, dtype=torch.float32)[:, at[:, None] + at]
-    return torch.tensor(YCC), cosines, steps[[0, 1, 1]]
+    ycc = torch.tensor(YCC)
+    return ycc, torch.linalg.inv(ycc), cosines, steps[[0, 1, 1]]

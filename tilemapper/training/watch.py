@@ -38,8 +38,8 @@ class LossWatch:
         event = None
         if self.device.type == "cuda":
             values = values.to("cpu", non_blocking=True)
-            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            event.record()
+            # Of the device's stream: the current one is another device's where that is not ours.
+            event = torch.cuda.current_stream(self.device).record_event()
         self._waiting.append((step, tuple(losses), values, event))
         while self._waiting and _arrived(self._waiting[0][3]):
             self._look()

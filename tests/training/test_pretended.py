@@ -1,0 +1,65 @@
+"""Whole runs on a pretended device: what a GPU would refuse, from the pairs to the model."""
+
+from __future__ import annotations
+
+import itertools
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from tests.pretended import DEVICE, Pretended
+from tests.training.synthetic_pairs import TINY, write_pairs
+from tilemapper.training.feed import Feed
+from tilemapper.training.run import train
+
+SMALL = {
+    "best": {"losses.gan_from": "0.3", "data.storage": '"device"'},
+    "classic": {
+        "networks.generator": "unet",
+        "networks.generator_arguments": '{width=4, depth=4, norm="instance_affine"}',
+        "data.resize": "40",
+        "data.storage": '"host"',
+    },
+}
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A pretended device in this thread; its streams are always done."""
+    asked = []
+
+    def current_stream(device=None):
+        asked.append(device)
+        done = SimpleNamespace(query=lambda: True, synchronize=lambda: None)
+        return SimpleNamespace(record_event=lambda: done)
+
+    monkeypatch.setattr(torch.cuda, "current_stream", current_stream)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "pretended")
+    # The thread that cuts patches in the host's memory would not know of the device.
+    monkeypatch.setattr(Feed, "__call__", Feed.make)
+    with Pretended():
+        yield
+    assert set(asked) == {DEVICE}  # another device's stream knows nothing of our copies
+
+
+@pytest.mark.parametrize("preset", SMALL)
+def test_a_run_mixes_nothing_of_the_host_with_the_device(gpu, tmp_path, preset):
+    pairs, run = write_pairs(tmp_path / "pairs", 4), tmp_path / "run"
+    settings = {
+        **TINY,
+        "data.held_out": "0.25",
+        "data.resize": "0",
+        "trainer.steps": "3",
+        "trainer.epochs": "0",
+        "trainer.minutes": "0",
+        "trainer.calibration_batches": "1",
+        "trainer.evaluate_every": "2",
+        **SMALL[preset],
+    }
+    calls = itertools.count(1)
+    train(pairs, run, preset=preset, settings=settings, device="cuda", stop=lambda: next(calls) > 2)
+    result = train(pairs, run, resume=True, device="cuda")
+    assert (result.step, result.finished) == (3, True)
+    assert result.model is not None
