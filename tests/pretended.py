@@ -20,8 +20,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 DEVICE = torch.device("cuda", 0)
 # Copies between both sides, and indices, which CUDA takes from the host too.
 _ACROSS = {
-    f"aten::{name}"
-    for name in ("copy_", "_to_copy", "set_", "index", "index_put", "index_put_")
+    f"aten::{name}" for name in ("copy_", "_to_copy", "set_", "index", "index_put", "index_put_")
 }
 _READS = {Tensor.item, Tensor.tolist, Tensor.__float__, Tensor.__int__, Tensor.__bool__}
 
