@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -48,25 +49,44 @@ def card() -> str:
     return done.stdout.strip()
 
 
+def ended(command: list[str], limit_s: float, cwd: Path | None = None) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a command; past its limit it is killed, with its workers."""
+    process = subprocess.Popen(
+        command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        process_group=0,
+    )  # fmt: skip
+    try:
+        said, complained = process.communicate(timeout=limit_s)
+    except BaseException as error:
+        os.killpg(process.pid, signal.SIGKILL)
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise
+        said, complained = process.communicate()
+        complained += f"\nkilled after {limit_s:.0f} s"
+    return process.returncode, said, complained
+
+
 def step(given: argparse.Namespace, name: str, *args: object) -> dict[str, Any] | None:
-    """One step in a process of its own; None, and its last words, if it fails."""
+    """One step in a process of its own; None, and its last words, if it fails or hangs."""
     command = [sys.executable, __file__, "--step", name, *map(str, args)]
     command += ["--device", given.device, *(["--tiny"] if given.tiny else [])]
     begun = time.monotonic()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        say(f"\n{name} FAILED after {time.monotonic() - begun:.0f} s:\n{done.stderr[-1500:]}")
+    code, said, complained = ended(command, given.limit)
+    if code:
+        say(f"\n{name} FAILED after {time.monotonic() - begun:.0f} s:\n{complained[-1500:]}")
         return None
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    return dict(json.loads(said.splitlines()[-1]))
 
 
 def tests(given: argparse.Namespace) -> None:
     """The tests that need CUDA."""
-    command = [sys.executable, "-m", "pytest", "-m", "gpu", "tests/render", "-q", "--timeout=240"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    say(f"\n## Tests marked gpu\n\n{(done.stdout.splitlines() or ['none ran'])[-1]}")
-    if done.returncode not in (0, 5):
-        say(done.stdout[-4000:])
+    rooms = ["tests/render/cuda", "tests/training/test_cuda.py"]
+    # Named as they end: one that hangs is known by the name of the one before it.
+    command = [sys.executable, "-u", "-m", "pytest", "-m", "gpu", *rooms, "-vv", "--tb=short"]
+    code, said, complained = ended(command, given.limit, ROOT)
+    say(f"\n## Tests marked gpu\n\n{(said.splitlines() or ['none ran'])[-1]}")
+    if code not in (0, 5):
+        say(f"{said[-6000:]}{complained[-1000:]}")
 
 
 def training(given: argparse.Namespace, folder: Path) -> Path | None:
@@ -149,6 +169,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="*", default=[32, 64, 128, 256])
     parser.add_argument("--workers", nargs="*", default=["1", "3", "6"])
     parser.add_argument("--minutes", type=float, default=1.0, help="of training")
+    parser.add_argument("--limit", type=float, default=180, help="seconds a step may take")
     parser.add_argument("--folder", type=Path, help="where to work, on a fast disk")
     parser.add_argument("--skip", nargs="*", default=[], choices=["tests", "train", "levels"])
     for name in ("--step", "--source", "--target", "--batch"):
@@ -160,7 +181,7 @@ def main() -> None:
         return
     if given.rehearse:
         given.size, given.small, given.device, given.batches = 1500, 400, "cpu", [2, 4]
-        given.workers, given.minutes, given.tiny = ["1", "2"], 0.1, True
+        given.workers, given.minutes, given.tiny, given.limit = ["1", "2"], 0.1, True, 600
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     say(f"{header()}\n{card()}")
     with tempfile.TemporaryDirectory(dir=given.folder) as scratch:
