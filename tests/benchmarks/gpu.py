@@ -71,7 +71,7 @@ def step(given: argparse.Namespace, name: str, *args: object) -> dict[str, Any] 
     command = [sys.executable, __file__, "--step", name, *map(str, args)]
     command += ["--device", given.device, *(["--tiny"] if given.tiny else [])]
     begun = time.monotonic()
-    code, said, complained = ended(command, given.limit)
+    code, said, complained = ended(command, given.limit + 60 * given.minutes)
     if code:
         say(f"\n{name} FAILED after {time.monotonic() - begun:.0f} s:\n{complained[-1500:]}")
         return None
@@ -81,8 +81,10 @@ def step(given: argparse.Namespace, name: str, *args: object) -> dict[str, Any] 
 def tests(given: argparse.Namespace) -> None:
     """The tests that need CUDA."""
     rooms = ["tests/render/cuda", "tests/training/test_cuda.py"]
-    # Named as they end: one that hangs is known by the name of the one before it.
-    command = [sys.executable, "-u", "-m", "pytest", "-m", "gpu", *rooms, "-vv", "--tb=short"]
+    # Named as they begin, so that one that hangs is known. What other versions of the libraries
+    # than the tested ones warn of is no failure of a GPU.
+    how = ["-m", "gpu", "-vv", "--tb=short", "-W", "default"]
+    command = [sys.executable, "-u", "-m", "pytest", *how, *rooms]
     code, said, complained = ended(command, given.limit, ROOT)
     say(f"\n## Tests marked gpu\n\n{(said.splitlines() or ['none ran'])[-1]}")
     if code not in (0, 5):
@@ -169,7 +171,9 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="*", default=[32, 64, 128, 256])
     parser.add_argument("--workers", nargs="*", default=["1", "3", "6"])
     parser.add_argument("--minutes", type=float, default=1.0, help="of training")
-    parser.add_argument("--limit", type=float, default=180, help="seconds a step may take")
+    parser.add_argument(
+        "--limit", type=float, default=180, help="seconds a step may take, beside training"
+    )
     parser.add_argument("--folder", type=Path, help="where to work, on a fast disk")
     parser.add_argument("--skip", nargs="*", default=[], choices=["tests", "train", "levels"])
     for name in ("--step", "--source", "--target", "--batch"):

@@ -25,6 +25,9 @@ from tilemapper.render.cuda.streams import Download
 from tilemapper.render.engine import Engine
 from tilemapper.render.seam import Seam
 
+# Some versions of torch warn of the switches that are put back below.
+pytestmark = pytest.mark.filterwarnings("ignore:Please use the new API settings")
+
 
 class Streams:
     """One stream, as it were: every copy is there at once."""
