@@ -88,7 +88,12 @@ if TYPE_CHECKING:
     type=Numbers(float, "L,B,R,T", 4),
     help="Render only this part: left, bottom, right, top in units of SRC's CRS.",
 )
-@click.option("--mask", type=click.Path(), help="Render only inside these GeoJSON polygons.")
+@click.option(
+    "--mask",
+    type=click.Path(),
+    metavar="AOI.geojson",
+    help="Render only inside these polygons, in longitude and latitude.",
+)
 @click.option("--driver", default="COG", show_default=True, help="COG or GTiff.")
 @click.option(
     "--co",
