@@ -106,6 +106,17 @@ def test_missing_and_damaged_pairs_are_named(pairs, tmp_path, capsys):
     assert "2.png" in err and err.count("\n") == 1
 
 
+def test_a_run_that_was_stopped_says_what_goes_on_with_it(pairs, tmp_path, capsys, monkeypatch):
+    def stopped(*_places, stop, **_options):
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop()
+
+    monkeypatch.setattr("tilemapper.api.train.train_and_report", stopped)
+    assert train(pairs, "--out", tmp_path / "run", settings=("steps=1",)) == 130
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line == "interrupted by signal 2; run the same command with --resume to go on"
+
+
 @pytest.mark.fault
 def test_a_signal_ends_a_run_within_ten_seconds_and_it_resumes(pairs, tmp_path):
     out = tmp_path / "run"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tilemapper.cli.signals import farewell
 from tilemapper.errors import Interrupted
 
 if TYPE_CHECKING:
@@ -111,18 +112,23 @@ def _say(text: str) -> None:
 def _run(data: Path, out: Path, settings: dict[str, str], options: dict[str, Any]) -> RunResult:
     from tilemapper.api.train import train_and_report
 
-    with _leaving_cleanly() as stop, _progress_bar() as progress:
-        result = train_and_report(
-            data,
-            out,
-            settings=settings,
-            stop=lambda: stop[0] != 0,
-            progress=progress,
-            notice=lambda line: click.echo(line, err=True),
-            **options,
-        )
-    if stop[0]:
-        raise Interrupted(stop[0])
+    try:
+        with _leaving_cleanly() as stop, _progress_bar() as progress:
+            result = train_and_report(
+                data,
+                out,
+                settings=settings,
+                stop=lambda: stop[0] != 0,
+                progress=progress,
+                notice=lambda line: click.echo(line, err=True),
+                **options,
+            )
+        if stop[0]:
+            raise Interrupted(stop[0])
+    except Interrupted as stopped:
+        number = stopped.exit_code - 128
+        code = farewell(number, "run the same command with --resume")
+        click.get_current_context().exit(code)
     return result
 
 
