@@ -120,10 +120,10 @@ class Pretended(TorchFunctionMode):
         asked: list[str] = ["cpu"] if func is Tensor.cpu else []
 
         def here(value: Any) -> Any:
-            if isinstance(value, torch.device) or value in ("cpu", "cuda", "cuda:0"):
-                asked.append(torch.device(value).type)
-                return torch.device("cpu")
-            return value
+            if value is None or torch.device(value).type not in ("cpu", "cuda"):
+                return value
+            asked.append(torch.device(value).type)
+            return torch.device("cpu")
 
         plain = {name: value for name, value in kwargs.items() if name == "device"}
         kwargs |= tree_map(here, plain)
