@@ -87,6 +87,7 @@ def test_a_plan_names_its_devices(
     assert plan.batch_size == 128
     # which of them, how many and how large the batch: none of it decides the result's plan
     assert plan.deciding()["device"] == "cuda"
+    assert plan.to_tag()["batch_size"] == 128  # for who renders a block of it again
 
 
 @pytest.mark.parametrize("workers", [1, 2])

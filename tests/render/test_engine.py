@@ -13,6 +13,7 @@ from tests.conftest import noise
 from tilemapper.errors import DeviceError, ModelError, OptionError
 from tilemapper.networks.model import Model, open_model
 from tilemapper.render.array import render_array
+from tilemapper.render import verify
 from tilemapper.render.devices import (
     auto_batch,
     choose_device,
@@ -173,6 +174,11 @@ def test_a_batch_on_a_gpu_has_room_in_its_free_memory(models, monkeypatch, free_
     assert batch == 1 or batch * tile <= free / 4
     assert batch == 128 or 2 * batch * tile > free / 4
     assert tile_bytes(model, "fp32") > 1.5 * tile
+    # What an earlier render left with torch is free for the next one.
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: free // 2)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: free // 8)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free * 5 // 8, 2 * free))
+    assert auto_batch("cuda:0", model, "bf16") == batch
 
 
 def test_a_batch_on_a_cpu_does_not_depend_on_memory(models):
@@ -209,3 +215,10 @@ def test_cuda_agrees_with_the_cpu(models):
     cpu = Engine(model, batch_size=4).predict(batch)
     cuda = Engine(model, device="cuda:0", batch_size=4).predict(batch)
     assert np.abs(cpu.astype(int) - cuda).mean() < 1
+
+
+def test_a_map_of_a_gpu_is_verified_with_the_batch_it_was_made_with(models):
+    plan = {"device": "cpu", "precision": "fp32"}
+    model = open_model(models / "identity")
+    assert verify._engine(model, {**plan, "batch_size": 3}, "auto").batch_size == 3
+    assert verify._engine(model, plan, "auto").batch_size == default_batch("cpu")

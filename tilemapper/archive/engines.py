@@ -12,7 +12,7 @@ from tilemapper.archive.task import SceneOutcome, SceneTask
 from tilemapper.archive.worker import one_line, render_scene
 from tilemapper.errors import TilemapperError, TryAgainError
 from tilemapper.networks.model import Model, open_model
-from tilemapper.render.devices import choose_device, choose_precision, default_batch
+from tilemapper.render.devices import auto_batch, choose_device, choose_precision
 from tilemapper.render.engine import Engine
 
 
@@ -68,11 +68,12 @@ def engine_for(
         ModelError, DeviceError: the model cannot be loaded, or not onto this device.
     """
     device = choose_device(device)
+    precision = choose_precision(precision, device, model)
     return Engine(
         model,
         device=device,
-        precision=choose_precision(precision, device, model),
-        batch_size=batch_size or default_batch(device),
+        precision=precision,
+        batch_size=batch_size or auto_batch(device, model, precision),
         tta=tta,
         compiled=compiled,
     )

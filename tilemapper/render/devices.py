@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -74,6 +75,19 @@ def choose_precision(wanted: str, device: str, model: Model) -> str:
     return "bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "fp32"
 
 
+def settle(device: str) -> None:
+    """Makes a GPU's libraries give the same bits in every process, and fp32 that is fp32."""
+    if not device.startswith("cuda"):
+        return
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    with warnings.catch_warnings():
+        # Some versions of torch warn of this name. The new one is not to be mixed with it, and
+        # torch.compile still reads this.
+        warnings.filterwarnings("ignore", "Please use the new API settings")
+        torch.backends.cudnn.allow_tf32 = False
+
+
 def default_batch(device: str) -> int:
     """Tiles a batch when the user names none."""
     return CPU_BATCH if device == "cpu" else CUDA_BATCH
@@ -87,6 +101,8 @@ def auto_batch(device: str, model: Model, precision: str) -> int:
     if not device.startswith("cuda"):
         return default_batch(device)
     free, _ = torch.cuda.mem_get_info(device)
+    # What an earlier render in this process left with torch is free for this one.
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     room = int(SHARE * free) // tile_bytes(model, precision)
     return 1 << (min(max(room, 1), CUDA_MOST).bit_length() - 1)
 

@@ -16,7 +16,7 @@ from torch import nn
 from tilemapper.errors import DeviceError, ModelError
 from tilemapper.networks.folding import fold_norms
 from tilemapper.networks.model import Model
-from tilemapper.render.devices import choose_device, choose_precision, default_batch
+from tilemapper.render.devices import choose_device, choose_precision, default_batch, settle
 from tilemapper.render.levels import painted
 from tilemapper.render.packing import packed_for_cpu
 
@@ -42,6 +42,7 @@ class Engine:
     ) -> None:
         self.model = model
         self.device = torch.device(device)
+        settle(device)
         self.batch_size = batch_size
         self.is_palette = model.card.head == "palette"
         self.channels = len(model.card.palette) if self.is_palette else 3

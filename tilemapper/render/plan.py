@@ -154,15 +154,19 @@ class Plan:
         source = self.source.to_json()
         source.pop("notices")
         source["path"] = public(self.source.path)
+        kind = self.device.partition(":")[0]
+        # A GPU's libraries choose their algorithms by it; elsewhere it decides nothing.
+        batch = {} if kind == "cpu" else {"batch_size": self.batch_size}
         return {
             "fingerprint": self.fingerprint,
             "source": source,
             "overlap": self.overlap,
             "tile": self.tile,
             "precision": self.precision,
-            "device": self.device.partition(":")[0],
+            "device": kind,
             "tta": self.tta,
             "compile": self.compiled,
+            **batch,
         }
 
     def memory_bytes(self) -> int:

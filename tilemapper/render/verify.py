@@ -179,7 +179,7 @@ def _engine(model: Model, plan: dict[str, Any], device: str) -> Engine:
         model,
         device=device,
         precision=plan["precision"],
-        batch_size=default_batch(device),
+        batch_size=plan.get("batch_size") or default_batch(device),
         tta=plan.get("tta", False),
         compiled=plan.get("compile", False),
     )

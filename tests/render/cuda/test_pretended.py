@@ -80,7 +80,11 @@ def gpu(monkeypatch):
 
 @pytest.mark.parametrize("name", ["unet", "classes"])
 def test_nothing_of_the_host_mixes_with_the_device(models, gpu, name):
+    torch.backends.cudnn.deterministic = False
+    torch.backends.cudnn.allow_tf32 = True
     engine = Engine(open_model(models / name), device=str(DEVICE), batch_size=2)
+    assert torch.backends.cudnn.deterministic
+    assert not torch.backends.cudnn.allow_tf32
     view = ArrayView(noise(200, 400).transpose(1, 2, 0), masked(200, 400, 1, 1))
     lattice, final = Lattice(200, 400), class_rows if engine.is_palette else grey_rows
     colours = np.arange(9, dtype=np.int32).reshape(3, 3) * 20 if engine.is_palette else None

@@ -42,15 +42,6 @@ class Painter:
         self._records = engine.device.type == "cuda"
         with self.streams.computing():
             self._unsound = torch.zeros((), dtype=torch.bool, device=engine.device)
-        if self._records:
-            # The same bits in every process, and fp32 that is fp32.
-            torch.backends.cudnn.benchmark = False
-            torch.backends.cudnn.deterministic = True
-            with warnings.catch_warnings():
-                # Some versions of torch warn of this name. The new one is not to be mixed with it,
-                # and torch.compile still reads this.
-                warnings.filterwarnings("ignore", "Please use the new API settings")
-                torch.backends.cudnn.allow_tf32 = False
 
     def prepare(self) -> None:
         """Records the graph, on noise.
