@@ -12,8 +12,8 @@ import torch
 from tests.conftest import noise
 from tilemapper.errors import DeviceError, ModelError, OptionError
 from tilemapper.networks.model import Model, open_model
-from tilemapper.render.array import render_array
 from tilemapper.render import verify
+from tilemapper.render.array import render_array
 from tilemapper.render.devices import (
     auto_batch,
     choose_device,
