@@ -139,6 +139,8 @@ def test_export_to_a_folder_gives_the_same_model(shelf, tmp_path):
     assert (code, out.strip()) == (0, str(tmp_path / "copy"))
     assert open_model(tmp_path / "copy").card.digest == open_model("small").card.digest
     assert (tmp_path / "copy" / "README.md").read_text() == "# Small\n"
+    _, out, _ = call("export", "small", tmp_path / "again", "--json")
+    assert json.loads(out) == {"model": "small", "out": str(tmp_path / "again")}
 
 
 def test_export_to_onnx_writes_a_file_that_onnx_accepts(shelf, tmp_path):

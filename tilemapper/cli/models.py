@@ -128,8 +128,9 @@ def import_command(checkpoint: Path, out_dir: Path, as_json: bool, **options: An
 @click.argument("name")
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--overwrite", is_flag=True, help="Replace OUT if it exists.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @_debug
-def export_command(name: str, out: Path, overwrite: bool) -> None:
+def export_command(name: str, out: Path, overwrite: bool, as_json: bool) -> None:
     """Export the model NAME to OUT: an ONNX file (OUT.onnx), or a model folder otherwise."""
     from tilemapper.errors import TargetError
     from tilemapper.networks.model import open_model, save_model
@@ -144,7 +145,7 @@ def export_command(name: str, out: Path, overwrite: bool) -> None:
         write_bytes_atomic(out, onnx_model(model))
     else:
         save_model(out, model.card, model.generator(), _readme(model))
-    click.echo(str(out))
+    click.echo(json.dumps({"model": model.card.name, "out": str(out)}) if as_json else str(out))
 
 
 def _readme(model: Model) -> str:
