@@ -199,6 +199,31 @@ def test_verify_finds_the_map_good_then_a_changed_pixel_then_a_changed_source(
     assert "is not the raster that was rendered" in err
 
 
+@pytest.mark.parametrize("model", ["classes", "unet"])
+def test_verify_knows_the_layers_beside_a_map(tilemapper, make_raster, tmp_path, model):
+    layers = {"--uncertainty": tmp_path / "doubt.tif"}
+    if model == "classes":
+        layers["--classes"] = tmp_path / "classes.tif"
+    beside = [word for pair in layers.items() for word in pair]
+    city = make_raster(300, 280)
+    assert tilemapper("render", city, tmp_path / "map.tif", "--model", model, *beside)[0] == 0
+    for layer in layers.values():
+        assert tilemapper("verify", layer)[::2] == (0, "")
+        with rasterio.open(layer, "r+", IGNORE_COG_LAYOUT_BREAK="YES") as dst:
+            dst.write(dst.read() ^ 1)
+        assert tilemapper("verify", layer)[0] == 1
+
+
+def test_verify_does_not_take_lossy_pixels_for_wrong_ones(tilemapper, make_raster, tmp_path):
+    target = tmp_path / "map.tif"
+    command = ["render", make_raster(300, 280), target, "--model", "identity"]
+    assert tilemapper(*command, "--co", "COMPRESS=JPEG")[0] == 0
+    code, out, err = tilemapper("verify", target)
+    assert code == 0
+    assert "0 block(s) rendered again" in out
+    assert err == f"note: {target}: JPEG changes pixels, so no block is rendered again to compare\n"
+
+
 def test_verify_refuses_what_tilemapper_did_not_write(tilemapper, make_raster):
     code, _, err = tilemapper("verify", make_raster(64, 64))
     assert code == 1

@@ -33,10 +33,11 @@ def verify(
     device: str,
     as_json: bool,
 ) -> None:
-    """Check that the map DST is what its tags say.
+    """Check that the map DST, or a layer beside it, is what its tags say.
 
     Layout (a valid COG), tags, size and georeferencing are checked, and a few blocks are rendered
-    again from the source and compared pixel by pixel. Ends with 1 if anything is wrong.
+    again from the source and compared pixel by pixel (not of JPEG and the like, which change
+    pixels). Ends with 1 if anything is wrong.
 
     tilemapper verify map.tif --blocks 10
     """
@@ -52,6 +53,8 @@ def verify(
             f"{target}: good ({len(verdict.checked)} checks, {verdict.blocks_rendered} block(s) "
             "rendered again)"
         )
+    for notice in verdict.notices:
+        click.echo(f"note: {target}: {notice}", err=True)
     if not verdict.ok:
         for fault in verdict.faults:
             click.echo(f"error: {target}: {fault}; render it again", err=True)

@@ -1,4 +1,4 @@
-"""Whether a rendered map is what its tags say: layout, tags, mask, and blocks rendered again."""
+"""Whether a rendered raster is what its tags say: layout, mask, and blocks rendered again."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import random
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import rasterio
+from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 from rio_cogeo.cogeo import cog_validate
@@ -27,9 +28,14 @@ from tilemapper.render.array import palette_of
 from tilemapper.render.block import blend_rows, class_rows, grey_rows, predict_rows
 from tilemapper.render.devices import choose_device, default_batch
 from tilemapper.render.engine import Engine
+from tilemapper.render.layers import deviation, entropy
 from tilemapper.render.render import CACHE_MB
+from tilemapper.render.rows import PixelRows
 from tilemapper.render.strips import read_tile_rows
 
+# Compressions that keep every pixel, by rasterio's names.
+LOSSLESS = frozenset({"none", "deflate", "adobe_deflate", "lzw", "zstd", "lzma", "packbits"})
+Kind = Literal["map", "classes", "uncertainty"]
 TAGS = ("TILEMAPPER_MODEL", "TILEMAPPER_MODEL_SHA256", "TILEMAPPER_PLAN", "TILEMAPPER_NOTE")
 
 
@@ -40,6 +46,7 @@ class Verdict:
     target: str
     checked: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)  # what could not be checked
     blocks_rendered: int = 0
 
     @property
@@ -68,10 +75,10 @@ def verify(
     device: str = "auto",
     tick: Callable[[int], None] | None = None,
 ) -> Verdict:
-    """Checks a rendered map; see the fields of the result.
+    """Checks a rendered map, or a layer beside one; see the fields of the result.
 
     Args:
-        target: the map.
+        target: the map, or a raster that ``classes`` or ``uncertainty`` of `render` wrote.
         model: the model it was rendered with, when it is not found by the name in its tags.
         source: its source, when it lies elsewhere now.
         blocks: file blocks of 512 px to render again and compare, chosen by ``seed``; 0 for none.
@@ -108,12 +115,18 @@ def verify(
         )
         _check_cog(verdict, target)
         _check_pixels(verdict, dst)
-        if blocks and verdict.ok:
+        lossless = dst.compression is None or dst.compression.name in LOSSLESS
+        if not lossless:
+            verdict.notices.append(
+                f"{dst.compression.value} changes pixels, so no block is rendered again to compare"
+            )
+        if blocks and verdict.ok and lossless:
+            kind = _kind(dst)
             opened = _model(tags, model)
             with rasterio.Env(GDAL_CACHEMAX=CACHE_MB << 20), SourceView(spec) as view:
                 engine = _engine(opened, plan, device)
                 for block in _choose(spec, blocks, seed):
-                    same = _same(dst, view, spec, engine, plan, block)
+                    same = _same(dst, view, spec, engine, plan, block, kind)
                     verdict.note(
                         block.name, good=same, fault=f"block {block.name} renders otherwise"
                     )
@@ -192,18 +205,40 @@ def _choose(spec: SourceSpec, count: int, seed: int) -> list[Block]:
     return [*chosen, blocks[-1]]
 
 
+def _kind(dst: Any) -> Kind:
+    """Which layer of a render this is."""
+    if dst.count > 1:
+        return "map"
+    return "classes" if "TILEMAPPER_CLASSES" in dst.tags() else "uncertainty"
+
+
 def _same(
-    dst: Any, view: SourceView, spec: SourceSpec, engine: Engine, plan: dict[str, Any], block: Block
+    dst: Any,
+    view: SourceView,
+    spec: SourceSpec,
+    engine: Engine,
+    plan: dict[str, Any],
+    block: Block,
+    kind: Kind,
 ) -> bool:
     lattice = Lattice(spec.height, spec.width, plan["overlap"], plan["tile"])
     tiles = read_tile_rows(view, lattice, block, spec.fill)
-    rows = list(blend_rows(predict_rows(tiles, engine), lattice, block))
+    squares = kind == "uncertainty" and not engine.is_palette
+    rows = list(blend_rows(predict_rows(tiles, engine), lattice, block, squares=squares))
     keep = np.concatenate([part.keep for part in rows])
-    if engine.is_palette:
-        classes = np.concatenate([class_rows(part) for part in rows])
-        pixels = palette_of(engine.model)[classes].transpose(2, 0, 1) * keep
-    else:
-        pixels = np.concatenate([grey_rows(part) for part in rows], axis=1)
+    pixels = np.concatenate([_pixels(part, engine, kind) for part in rows], axis=1) * keep
     window = Window(col_off=block.col, row_off=block.row, width=block.width, height=block.height)
     kept = dst.dataset_mask(window=window) > 0
     return np.array_equal(kept, keep) and np.array_equal(dst.read(window=window) * kept, pixels)
+
+
+def _pixels(part: PixelRows, engine: Engine, kind: Kind) -> NDArray[np.uint8]:
+    """(bands, rows, width) uint8 of a layer."""
+    if kind == "uncertainty":
+        return (entropy(part.totals) if engine.is_palette else deviation(part))[None]
+    if not engine.is_palette:
+        return grey_rows(part)
+    classes = class_rows(part)
+    if kind == "classes":
+        return classes[None]
+    return palette_of(engine.model)[classes].transpose(2, 0, 1)
