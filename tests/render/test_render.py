@@ -430,3 +430,14 @@ def test_a_raster_without_a_place_on_earth_renders_without_a_warning(models, tmp
             assert dst.crs is None
             assert dst.transform.is_identity
             assert np.array_equal(dst.read(), read_raster(city))
+
+
+@pytest.mark.parametrize(
+    ("driver", "options"),
+    [("COG", {"COMPRESS": "FOO"}), ("COG", {"COMPRES": "ZSTD"}), ("GTiff", {"COMPRESS": "FOO"})],
+)
+def test_unknown_creation_options_are_refused(make_raster, models, tmp_path, driver, options):
+    city, target = make_raster(64, 64), tmp_path / "map.tif"
+    with pytest.raises(OptionError, match="--co COMPRES"):
+        render(city, target, models / "identity", driver=driver, creation_options=options)
+    assert not target.exists()

@@ -14,6 +14,7 @@ from typing import Any
 from tilemapper import __version__
 from tilemapper.errors import OptionError
 from tilemapper.networks.model import Model
+from tilemapper.raster.creation_options import check_creation_options
 from tilemapper.raster.encode import FILE_BLOCK, Encoding, encoding_of, is_lossless
 from tilemapper.raster.lattice import Block, Lattice
 from tilemapper.raster.pyramid import level_count
@@ -208,6 +209,8 @@ def make_plan(
     """
     if driver not in DRIVERS:
         raise OptionError(f"--driver {driver!r}: unknown, one of {', '.join(DRIVERS)} is needed")
+    if driver != "COG" or encoding_of(creation_options) is None:
+        check_creation_options(driver, creation_options)
     if batch_size < 1:
         raise OptionError(f"--batch-size {batch_size}: must be 1 or more")
     if block is not None and (block < FILE_BLOCK or block % FILE_BLOCK):

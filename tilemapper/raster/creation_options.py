@@ -1,0 +1,82 @@
+"""Creation options held against GDAL's own list of what a driver knows, before any work."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from collections.abc import Mapping
+from xml.etree import ElementTree
+
+import rasterio
+import rasterio._env
+
+from tilemapper.errors import OptionError
+
+_BOOLEANS = ("YES", "NO", "TRUE", "FALSE", "ON", "OFF", "1", "0")
+
+
+def check_creation_options(driver: str, options: Mapping[str, str]) -> None:
+    """Refuses what GDAL would warn of and leave out, or take wrongly.
+
+    A trial write instead would end the process: GDAL 3.10 does so at ``BLOCKSIZE=0``.
+
+    Raises:
+        OptionError: the driver has no such option, or the option no such value.
+    """
+    known = _known_options(driver)
+    if not known:
+        return
+    for key, value in options.items():
+        option = known.get(key.upper())
+        if option is None:
+            raise OptionError(
+                f"--co {key}={value}: driver {driver} has no option {key}, one of "
+                f"{', '.join(sorted(known))} is needed"
+            )
+        fault = _fault(option, str(value).strip())
+        if fault:
+            raise OptionError(f"--co {key}={value}: {fault} is needed by driver {driver}")
+
+
+def _known_options(driver: str) -> dict[str, ElementTree.Element]:
+    """GDAL's descriptions by option name; none where its library cannot be reached.
+
+    rasterio does not hand them out, but its modules are linked to the GDAL that it uses.
+    """
+    try:
+        gdal = ctypes.CDLL(rasterio._env.__file__)
+        by_name, item = gdal.GDALGetDriverByName, gdal.GDALGetMetadataItem
+    except (OSError, AttributeError):
+        return {}
+    by_name.argtypes, by_name.restype = [ctypes.c_char_p], ctypes.c_void_p
+    item.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_char_p]
+    item.restype = ctypes.c_char_p
+    with rasterio.Env():  # registers the drivers
+        found = by_name(driver.encode())
+        text = item(found, b"DMD_CREATIONOPTIONLIST", None) if found else None
+    if not text:
+        return {}
+    return {option.get("name", "").upper(): option for option in ElementTree.fromstring(text)}
+
+
+def _fault(option: ElementTree.Element, value: str) -> str:
+    """What the option needs in place of the value; empty when the value will do."""
+    kind = option.get("type")
+    if kind == "string-select":
+        choices = [choice.text or "" for choice in option]
+        aliases = [choice.get("alias", "") for choice in option]
+        same = value.upper() in [name.upper() for name in (*choices, *aliases) if name]
+        return "" if same else f"one of {', '.join(choices)}"
+    if kind == "boolean":
+        return "" if value.upper() in _BOOLEANS else "YES or NO"
+    if kind not in ("int", "float"):
+        return ""
+    number = r"[+-]?\d+" if kind == "int" else r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
+    if not re.fullmatch(number, value):
+        return "a whole number" if kind == "int" else "a number"
+    least, most = option.get("min"), option.get("max")
+    if least is not None and float(value) < float(least):
+        return f"{least} or more"
+    if most is not None and float(value) > float(most):
+        return f"{most} or less"
+    return ""
