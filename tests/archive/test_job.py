@@ -97,6 +97,14 @@ def test_a_file_that_is_no_toml_is_refused(tmp_path, content):
         load_job(tmp_path / "t.toml")
 
 
+def test_a_file_that_cannot_be_read_is_not_called_wrong_toml(tmp_path):
+    missing = tmp_path / "nothere.toml"
+    with pytest.raises(JobError) as caught:
+        load_job(missing)
+    said = f"{missing}: cannot be read (No such file or directory); check the path"
+    assert str(caught.value) == said
+
+
 def test_render_options_have_the_names_of_the_command():
     flags = {parameter.name for parameter in render_command.params} - NOT_IN_JOBS
     other = {"co": "creation_options", "allow_driver": "allow_drivers", "compile": "compiled"}

@@ -28,8 +28,9 @@ def load_job(path: str | Path) -> ArchiveJob:
         JobError: it cannot be read, has an unknown key, or a value that cannot be used.
     """
     path = Path(path)
+    content = read_bytes(path)
     try:
-        values = tomllib.loads(read_bytes(path).decode())
+        values = tomllib.loads(content.decode())
     except (ValueError, RecursionError) as error:  # of TOML, text, or numbers without end
         raise JobError(f"{path}: is no TOML file ({error}); correct it") from error
     if values.get("kind") != "archive":
