@@ -277,6 +277,12 @@ def test_a_missing_folder_and_a_folder_as_output_are_refused(make_raster, models
         render(city, tmp_path, models / "identity", overwrite=True)
 
 
+@pytest.mark.parametrize("address", ["s3://b/x.tif", "https://host/x.tif", "/vsis3/b/x.tif"])
+def test_an_output_that_is_no_local_path_is_refused(make_raster, models, address):
+    with pytest.raises(TargetError, match="must be a local path; write it there and copy it"):
+        render(make_raster(64, 64), address, models / "identity")
+
+
 def test_a_full_disk_keeps_finished_blocks(make_raster, models, tmp_path, monkeypatch):
     city, target = make_raster(1300, 1100), tmp_path / "map.tif"
     real, calls = os.fsync, []

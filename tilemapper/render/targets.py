@@ -4,26 +4,36 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
 from tilemapper.errors import DiskFullError, RasterError, TargetError
 from tilemapper.raster.atomic import check_name
 from tilemapper.raster.opening import open_raster
+from tilemapper.raster.secrets import public
 from tilemapper.render.plan import Plan
 from tilemapper.render.staging import stored_plan
+
+# A URL, of whose slashes pathlib keeps one, or a path of GDAL's own.
+_REMOTE = re.compile(r"[a-z][a-z0-9+.-]+:/|/vsi[a-z0-9_]+/", re.IGNORECASE)
 
 
 def check_target(source: str, target: Path, *, overwrite: bool) -> None:
     """Refuses a target that cannot or may not be written, before any work is done.
 
     Raises:
-        TargetError: it is the source, a folder, exists, or its folder is missing.
+        TargetError: it is the source, a folder, exists, is not local, or its folder is missing.
     """
     check_name(target)
     if target.is_dir():
         raise TargetError(f"{target}: is a folder; name a file in it")
     if not target.parent.is_dir():
+        if _REMOTE.match(str(target)):
+            address = public(re.sub(r"^([^/]+:)/", r"\1//", str(target)))
+            raise TargetError(
+                f"{address}: the output must be a local path; write it there and copy it"
+            )
         raise TargetError(f"{target.parent}: no such folder; make it, or choose another output")
     if target.exists():
         if Path(source).exists() and target.samefile(source):
