@@ -236,7 +236,7 @@ def test_resampling_keeps_corner_and_rotation(tmp_path: Path):
     stretch = [getattr(kept, term) / getattr(ROTATED, term) for term in "abde"]
     assert stretch == pytest.approx([3] * 4, rel=0.01)
     assert (spec.height, spec.width) == (30, 43) and spec.gsd_m == pytest.approx(0.9)
-    assert any("m to 0.9 m a pixel, 90 x 130 to 30 x 43 px" in notice for notice in spec.notices)
+    assert any("m to 0.9 m a pixel, 130 x 90 to 43 x 30 px" in notice for notice in spec.notices)
 
 
 @pytest.mark.parametrize("hidden", [0, 255])

@@ -167,7 +167,7 @@ def _filter(task: SceneTask) -> None:
     allow = tuple(task.options.get("allow_drivers", ()))
     with open_raster(task.path, allow_drivers=allow) as src:
         if task.min_px is not None and min(src.height, src.width) < task.min_px:
-            raise _Skip(f"{src.height} x {src.width} px, smaller than source.min_px {task.min_px}")
+            raise _Skip(f"{src.width} x {src.height} px, smaller than source.min_px {task.min_px}")
         if task.bounds is None:
             return
         place = placed(src.height, src.width, src.transform, src.crs)

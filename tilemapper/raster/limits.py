@@ -34,7 +34,7 @@ def check_header(src: DatasetReader, path: str) -> None:
         )
     if src.height * src.width > MAX_PIXELS:
         raise RasterError(
-            f"{path}: {src.height} x {src.width} px found, at most 10^12 px are read; "
+            f"{path}: {src.width} x {src.height} px found, at most 10^12 px are read; "
             "cut it into parts with gdal_translate -srcwin"
         )
     sizes = [_item_bytes(name) for name in src.dtypes]

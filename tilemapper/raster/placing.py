@@ -57,7 +57,7 @@ def output_grid(
         warp = Warp(row_step=steps[0], col_step=steps[1])
         notices.append(
             f"{path}: resampled from {_metres(size_m)} to {gsd_m:.4g} m a pixel, "
-            f"{src.height} x {src.width} to {height} x {width} px"
+            f"{src.width} x {src.height} to {width} x {height} px"
         )
     crop = (0, 0)
     if options.bounds is not None:
