@@ -351,8 +351,17 @@ def test_a_checkpoint_of_another_architecture_is_refused(pairs, tmp_path):
 )
 def test_what_cannot_be_trained_is_refused_in_one_line(pairs, tmp_path, settings, kind, words):
     with pytest.raises(kind, match=words) as caught:
-        train(pairs, tmp_path / "run", settings={**TINY, "trainer.steps": "1", **settings})
+        train(pairs, tmp_path / "a" / "run", settings={**TINY, "trainer.steps": "1", **settings})
     assert "\n" not in str(caught.value)
+    # What only the first figures show is refused once the run has its files.
+    assert kind is TrainingError or not (tmp_path / "a").exists()
+
+
+def test_a_refused_run_leaves_a_folder_that_was_there(pairs, tmp_path):
+    (tmp_path / "run").mkdir()
+    with pytest.raises(OptionError, match="unknown key"):
+        train(pairs, tmp_path / "run", settings={"nosuch": "1"})
+    assert (tmp_path / "run").is_dir()
 
 
 def test_classic_learns_sixty_four_pairs_end_to_end(tmp_path):

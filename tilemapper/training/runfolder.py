@@ -6,7 +6,7 @@ import fcntl
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tilemapper.errors import LockedError, TargetError
@@ -21,7 +21,7 @@ _LITTER = re.compile(r"\..+\.tmp(\.\w+)?|\.pixels\..+\.npy")
 
 @contextmanager
 def open_run(folder: Path, *, resume: bool) -> Iterator[Path]:
-    """Makes the folder and holds it against other runs.
+    """Makes the folder and holds it against other runs; one that is refused leaves no new folder.
 
     Raises:
         TargetError: it has a run that is not to be resumed, or none to resume, or other files.
@@ -35,6 +35,7 @@ def open_run(folder: Path, *, resume: bool) -> Iterator[Path]:
         raise TargetError(f"{folder}: has a run already; --resume it or choose another folder")
     if not started and folder.exists() and (not folder.is_dir() or any(_others(folder))):
         raise TargetError(f"{folder}: holds other files; choose a new or empty folder")
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("w")
@@ -47,7 +48,21 @@ def open_run(folder: Path, *, resume: bool) -> Iterator[Path]:
             raise LockedError(f"{folder}: another run is training here; wait for it") from error
         for path in [path for path in folder.rglob(".*") if _LITTER.fullmatch(path.name)]:
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(True)
-        yield folder
+        try:
+            yield folder
+        except Exception:
+            _leave_nothing(made)
+            raise
+
+
+def _leave_nothing(made: list[Path]) -> None:
+    """Removes the folders that a refused call made, the run's first, where nothing lies in them."""
+    if not made or any(_others(made[0])):
+        return
+    with suppress(OSError):  # what went wrong before is the error to tell
+        shutil.rmtree(made[0])
+        for path in made[1:]:
+            path.rmdir()
 
 
 def write_config(folder: Path, job: TrainingJob) -> None:
