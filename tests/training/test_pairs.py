@@ -5,6 +5,7 @@ import zipfile
 
 import numpy as np
 import pytest
+import torch
 from numpy.testing import assert_array_equal
 from PIL import Image
 
@@ -12,6 +13,7 @@ from tests.corpus.tiff import Layout, tiff
 from tests.training.images import make_pair, write_side_by_side
 from tilemapper.errors import OptionError, PairError
 from tilemapper.training.pairs import load_arrays, open_pairs, pack_pairs, split_pairs
+from tilemapper.training.pixels import load_pixels
 
 
 def write_folders(root, count, first="A", second="B", suffix=".png"):
@@ -303,3 +305,25 @@ def test_an_array_whose_header_lies_is_refused(tmp_path, header):
             archive.writestr(f"{side}.npy", data)
     with pytest.raises(PairError, match=r"cannot be read as \.npz"):
         open_pairs(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("resize", [0, 24])
+@pytest.mark.parametrize("make_target", [None, lambda colours: colours[:, 0]])
+def test_a_packed_file_is_decoded_without_a_warning(tmp_path, resize, make_target):
+    pack_pairs(open_pairs(write_side_by_side(tmp_path / "s", 2, size=32)), tmp_path / "p.npz")
+    pairs = [(open_pairs(tmp_path / "p.npz"), index) for index in range(2)]
+    torch.set_warn_always(True)  # else once a process, and perhaps in another test
+    try:
+        pixels = load_pixels(
+            pairs,
+            resize=resize,
+            crop=16,
+            storage="host",
+            device=torch.device("cpu"),
+            folder=tmp_path,
+            make_target=make_target,
+        )
+    finally:
+        torch.set_warn_always(False)
+    if not resize:
+        assert_array_equal(pixels.source[:1024].reshape(32, 32, 3), pairs[0][0].load(0)[0])

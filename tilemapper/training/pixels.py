@@ -81,8 +81,9 @@ def load_pixels(
             here = slice(int(offsets[row]), int(offsets[row + 1]))
             imagery, colours = (side.reshape(-1, 3) for side in _load(pairs[row], resize))
             source[here] = imagery
-            flat = torch.from_numpy(np.ascontiguousarray(colours))
-            target[here] = make_target(flat).numpy() if make_target else colours
+            if make_target:  # of a copy: torch warns of arrays that are mapped to be read only
+                colours = make_target(torch.from_numpy(np.array(colours))).numpy()
+            target[here] = colours
 
         for _ in pool.map(fill, range(len(pairs))):
             pass
@@ -125,7 +126,7 @@ def _resized(image: NDArray[np.uint8], shorter: int) -> NDArray[np.uint8]:
     size = _new_size(height, width, shorter) if shorter else (height, width)
     if size == (height, width):
         return image
-    x = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float()
+    x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float()
     y = functional.interpolate(x, size=size, mode="bicubic", antialias=True)
     out: NDArray[np.uint8] = y.round_().clamp_(0, 255)[0].permute(1, 2, 0).byte().numpy()
     return out
