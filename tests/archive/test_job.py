@@ -105,6 +105,12 @@ def test_a_file_that_cannot_be_read_is_not_called_wrong_toml(tmp_path):
     assert str(caught.value) == said
 
 
+def test_creation_options_that_no_scene_could_be_written_with_are_refused(tmp_path):
+    path = write_job(tmp_path, "maps", render='co = {COMPRES = "ZSTD"}')
+    with pytest.raises(JobError, match=r"render: --co COMPRES=ZSTD: .* no option COMPRES"):
+        load_job(path)
+
+
 def test_render_options_have_the_names_of_the_command():
     flags = {parameter.name for parameter in render_command.params} - NOT_IN_JOBS
     other = {"co": "creation_options", "allow_driver": "allow_drivers", "compile": "compiled"}

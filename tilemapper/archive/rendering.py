@@ -7,11 +7,12 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 import tilemapper
 from tilemapper.archive.template import checked_template
 from tilemapper.errors import JobError
+from tilemapper.raster.creation_options import check_creation_options
 
 Bounds = tuple[float, float, float, float]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -55,6 +56,11 @@ class Render(Closed):
     @classmethod
     def _known_fields(cls, value: str | None) -> str | None:
         return None if value is None else checked_template(value)
+
+    @model_validator(mode="after")
+    def _known_creation_options(self) -> Render:
+        check_creation_options(self.driver, self.co)
+        return self
 
     def layers(self) -> dict[str, str]:
         """Templates of what is written besides the map, by the layer's name."""

@@ -11,6 +11,7 @@ import rasterio
 import rasterio._env
 
 from tilemapper.errors import OptionError
+from tilemapper.raster.encode import encoding_of
 
 _BOOLEANS = ("YES", "NO", "TRUE", "FALSE", "ON", "OFF", "1", "0")
 
@@ -23,6 +24,8 @@ def check_creation_options(driver: str, options: Mapping[str, str]) -> None:
     Raises:
         OptionError: the driver has no such option, or the option no such value.
     """
+    if driver == "COG" and encoding_of(options) is not None:
+        return  # written without GDAL's driver
     known = _known_options(driver)
     if not known:
         return

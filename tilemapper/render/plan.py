@@ -209,8 +209,7 @@ def make_plan(
     """
     if driver not in DRIVERS:
         raise OptionError(f"--driver {driver!r}: unknown, one of {', '.join(DRIVERS)} is needed")
-    if driver != "COG" or encoding_of(creation_options) is None:
-        check_creation_options(driver, creation_options)
+    check_creation_options(driver, creation_options)
     if batch_size < 1:
         raise OptionError(f"--batch-size {batch_size}: must be 1 or more")
     if block is not None and (block < FILE_BLOCK or block % FILE_BLOCK):
