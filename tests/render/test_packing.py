@@ -105,7 +105,7 @@ def test_a_relu_is_taken_into_its_convolution_and_changes_no_bit(dtype):
     built = fold_norms(build_generator("residual", arguments, 3)).to(dtype)
     eager = built.to(memory_format=torch.channels_last)
     packed = packed_for_cpu(copy.deepcopy(eager), batch(dtype))
-    # In float32 and on one thread PyTorch computes so small a network by itself, to other last bits.
+    # In float32 on one thread PyTorch computes so small a network itself, to other last bits.
     if dtype == torch.bfloat16:
         assert not convolutions(packed)
         # All but the last of each residual block, whose sum has the ReLU, and the head.
