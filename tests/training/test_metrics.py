@@ -8,8 +8,10 @@ from torchmetrics.functional.image import (
 )
 
 from tests.training.images import LAND, MOTORWAY, PARK, ROAD, WATER, make_map
+from tilemapper.networks.model import PaletteClass
 from tilemapper.training.heldout import better
-from tilemapper.training.legend import MAPS_LEGEND, Legend
+from tilemapper.training.jobfile import load_job
+from tilemapper.training.legend import MAPS_LEGEND, Legend, legend_of
 from tilemapper.training.metrics import MapMetrics, map_metrics, measure_maps
 from tilemapper.training.similarity import resize_without_antialias
 
@@ -51,7 +53,7 @@ def test_a_perfect_map_scores_the_best_of_every_figure():
     truth = np.stack([make_map(seed) for seed in range(3)])
     found = measure_maps(truth, truth).mean()
     best = {"psnr": 100, "ssim": 1, "acc5": 1, "acc10": 1, "rmse_gcgan": 0, "sharpness": 1}
-    best |= {"road_f1": 1, "water_iou": 1, "park_iou": 1, "motorway_iou": 1}
+    best |= {"road_f1": 1, "water_iou": 1, "park_iou": 1, "motorway_iou": 1, "mean_iou": 1}
     best |= {f"{name}_invented": 0 for name in ("road", "water", "park", "motorway")}
     assert found == pytest.approx(best, abs=1e-5)
 
@@ -136,9 +138,47 @@ def test_the_nearest_class_is_the_nearest_colour():
     assert (np.take_along_axis(nearest, found[..., None], -1)[..., 0] == nearest.min(-1)).all()
 
 
-def test_a_legend_too_long_to_be_exact_is_refused():
-    with pytest.raises(ValueError, match="40"):
-        Legend(("x",) * 41, ((0, 0, 0),) * 41)
+def test_the_nearest_of_many_colours_is_exact_too():
+    random = np.random.default_rng(0)
+    legend = Legend(
+        tuple(map(str, range(128))),
+        tuple(tuple(colour) for colour in random.integers(0, 256, (128, 3)).tolist()),
+    )
+    image = random.integers(0, 256, (60, 60, 3), np.uint8)
+    distance = ((image[..., None, :].astype(int) - np.array(legend.colours)) ** 2).sum(-1)
+    found = legend.nearest(torch.from_numpy(image)).numpy()
+    assert (np.take_along_axis(distance, found[..., None], -1)[..., 0] == distance.min(-1)).all()
+
+
+def test_a_legend_needs_a_name_for_each_colour():
+    with pytest.raises(ValueError, match="2 names, 1 colours"):
+        Legend(("x", "y"), ((0, 0, 0),))
+
+
+def palette(**colours):
+    return [PaletteClass(name=name.replace("_", " "), colour=c) for name, c in colours.items()]
+
+
+def test_maps_of_a_style_of_their_own_are_judged_by_its_classes():
+    own = palette(rail_way=(10, 10, 10), road=(200, 0, 0), ground=LAND)
+    truth, predicted = plain(), plain()
+    truth[:20], truth[40] = (10, 10, 10), (200, 0, 0)
+    predicted[10:30], predicted[42] = (10, 10, 10), (200, 0, 0)
+    found = one(predicted, truth, legend=legend_of(own))
+    rail = 10 / 30
+    ground = 32 / 54  # rows that both leave free, and those that either does
+    assert found["rail_way_iou"] == pytest.approx(rail)
+    assert found["rail_way_invented"] == pytest.approx(7 / 20)
+    assert found["ground_iou"] == pytest.approx(ground)
+    assert found["road_f1"] == 1
+    assert found["mean_iou"] == pytest.approx((rail + 0 + ground) / 3)  # a line off by two: 0
+    assert "water_iou" not in found
+
+
+def test_the_palette_of_the_maps_set_is_judged_by_its_legend():
+    maps = load_job(preset="fast").palette
+    assert legend_of(maps) is legend_of(()) is MAPS_LEGEND
+    assert legend_of([c for c in maps if c.name != "water"]) is not MAPS_LEGEND
 
 
 def test_photographs_are_measured_without_classes():

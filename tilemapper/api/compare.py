@@ -27,6 +27,7 @@ from tilemapper.report.compare_page import Pictures, compare_page
 from tilemapper.report.comparison import Comparison, ShiftFigures, compare_laid
 from tilemapper.report.looks import take_looks
 from tilemapper.report.picture import beside
+from tilemapper.training.legend import legend_of
 
 CACHE_BYTES = 40 << 20
 PICTURE_SIDE, SMALL_SIDE = 2048, 512
@@ -103,7 +104,8 @@ def compare(
             true = stack.enter_context(
                 lay(str(truth), rendered, crisp=True, allow_drivers=allow_drivers)
             )
-            found.truth = truth_figures(rendered, true, seed=seed)
+            legend = legend_of(() if card is None else card.palette)
+            found.truth = truth_figures(rendered, true, legend=legend, seed=seed)
         if page is not None and pictures is not None:
             found.page = str(page)
             looks = take_looks(laid, rendered, found.seams)

@@ -17,7 +17,7 @@ from tilemapper.training.evaluate import Evaluation, evaluate_model
 from tilemapper.training.features import open_distances
 from tilemapper.training.heldout import spread
 from tilemapper.training.images import RgbImage
-from tilemapper.training.legend import MAPS_LEGEND
+from tilemapper.training.legend import legend_of
 from tilemapper.training.metrics import check_figures
 from tilemapper.training.pairs import PairSource, open_pairs, split_pairs
 from tilemapper.training.prediction import (
@@ -145,7 +145,7 @@ def evaluate(
     if split == "held-out":
         chosen = _held_out(opened, source, Path(data), share, split_seed, overlaps)
     indices = spread(chosen, pairs or len(source))
-    legend = MAPS_LEGEND if direction == "AtoB" else None
+    legend = legend_of(opened.card.palette or ()) if direction == "AtoB" else None
     check_figures(dict(min or {}), legend)
     distances = open_distances(Path(weights)) if weights else None
 

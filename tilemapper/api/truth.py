@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tilemapper.errors import RasterError
 from tilemapper.report.alignment import Laid, Rendered
 from tilemapper.report.comparison import TruthFigures
+from tilemapper.training.legend import MAPS_LEGEND, Legend
 from tilemapper.training.metrics import MapMetrics, measure_maps
 
 SIDES = (256, 128, 64, 32)
@@ -18,18 +19,20 @@ MOST_WINDOWS = 120
 MOST_TRIED = 800
 
 
-def truth_figures(rendered: Rendered, truth: Laid, *, seed: int = 0) -> TruthFigures:
+def truth_figures(
+    rendered: Rendered, truth: Laid, *, legend: Legend = MAPS_LEGEND, seed: int = 0
+) -> TruthFigures:
     """The figures of `training.metrics` over sample windows that lie in both maps whole.
 
     Windows of 256 px, the size of published figures, of less where no such window is covered; at
-    most 120, chosen by ``seed``.
+    most 120, chosen by ``seed``. ``legend`` names the classes of both maps' colours.
 
     Raises:
         RasterError: the truth covers no window of the map, or cannot be read.
     """
     for side in SIDES:
         parts = [
-            measure_maps(painted[None], true[None])
+            measure_maps(painted[None], true[None], legend=legend)
             for painted, true in _windows(rendered, truth, side, seed)
         ]
         if parts:

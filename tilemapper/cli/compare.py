@@ -89,8 +89,9 @@ def lines(found: Comparison) -> list[str]:
             f"percentile, {shift.changed:.1%} of the pixels change"
         )
     if truth is not None:
-        names = ("road_f1", "water_iou", "park_iou", "acc5", "acc10")
-        figures = ", ".join(f"{name} {truth.values[name]:.3f}" for name in names)
+        names = ("road_f1", "water_iou", "park_iou", "mean_iou", "acc5", "acc10")
+        known = [name for name in names if name in truth.values]
+        figures = ", ".join(f"{name} {truth.values[name]:.3f}" for name in known)
         said.append(f"truth    {figures} ({truth.windows} windows of {truth.side} px)")
     said += [f"note     {notice}" for notice in found.notices]
     said += [f"page     {found.page}"] if found.page else []

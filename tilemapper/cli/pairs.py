@@ -1,4 +1,4 @@
-"""``tilemapper pairs``: cut, check and pack training pairs."""
+"""``tilemapper pairs``: cut, check and pack training pairs, and count their palette."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _gsd(_ctx: click.Context, _parameter: click.Parameter, value: str) -> str | 
 
 @click.group("pairs")
 def pairs() -> None:
-    """Cut, check and pack training pairs.
+    """Cut, check and pack training pairs, and count their colours.
 
     Pairs are a folder of side-by-side images, folders A and B with images of the same names
     (also inside train and val), or an .npz file with arrays A and B.
@@ -124,3 +124,62 @@ def pack(data: Path, out: Path, as_json: bool) -> None:
         click.echo(json.dumps({"out": str(out), "pairs": len(source)}))
     else:
         click.echo(f"{len(source)} pairs in {out}")
+
+
+@pairs.command("palette")
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option(
+    "--classes",
+    type=click.IntRange(2, 128),
+    default=16,
+    show_default=True,
+    help="At most so many colours.",
+)
+@click.option(
+    "--min-share",
+    "least_share",
+    type=click.FloatRange(0, 1),
+    default=0.001,
+    show_default=True,
+    help="Of the pixels, that a colour needs.",
+)
+@click.option(
+    "--pairs",
+    "most_pairs",
+    type=click.IntRange(min=1),
+    default=200,
+    show_default=True,
+    help="Look at so many, evenly spread.",
+)
+@_json
+@_debug
+def palette(data: Path, classes: int, least_share: float, most_pairs: int, as_json: bool) -> None:
+    """Count the colours that the maps of DATA are drawn in; print them as a job file.
+
+    A palette model of another map's style needs the colours of that style:
+
+    tilemapper pairs palette DATA > palette.toml; name the classes in it; tilemapper train DATA
+    --out RUN --preset fast --config palette.toml
+    """
+    from tqdm import tqdm
+
+    from tilemapper.training.pairs import open_pairs
+    from tilemapper.training.palette import count_palette
+
+    source = open_pairs(data)
+    with tqdm(unit="pair", disable=not sys.stderr.isatty()) as bar:
+        found = count_palette(
+            source,
+            classes=classes,
+            least_share=least_share,
+            pairs=most_pairs,
+            on_pair=bar.update,
+        )
+    if as_json:
+        entries = [
+            {"name": entry.name, "colour": list(entry.colour), "share": round(share, 6)}
+            for entry, share in zip(found.classes, found.shares, strict=True)
+        ]
+        click.echo(json.dumps({"pairs": found.pairs, "far": found.far, "palette": entries}))
+    else:
+        click.echo(found.job_text(str(data)), nl=False)

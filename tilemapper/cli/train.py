@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tilemapper.training.run import RunResult
     from tilemapper.training.task import Progress
 
-SHOWN = ("road_f1", "water_iou", "park_iou", "acc5", "psnr", "ssim", "loss")
+SHOWN = ("road_f1", "water_iou", "park_iou", "mean_iou", "acc5", "psnr", "ssim", "loss")
 
 
 @click.command()

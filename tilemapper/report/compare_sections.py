@@ -218,6 +218,6 @@ def _model_facts(found: Comparison) -> dict[str, Any]:
         "Data": card.origin,
         "Trained": " ".join(part for part in (card.date, card.hardware) if part),
     }
-    figures = ("road_f1", "water_iou", "park_iou", "acc5", "acc10", "psnr", "ssim")
+    figures = ("road_f1", "water_iou", "park_iou", "mean_iou", "acc5", "acc10", "psnr", "ssim")
     known = [f"{name} {card.metrics[name]:.3g}" for name in figures if name in card.metrics]
     return facts | {"Held-out figures": ", ".join(known)}

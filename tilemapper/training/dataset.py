@@ -8,26 +8,38 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tilemapper.training.classes import ClassColours
+from tilemapper.errors import JobError
+from tilemapper.training.classes import FAR, FARTHEST, ClassColours
 from tilemapper.training.config import TrainingJob
 from tilemapper.training.feed import Group
 from tilemapper.training.heldout import HeldOut, spread
+from tilemapper.training.legend import Legend, legend_of
+from tilemapper.training.metrics import figure_names
 from tilemapper.training.pairs import open_pairs, split_pairs
 from tilemapper.training.pixels import Pixels, load_pixels
 from tilemapper.training.sources import PairSource
+
+# Of the targets' pixels that are near no class: above the first a word is said, above the second
+# the palette is another map's.
+NOTABLY_FAR, MOST_FAR = 0.15, 0.5
+FAR_SAMPLE = 1_000_000
 
 
 class Dataset:
     """Training pixels, where the job wants them, and the held-out pairs.
 
     ``pixels`` are those of all training pairs, their targets marked classes (see `classes`) for a
-    palette head; ``groups`` say which of them are drawn how often.
-    Raises as `open_pairs`, `split_pairs` and `load_pixels`.
+    palette head; ``groups`` say which of them are drawn how often; ``legend`` is what maps are
+    judged by, None for photographs; ``far_share`` of the targets' pixels is not near any class.
+    Raises as `open_pairs`, `split_pairs` and `load_pixels`, and JobError when the job does not fit
+    the pairs: its figure is none of theirs, or its palette has other colours than they have.
     """
 
     def __init__(self, job: TrainingJob, data: Path, folder: Path, device: torch.device) -> None:
         self.job, self.folder = job, folder
         config = job.data
+        self.legend = legend_of(job.palette) if config.direction == "AtoB" else None
+        _check_best_by(job, self.legend)
         self.source = open_pairs(data, direction=config.direction, unpaired=config.unpaired)
         self.split = split_pairs(
             self.source,
@@ -44,6 +56,13 @@ class Dataset:
         palette = job.networks.head == "palette"
         mark = ClassColours(job.palette, torch.device("cpu")).mark if palette else None
         self.pixels = self._load(chosen, storage=config.storage, device=device, make_target=mark)
+        self.far_share = _far_share(self.pixels.target) if palette else 0.0
+        if self.far_share > MOST_FAR:
+            raise JobError(
+                f"{data}: {self.far_share:.0%} of the maps' pixels are more than {FARTHEST} levels "
+                "from every colour of the palette, less than half is needed; count a palette with "
+                "tilemapper pairs palette, or train with --set networks.head=rgb"
+            )
 
     def held_out(self, paint: Callable[[Tensor], Tensor]) -> HeldOut | None:
         """The held-out pairs that are measured, evenly spread; None when none are held out."""
@@ -52,8 +71,7 @@ class Dataset:
             return None
         chosen = [(self.source, i) for i in indices]
         pixels = self._load(chosen, storage="host", device=torch.device("cpu"))
-        is_map = self.job.data.direction == "AtoB"
-        return HeldOut(pixels, self.job.augment.crop, paint, is_map=is_map)
+        return HeldOut(pixels, self.job.augment.crop, paint, legend=self.legend)
 
     def _load(
         self,
@@ -72,6 +90,21 @@ class Dataset:
             folder=self.folder,
             make_target=make_target,
         )
+
+
+def _check_best_by(job: TrainingJob, legend: Legend | None) -> None:
+    name, there = job.trainer.best_by, [*figure_names(legend), "loss"]
+    if name not in there:
+        raise JobError(
+            f"trainer.best_by = {name}: no such figure, one of {', '.join(there)} is needed; "
+            "choose one with --set"
+        )
+
+
+def _far_share(marked: Tensor) -> float:
+    """Share of marked pixels that are near no class, of a sample of them."""
+    sample = marked[:: max(1, len(marked) // FAR_SAMPLE)]
+    return float((sample >= FAR).float().mean())
 
 
 def _overlaps(job: TrainingJob, data: Path) -> Path | None:

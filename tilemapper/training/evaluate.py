@@ -125,7 +125,9 @@ def evaluate_model(
     """
     if not len(indices):
         raise PairError("no pair to evaluate on, at least one is needed; check the split")
-    constant = np.array(LAND_COLOUR if legend else _median_colour(source, indices), np.uint8)
+    constant = np.array(
+        LAND_COLOUR if legend is MAPS_LEGEND else _median_colour(source, indices), np.uint8
+    )
 
     def paint_constant(image: RgbImage) -> Prediction:
         return Prediction(np.broadcast_to(constant, image.shape))

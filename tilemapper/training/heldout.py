@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tilemapper.raster.atomic import atomic_write
+from tilemapper.training.legend import Legend
 from tilemapper.training.metrics import falls, measure_maps
 from tilemapper.training.pixels import Pixels
 
@@ -21,16 +22,21 @@ class HeldOut:
     """Centre crops of the held-out pairs, and what a generator makes of them.
 
     ``source``, ``target``: (n, crop, crop, 3) uint8. ``paint`` turns the network's output into an
-    image in [-1, 1]; ``is_map`` adds the figures of map classes.
+    image in [-1, 1]; ``legend`` gives the figures of map classes, None for photographs.
     """
 
     def __init__(
-        self, pixels: Pixels, crop: int, paint: Callable[[Tensor], Tensor], *, is_map: bool
+        self,
+        pixels: Pixels,
+        crop: int,
+        paint: Callable[[Tensor], Tensor],
+        *,
+        legend: Legend | None,
     ) -> None:
         self.source = centre_crops(pixels, pixels.source, crop)
         self.target = centre_crops(pixels, pixels.target, crop)
         self.paint = paint
-        self.is_map = is_map
+        self.legend = legend
 
     def __len__(self) -> int:
         return len(self.source)
@@ -49,8 +55,7 @@ class HeldOut:
     def measure(self, generator: nn.Module, device: torch.device) -> dict[str, float]:
         """The figures of `metrics`, and "loss", the mean absolute difference in [-1, 1]."""
         made = self.generate(generator, device)
-        options = {} if self.is_map else {"legend": None}
-        figures = measure_maps(made, self.target, **options).mean()  # type: ignore[arg-type]
+        figures = measure_maps(made, self.target, legend=self.legend).mean()
         loss = np.abs(made.astype(np.float32) - self.target).mean() / 127.5
         return {**figures, "loss": float(loss)}
 

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from tilemapper.networks.model import PaletteClass
+
+# float32 holds integers to 2**24, and `Legend.nearest` needs 2 * 3 * 255**2 for each class.
+_EXACT_IN_FLOAT32 = 40
 
 
 @dataclass(frozen=True)
@@ -13,16 +20,17 @@ class Legend:
     """Names and colours of the classes, in the order of their indices.
 
     A name may occur twice, such as two greens of parks: metrics take them as one class.
-    At most 40 classes.
+    ``judged``: the names that have figures of their own; by default all.
     """
 
     names: tuple[str, ...]
     colours: tuple[tuple[int, int, int], ...]
+    judged: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        # float32 holds integers to 2**24, and `nearest` needs 2 * 3 * 255**2 for each class.
-        if not 0 < len(self.colours) <= 40 or len(self.names) != len(self.colours):
-            raise ValueError(f"{len(self.names)} names, {len(self.colours)} colours; 1 to 40 fit")
+        if not self.colours or len(self.names) != len(self.colours):
+            raise ValueError(f"{len(self.names)} names, {len(self.colours)} colours; one each fits")
+        object.__setattr__(self, "judged", self.judged or tuple(dict.fromkeys(self.names)))
 
     def indices(self, name: str) -> list[int]:
         """The classes of a name; empty when there is none."""
@@ -30,12 +38,13 @@ class Legend:
 
     def nearest(self, image: Tensor) -> Tensor:
         """Class of the nearest colour (Euclidean in RGB), uint8 (..., 3) -> int64 (...)."""
-        red, green, blue = (plane.float() for plane in image.unbind(-1))
         count = len(self.colours)
+        exact = torch.float32 if count <= _EXACT_IN_FLOAT32 else torch.float64
+        red, green, blue = (plane.to(exact) for plane in image.unbind(-1))
         best = torch.full_like(red, torch.inf)
         for k, (r, g, b) in enumerate(self.colours):
             # |p - c|^2 without |p|^2, which does not change the order; the class itself rides in
-            # the remainder, so that one minimum finds both. Integers, exact in float32.
+            # the remainder, so that one minimum finds both. Integers, and exact.
             key = (r * r + g * g + b * b) * count + k - 2.0 * r * count * red
             key.add_(green, alpha=-2.0 * g * count).add_(blue, alpha=-2.0 * b * count)
             torch.minimum(best, key, out=best)
@@ -60,4 +69,22 @@ _MAPS = (
     ("airport", (212, 200, 188)),
     ("hospital", (236, 208, 208)),
 )
-MAPS_LEGEND = Legend(tuple(name for name, _ in _MAPS), tuple(colour for _, colour in _MAPS))
+MAPS_LEGEND = Legend(
+    tuple(name for name, _ in _MAPS),
+    tuple(colour for _, colour in _MAPS),
+    judged=("road", "water", "park", "motorway"),
+)
+
+
+def legend_of(palette: Sequence[PaletteClass]) -> Legend:
+    """The legend that maps in the colours of a palette are judged by.
+
+    That of the `maps` set for palettes that have its roads, water, parks and motorways, and where
+    there is no palette; else the palette's own classes, their names as words of a figure.
+    """
+    own = {entry.colour for entry in palette}
+    theirs = zip(MAPS_LEGEND.names, MAPS_LEGEND.colours, strict=True)
+    if not palette or all(colour in own for name, colour in theirs if name in MAPS_LEGEND.judged):
+        return MAPS_LEGEND
+    names = tuple(re.sub(r"\W+", "_", entry.name).lower() for entry in palette)
+    return Legend(names, tuple(entry.colour for entry in palette))

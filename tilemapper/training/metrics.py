@@ -25,8 +25,7 @@ Floats = NDArray[np.float64]
 Row = dict[str, float]  # one image's figures or counts
 
 BUFFER_PX = 3
-AREA_CLASSES = ("water", "park", "motorway")
-INVENTED_CLASSES = ("road", *AREA_CLASSES)
+LINES = "road"  # the class that is judged as thin lines, with a buffer
 FALLING = frozenset({"loss", "rmse_gcgan"})
 
 
@@ -103,9 +102,10 @@ def measure_maps(
 
     Always: psnr (dB), ssim, acc5, acc10, rmse_gcgan (see `similarity`), sharpness (gradient
     energy over the truth's: sums of squared steps between neighbours). With a legend also, by
-    nearest colour: road_f1 (3-pixel buffer: hits are pixels within 3 px of the other image's
-    road), water_iou, park_iou, motorway_iou, and road_invented to motorway_invented (share of
-    the pixels painted as the class that lie more than 3 px from any such true pixel).
+    nearest colour, of each class that it judges: NAME_iou and NAME_invented (share of the pixels
+    painted as the class that lie more than 3 px from any such true pixel), mean_iou over them,
+    and of a class "road" road_f1 (3-pixel buffer: hits are pixels within 3 px of the other
+    image's road) in place of its IoU, which a line one pixel off would lose.
 
     Args:
         predicted: generated images.
@@ -137,14 +137,19 @@ def falls(name: str) -> bool:
     return name in FALLING or name.endswith("_invented")
 
 
+def figure_names(legend: Legend | None) -> list[str]:
+    """The figures that `measure_maps` takes with a legend."""
+    blank = np.zeros((1, 16, 16, 3), np.uint8)
+    return list(measure_maps(blank, blank, legend=legend).mean())
+
+
 def check_figures(names: Iterable[str], legend: Legend | None) -> None:
     """Refuses names that `measure_maps` has no figure of, before anything long is begun.
 
     Raises:
         OptionError: naming the figures that there are.
     """
-    blank = np.zeros((1, 16, 16, 3), np.uint8)
-    there = measure_maps(blank, blank, legend=legend).mean()
+    there = figure_names(legend)
     for name in names:
         if name not in there:
             raise OptionError(f"metric {name}: unknown, there are: {', '.join(there)}; choose one")
@@ -164,49 +169,41 @@ def _stack(rows: list[Row]) -> dict[str, Floats]:
     return {name: np.array([row[name] for row in rows], np.float64) for name in rows[0]}
 
 
-def _gradient_energy(images: Tensor) -> Tensor:
+def _gradient_energy(images: Tensor) -> int:
     x = images.to(torch.int32)
-    return sum(
-        (x.diff(dim=dim).square().sum() for dim in (2, 3)),
-        torch.zeros((), dtype=torch.int64, device=x.device),
-    )
+    return sum(int(x.diff(dim=dim).square().sum()) for dim in (2, 3))
 
 
-def _class_counts(predicted: Tensor, truth: Tensor, legend: Legend) -> dict[str, Tensor]:
-    """Pixel counts of the classes in one image, both (h, w, 3) uint8."""
+def _class_counts(predicted: Tensor, truth: Tensor, legend: Legend) -> dict[str, int]:
+    """Pixel counts of the judged classes in one image, both (h, w, 3) uint8."""
     group = torch.zeros(len(legend.names), dtype=torch.int64, device=truth.device)
-    for k, name in enumerate(INVENTED_CLASSES, start=1):
+    for k, name in enumerate(legend.judged, start=1):
         group[legend.indices(name)] = k
-    numbers = torch.arange(1, len(INVENTED_CLASSES) + 1, device=truth.device).view(-1, 1, 1)
-    found, real = (
-        group[legend.nearest(image)] == numbers for image in (predicted, truth)
-    )  # (classes, h, w) bool
-    sides = {
-        "painted": found,
-        "near": found & _within_buffer(real),
-        "both": found & real,
-        "either": found | real,
-    }
-    counts = {
-        f"{name}_{side}": count
-        for side, masks in sides.items()
-        for name, count in zip(INVENTED_CLASSES, _pixels(masks), strict=True)
-    }
-    recalled = real[:1] & _within_buffer(found[:1])
-    counts["road_recalled"], counts["road_true"] = _pixels(recalled)[0], _pixels(real)[0]
+    painted, true = (group[legend.nearest(image)] for image in (predicted, truth))
+    counts = {}
+    for k, name in enumerate(legend.judged, start=1):  # one at a time: a legend may be long
+        found, real = painted == k, true == k
+        counts[f"{name}_painted"] = _pixels(found)
+        counts[f"{name}_near"] = _pixels(found & _within_buffer(real))
+        counts[f"{name}_both"] = _pixels(found & real)
+        counts[f"{name}_either"] = _pixels(found | real)
+        if name == LINES:
+            counts["road_recalled"] = _pixels(real & _within_buffer(found))
+            counts["road_true"] = _pixels(real)
     return counts
 
 
-def _pixels(masks: Tensor) -> Tensor:
-    """True pixels of each mask, (n, h, w) bool -> (n,) int64."""
-    return torch.count_nonzero(masks.flatten(1), dim=1)
+def _pixels(mask: Tensor) -> int:
+    return int(torch.count_nonzero(mask))
 
 
-def _within_buffer(masks: Tensor) -> Tensor:
-    """Pixels at most `BUFFER_PX` (Euclidean) from a true pixel, (n, h, w) bool."""
-    offsets = torch.arange(-BUFFER_PX, BUFFER_PX + 1, device=masks.device)
+def _within_buffer(mask: Tensor) -> Tensor:
+    """Pixels at most `BUFFER_PX` (Euclidean) from a true pixel, (h, w) bool."""
+    if not mask.any():
+        return mask
+    offsets = torch.arange(-BUFFER_PX, BUFFER_PX + 1, device=mask.device)
     disc = (offsets[:, None] ** 2 + offsets**2 <= BUFFER_PX**2).float()
-    return F.conv2d(masks[:, None].float(), disc[None, None], padding=BUFFER_PX)[:, 0] > 0.5
+    return F.conv2d(mask[None, None].float(), disc[None, None], padding=BUFFER_PX)[0, 0] > 0.5
 
 
 def _divide(above: Floats, below: Floats) -> Floats:
@@ -218,18 +215,21 @@ def _divide(above: Floats, below: Floats) -> Floats:
 def _ratios(counts: dict[str, Floats]) -> dict[str, Floats]:
     """Figures from counts, of one image or summed over many."""
     figures = {}
-    if "road_true" in counts:
+    judged = [key.removesuffix("_painted") for key in counts if key.endswith("_painted")]
+    if LINES in judged:
         # F1 = 2 P R / (P + R); with a class on one side only it is 0, with none undefined.
         painted, true = counts["road_painted"], counts["road_true"]
         precision = counts["road_near"] / np.maximum(painted, 1)
         recall = counts["road_recalled"] / np.maximum(true, 1)
         both = np.where(painted + true > 0, np.maximum(precision + recall, 1e-12), 0)
         figures["road_f1"] = _divide(2 * precision * recall, both)
-        for name in AREA_CLASSES:
-            figures[f"{name}_iou"] = _divide(counts[f"{name}_both"], counts[f"{name}_either"])
+    ious = {name: _divide(counts[f"{name}_both"], counts[f"{name}_either"]) for name in judged}
+    figures |= {f"{name}_iou": iou for name, iou in ious.items() if name != LINES}
+    if ious:
+        known = np.stack(list(ious.values()))
+        figures["mean_iou"] = _divide(np.nansum(known, axis=0), np.isfinite(known).sum(axis=0))
     figures["sharpness"] = _divide(counts["energy"], counts["energy_true"])
-    if "road_true" in counts:
-        for name in INVENTED_CLASSES:
-            painted = counts[f"{name}_painted"]
-            figures[f"{name}_invented"] = _divide(painted - counts[f"{name}_near"], painted)
+    for name in judged:
+        painted = counts[f"{name}_painted"]
+        figures[f"{name}_invented"] = _divide(painted - counts[f"{name}_near"], painted)
     return figures

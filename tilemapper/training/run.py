@@ -18,7 +18,7 @@ from tilemapper.training.checkpoint import Checkpoints
 from tilemapper.training.classes import class_weights
 from tilemapper.training.config import TrainingJob
 from tilemapper.training.cyclegan import CycleGan
-from tilemapper.training.dataset import Dataset
+from tilemapper.training.dataset import NOTABLY_FAR, Dataset
 from tilemapper.training.export import export_model
 from tilemapper.training.feed import Feed
 from tilemapper.training.jobfile import load_job
@@ -144,6 +144,11 @@ class _Run:
         self.job, self.folder, self.device = job, folder, device
         self.processes, self.notice = processes, notice
         self.data = Dataset(job, data, folder, device)
+        if self.data.far_share > NOTABLY_FAR and processes.rank == 0:
+            notice(
+                f"{self.data.far_share:.0%} of the maps' pixels are near no colour of the palette "
+                "and teach nothing; tilemapper pairs palette counts one"
+            )
         self.split = self.data.split
         self.steps = job.trainer.steps or math.ceil(
             job.trainer.epochs * len(self.split.train) / (job.trainer.batch * processes.world)

@@ -145,11 +145,6 @@ class Trainer:
         recorder.event("held_out", self.step, figures)
         self._leave_eval()
         name = self.job.trainer.best_by
-        if name not in figures:
-            raise TrainingError(
-                f"trainer.best_by = {name}: no such figure, one of {', '.join(figures)} is needed; "
-                "choose one with --set"
-            )
         if better(name, figures[name], self.best):
             self.best = figures[name]
             self._best_waits = True

@@ -1,0 +1,154 @@
+"""Counts the palette of a set of maps: the colours that they are drawn in, most frequent first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from tilemapper.errors import PairError
+from tilemapper.networks.model import PaletteClass
+from tilemapper.training.classes import FARTHEST
+from tilemapper.training.config import MOST_CLASSES
+from tilemapper.training.heldout import spread
+from tilemapper.training.pairs import PairSource
+
+# Enough for the share of a class of a thousandth to two digits; 4 bytes each are kept.
+SAMPLED_PIXELS = 8_000_000
+# A class is a peak among the colours within 6 levels of it: what JPEG makes of one colour lies
+# closer, and colours that maps tell apart lie farther (the nearest two of Google's are 8 apart).
+PEAK_CELLS = 3
+Colour = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class CountedPalette:
+    """Classes and their shares of the maps' pixels; ``far``: the share that is near no class."""
+
+    classes: tuple[PaletteClass, ...]
+    shares: tuple[float, ...]
+    far: float
+    pairs: int
+
+    def job_text(self, data: str) -> str:
+        """A job file to go over a preset: the palette, and a figure that it has."""
+        lines = [
+            f"# The colours of {data}, counted on {self.pairs} of its maps; {self.far:.1%} of the",
+            "# pixels are near none of them (labels, soft edges). Give the classes their names:",
+            "# `road` is judged as lines. Then: tilemapper train ... --preset fast --config FILE",
+            'kind = "training"',
+            "",
+            "[trainer]",
+            'best_by = "mean_iou"',
+        ]
+        for entry, share in zip(self.classes, self.shares, strict=True):
+            colour = ", ".join(map(str, entry.colour))
+            lines += ["", "[[palette]]", f'name = "{entry.name}"  # {share:.2%} of the pixels']
+            lines += [f"colour = [{colour}]"]
+        return "\n".join(lines) + "\n"
+
+
+def count_palette(
+    source: PairSource,
+    *,
+    classes: int = 16,
+    least_share: float = 0.001,
+    pairs: int = 200,
+    on_pair: Callable[[], object] = lambda: None,
+) -> CountedPalette:
+    """The colours that the targets of pairs are drawn in.
+
+    Args:
+        source: the pairs.
+        classes: at most so many.
+        least_share: of the pixels, that a colour needs to be a class.
+        pairs: how many are looked at, evenly spread.
+        on_pair: called after each pair.
+
+    Raises:
+        PairError: a pair is damaged, or fewer than two colours are frequent enough.
+    """
+    chosen = spread(range(len(source)), pairs)
+    each = max(1, SAMPLED_PIXELS // max(1, len(chosen)))
+    samples = []
+    for index in chosen:
+        pixels = source.load(index)[1].reshape(-1, 3)
+        # Every k-th pixel, k odd: with an even one only some columns of most images are seen.
+        samples.append(pixels[:: (len(pixels) // each) | 1])
+        on_pair()
+    exact = _histogram(torch.from_numpy(np.concatenate(samples)))
+    cells = exact.view(128, 2, 128, 2, 128, 2).sum((1, 3, 5))
+    found = _peaks(exact, cells, most=min(4 * classes, MOST_CLASSES))
+    shares, far = _shares(cells, found)
+    # What a dropped colour had goes to its neighbours, and may lift them over the least share.
+    while len(found) > classes or shares.min(initial=1) < least_share:
+        found.pop(int(shares.argmin()))
+        shares, far = _shares(cells, found)
+    if len(found) < 2:
+        raise PairError(
+            f"{len(found)} colours that {least_share:.2%} of the maps' pixels have found, two are "
+            "needed; lower --min-share, or train photographs with --set networks.head=rgb"
+        )
+    order = np.argsort(-shares, kind="stable")
+    return CountedPalette(
+        classes=tuple(
+            PaletteClass(name=f"class_{place}", colour=found[k])
+            for place, k in enumerate(order, start=1)
+        ),
+        shares=tuple(float(shares[k]) for k in order),
+        far=far,
+        pairs=len(chosen),
+    )
+
+
+def _histogram(pixels: Tensor) -> Tensor:
+    """(n, 3) uint8 -> (256, 256, 256) int64."""
+    red, green, blue = pixels.int().unbind(1)
+    return torch.bincount((red << 16) + (green << 8) + blue, minlength=2**24).view([256] * 3)
+
+
+def _peaks(exact: Tensor, cells: Tensor, *, most: int) -> list[Colour]:
+    """The colours that are more frequent than all near them.
+
+    Args:
+        exact: pixels of each colour, (256, 256, 256).
+        cells: pixels of each 2 x 2 x 2 colours, (128, 128, 128).
+        most: how many colours, the most frequent ones.
+    """
+    own = cells.double()[None, None]
+    # The cell itself counts once more, so that of equal sums around one colour its own is largest.
+    mass = 27 * functional.avg_pool3d(own, 3, stride=1, padding=1) + own
+    best = functional.max_pool3d(mass, 2 * PEAK_CELLS + 1, stride=1, padding=PEAK_CELLS)
+    places = ((mass == best) & (own > 0))[0, 0].nonzero()
+    order = mass[0, 0][tuple(places.T)].argsort(descending=True, stable=True)
+    chosen: list[Colour] = []
+    for place in places[order].tolist():
+        # The cell's surroundings, (6, 6, 6) levels or less at the ends, and their mode.
+        low = [max(0, 2 * k - 2) for k in place]
+        here = exact[tuple(slice(k, 2 * p + 4) for k, p in zip(low, place, strict=True))]
+        mode = np.unravel_index(int(here.argmax()), here.shape)
+        r, g, b = (int(k + m) for k, m in zip(low, mode, strict=True))
+        apart = [max(abs(r - x), abs(g - y), abs(b - z)) for x, y, z in chosen]
+        if min(apart, default=255) > 2 * PEAK_CELLS - 2:
+            chosen.append((r, g, b))
+        if len(chosen) == most:
+            break
+    return chosen
+
+
+def _shares(cells: Tensor, colours: list[Colour]) -> tuple[NDArray[np.float64], float]:
+    """Of the pixels: those that are near each colour, none nearer; and those near none."""
+    if not colours:
+        return np.zeros(0), 1.0
+    places = cells.nonzero()
+    levels = 2 * places[:, None].short() + 1  # (n, 1, 3), as `ClassColours` takes them
+    nearest = (levels - torch.tensor(colours, dtype=torch.int16)).abs().amax(2).min(1)
+    known = nearest.values <= FARTHEST
+    weights = cells[tuple(places.T)].double() / cells.sum()
+    counted = torch.bincount(nearest.indices[known], weights[known], minlength=len(colours))
+    return counted.numpy(), float(weights[~known].sum())
