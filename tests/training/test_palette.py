@@ -124,6 +124,15 @@ def test_the_palette_as_json(tmp_path):
     assert (plain["pairs"], plain["far"]) == (8, 0)
 
 
+def test_the_palette_goes_into_a_file(tmp_path):
+    pairs = str(write_own(tmp_path / "p"))
+    printed = CliRunner().invoke(cli, ["pairs", "palette", pairs]).stdout
+    job = tmp_path / "palette.toml"
+    told = CliRunner().invoke(cli, ["pairs", "palette", pairs, "--out", str(job)])
+    assert told.stdout == f"4 colours in {job}; 0.0% of the pixels near none\n"
+    assert job.read_text() == printed
+
+
 def test_no_pairs_are_an_error_in_one_line(tmp_path, capsys):
     assert run(cli, ["pairs", "palette", str(tmp_path / "none")]) == 1
     assert capsys.readouterr().err.count("\n") == 1

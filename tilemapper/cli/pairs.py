@@ -151,18 +151,27 @@ def pack(data: Path, out: Path, as_json: bool) -> None:
     show_default=True,
     help="Look at so many, evenly spread.",
 )
+@click.option("--out", type=click.Path(path_type=Path), help="Write the job file here instead.")
 @_json
 @_debug
-def palette(data: Path, classes: int, least_share: float, most_pairs: int, as_json: bool) -> None:
+def palette(
+    data: Path,
+    classes: int,
+    least_share: float,
+    most_pairs: int,
+    out: Path | None,
+    as_json: bool,
+) -> None:
     """Count the colours that the maps of DATA are drawn in; print them as a job file.
 
-    A palette model of another map's style needs the colours of that style:
+    A palette model of another map's style needs the colours of that style. Name the classes in
+    the file, then: tilemapper train DATA --out RUN --preset fast --config palette.toml
 
-    tilemapper pairs palette DATA > palette.toml; name the classes in it; tilemapper train DATA
-    --out RUN --preset fast --config palette.toml
+    tilemapper pairs palette DATA --out palette.toml
     """
     from tqdm import tqdm
 
+    from tilemapper.raster.atomic import write_text_atomic
     from tilemapper.training.pairs import open_pairs
     from tilemapper.training.palette import count_palette
 
@@ -175,11 +184,18 @@ def palette(data: Path, classes: int, least_share: float, most_pairs: int, as_js
             pairs=most_pairs,
             on_pair=bar.update,
         )
+    text = found.job_text(str(data))
+    if out is not None:
+        write_text_atomic(out, text)
     if as_json:
         entries = [
             {"name": entry.name, "colour": list(entry.colour), "share": round(share, 6)}
             for entry, share in zip(found.classes, found.shares, strict=True)
         ]
         click.echo(json.dumps({"pairs": found.pairs, "far": found.far, "palette": entries}))
+    elif out is None:
+        click.echo(text, nl=False)
     else:
-        click.echo(found.job_text(str(data)), nl=False)
+        click.echo(
+            f"{len(found.classes)} colours in {out}; {found.far:.1%} of the pixels near none"
+        )
