@@ -66,6 +66,23 @@ def test_names_and_dates_filter(tmp_path):
     assert [name.rpartition("/")[2] for name in kept] == ["x_20260302.tif"]
 
 
+def test_a_date_that_no_calendar_has_is_none(tmp_path):
+    write_scene(tmp_path / "tile_20000431.tif", 1)
+    write_scene(tmp_path / "tile_20000431_20260302.tif", 2)
+    found = {scene.stem: scene.date for scene in discover(Source(scenes=(str(tmp_path),)))}
+    assert found == {"tile_20000431": None, "tile_20000431_20260302": "2026-03-02"}
+    assert len(names(str(tmp_path), after=date(2000, 1, 1))) == 1
+
+
+@pytest.mark.parametrize("when", ["2000-04-31T10:00:00Z", "last spring", 2000, None])
+def test_an_item_whose_date_is_none_has_that_of_its_raster(tmp_path, when):
+    write_scene(tmp_path / "a_20260302.tif", 1)
+    values = item("a", "a_20260302.tif", properties={"datetime": when})
+    (tmp_path / "item.json").write_text(json.dumps(values))
+    (found,) = discover(Source(scenes=(str(tmp_path / "item.json"),), after=date(2026, 1, 1)))
+    assert found.date == "2026-03-02"
+
+
 def test_poisoned_scenes_are_listed_and_known_faults_are_told_at_once(tmp_path):
     poison(tmp_path)
     found = {scene.stem: scene.fault for scene in discover(Source(scenes=(str(tmp_path),)))}

@@ -19,6 +19,7 @@ from tests.archive.world import write_archive, write_job, write_scene
 from tests.conftest import noise, write_raster
 from tilemapper.archive.jobfile import load_job
 from tilemapper.archive.leaving import leave
+from tilemapper.archive.ledger import Ledger
 from tilemapper.archive.run import run_archive
 from tilemapper.archive.stac import PROCESSING, item_id
 
@@ -127,6 +128,19 @@ def test_an_item_without_a_place_on_earth_is_valid_too(tmp_path, models, identit
     assert values["geometry"] is None
     assert values["properties"]["proj:code"] is None
     valid(pystac.STACObjectType.COLLECTION, json.loads((job.root / "collection.json").read_text()))
+
+
+def test_a_ledger_with_an_impossible_date_is_catalogued_all_the_same(left):
+    """As versions wrote it that took 31 April for a date."""
+    job, summary = left
+    with Ledger(job.work / "ledger.sqlite") as ledger, ledger.transaction() as db:
+        db.execute(
+            "UPDATE scenes SET facts=json_set(facts, '$.date', '2000-04-31'), ended_s=ended_s+1 "
+            "WHERE state='done'"
+        )
+    assert leave(job, summary)
+    for values in items(job):
+        assert values["properties"]["datetime"][:19] == values["properties"]["created"][:19]
 
 
 def test_a_catalogue_is_a_source_for_the_next_job(left, tmp_path, models, identity):

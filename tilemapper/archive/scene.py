@@ -6,6 +6,7 @@ import os
 import re
 import stat
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,9 +100,17 @@ def bare(path: str) -> str:
 
 
 def date_of(name: str) -> str | None:
-    """The first date in a name, 20260301 or 2026-03-01, in ISO's form."""
-    found = _DATE.search(name)
-    return "-".join(found.groups()) if found else None
+    """The first date in a name, 20260301 or 2026-03-01, in ISO's form; 31 April is none."""
+    days = ("-".join(found.groups()) for found in _DATE.finditer(name))
+    return next((day for day in days if day_of(day) is not None), None)
+
+
+def day_of(text: object) -> date | None:
+    """The day that a text from outside begins with, in ISO's form; None if that is none."""
+    try:
+        return date.fromisoformat(str(text)[:10])
+    except ValueError:
+        return None
 
 
 def touches(box: tuple[float, ...], other: tuple[float, ...]) -> bool:

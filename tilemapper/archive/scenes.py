@@ -10,13 +10,12 @@ import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 from tilemapper.archive import remote, stac_source
 from tilemapper.archive.job import RASTER_SUFFIXES, Source
-from tilemapper.archive.scene import Scene, bare, date_of, local_scene, touches
+from tilemapper.archive.scene import Scene, bare, date_of, day_of, local_scene, touches
 from tilemapper.errors import JobError, TryAgainError
 from tilemapper.raster.secrets import public, redacted
 
@@ -186,9 +185,9 @@ def _passes(scene: Scene, source: Source) -> bool:
     if source.pattern and not any(fnmatch.fnmatchcase(name, p) for p in source.pattern):
         return False
     if source.after is not None or source.before is not None:
-        if scene.date is None:
+        day = day_of(scene.date)
+        if day is None:
             return False
-        day = date.fromisoformat(scene.date)
         if source.after is not None and day < source.after:
             return False
         if source.before is not None and day >= source.before:

@@ -13,6 +13,7 @@ import pystac
 
 from tilemapper import __version__
 from tilemapper.archive.job import ArchiveJob
+from tilemapper.archive.scene import day_of
 from tilemapper.archive.template import prefix_of
 from tilemapper.raster.atomic import write_text_atomic
 
@@ -93,7 +94,8 @@ def _asset(job: ArchiveJob, name: str, output: str, sha256: str, size_bytes: int
 
 
 def _time_of(day: str | None) -> datetime | None:
-    return None if day is None else datetime.fromisoformat(day).replace(tzinfo=UTC)
+    known = day_of(day)  # ledgers of earlier versions may hold a 31 April
+    return None if known is None else datetime(known.year, known.month, known.day, tzinfo=UTC)
 
 
 def _href(job: ArchiveJob, output: str) -> str:

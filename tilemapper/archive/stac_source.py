@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urljoin
 
 from tilemapper.archive import remote
+from tilemapper.archive.scene import day_of
 from tilemapper.errors import JobError
 from tilemapper.raster.secrets import public
 
@@ -86,11 +87,11 @@ def _asset(item: dict[str, Any], place: str, wanted: str | None) -> Asset:
         if key is None:
             raise JobError(f"{name} has no raster asset; name one by source.asset")
         chosen = rasters[key]
-    when = item.get("properties", {}).get("datetime")
+    day = day_of(item.get("properties", {}).get("datetime"))
     bbox = item.get("bbox")
     return Asset(
         _resolved(place, str(chosen.get("href"))),
-        str(when)[:10] if when else None,
+        None if day is None else day.isoformat(),
         _flat(bbox) if bbox else None,
     )
 
