@@ -142,6 +142,52 @@ def test_json_that_is_no_stac_is_refused(tmp_path):
         names(str(tmp_path / "x.json"))
 
 
+@pytest.mark.parametrize("key", ["links", "properties"])
+def test_a_catalogue_may_say_null_for_what_it_does_not_say(tmp_path, key):
+    made = write_scene(tmp_path / "a.tif", 1)
+    values = {"type": "FeatureCollection", "features": [item("a", "a.tif", **{key: None})]}
+    (tmp_path / "items.json").write_text(json.dumps(values | {key: None}))
+    assert names(str(tmp_path / "items.json")) == [str(made)]
+
+
+@pytest.mark.parametrize(
+    ("faulty", "word"),
+    [
+        ({"bbox": [None, None, None, None]}, "bbox"),
+        ({"bbox": [1, 2]}, "bbox"),
+        ({"bbox": [0, 0, float("nan"), 1]}, "bbox"),
+        ({"bbox": 7}, "bbox"),
+        ({"properties": "none"}, "properties"),
+        ({"assets": None}, "no raster asset"),
+        ({"assets": ["image"]}, "assets"),
+        ({"assets": {"image": "a.tif"}}, "no raster asset"),
+        ({"assets": {"image": {"type": "image/tiff", "roles": None}}}, "href"),
+        ({"assets": {"image": {"type": "image/tiff", "href": None}}}, "href"),
+        ({"assets": {"image": {"type": "image/tiff", "href": "a\0.tif"}}}, "no path"),
+    ],
+)
+def test_an_item_that_is_no_stac_is_named_in_one_error(tmp_path, faulty, word):
+    features = [item("good", "a.tif"), item("foreign", "a.tif", **faulty)]
+    text = json.dumps({"type": "FeatureCollection", "features": features})
+    (tmp_path / "items.json").write_text(text)
+    with pytest.raises(JobError, match=rf"items\.json: (item 'foreign'|links).*{word}"):
+        names(str(tmp_path / "items.json"))
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"type": "FeatureCollection", "features": "all"},
+        {"type": "FeatureCollection", "features": [None]},
+        {"type": "Catalog", "links": [7]},
+    ],
+)
+def test_a_catalogue_whose_lists_are_none_is_named(tmp_path, document):
+    (tmp_path / "c.json").write_text(json.dumps(document))
+    with pytest.raises(JobError, match=r"c\.json: .* no list of objects"):
+        names(str(tmp_path / "c.json"))
+
+
 SIGNED = "https://user:pw@host.example/a/b.tif?X-Amz-Signature=abc&sig=1&version=7"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,20 +40,28 @@ def assets(where: str, *, asset: str | None) -> Iterator[Asset]:
     while waiting:
         place = waiting.pop()
         document = _read(place)
-        items = document.get("features") if document.get("type") == "FeatureCollection" else None
-        if document.get("type") == "Feature":
-            items = [document]
-        for item in items or ():
-            yield _asset(item, place, asset)
-        followed = ("next",) if items is not None else ("child", "item", "items")
-        for link in document.get("links", ()):
-            if items and document.get("type") == "Feature":
-                break
+        kind = document["type"]
+        if kind == "Feature":
+            yield _asset(document, place, asset)
+            continue
+        if kind == "FeatureCollection":
+            for item in _listed(document, "features", place):
+                yield _asset(item, place, asset)
+        followed = ("next",) if kind == "FeatureCollection" else ("child", "item", "items")
+        for link in _listed(document, "links", place):
             if link.get("rel") in followed and isinstance(link.get("href"), str):
                 target = _resolved(place, link["href"])
                 if target not in seen and len(seen) < MAX_DOCUMENTS:
                     seen.add(target)
                     waiting.append(target)
+
+
+def _listed(document: dict[str, Any], key: str, place: str) -> list[dict[str, Any]]:
+    """Objects that a document lists under a key; none where the key is missing or null."""
+    found = document.get(key) or []
+    if isinstance(found, list) and all(isinstance(value, dict) for value in found):
+        return found
+    raise JobError(f"{public(place)}: {key} is no list of objects, as STAC has it; correct it")
 
 
 def _read(place: str) -> dict[str, Any]:
@@ -71,35 +80,59 @@ def _read(place: str) -> dict[str, Any]:
 
 
 def _asset(item: dict[str, Any], place: str, wanted: str | None) -> Asset:
-    named = item.get("assets", {})
     name = f"{public(place)}: item {str(item.get('id'))[:80]!r}"
+    named = _table(item, "assets", name)
     if wanted is not None:
         chosen = named.get(wanted)
         if chosen is None:
             raise JobError(f"{name} has no asset {wanted!r}, there are: {', '.join(named)[:200]}")
     else:
-        rasters = {
-            key: value for key, value in named.items()
-            if str(value.get("type", "")).startswith(RASTER_TYPES)
-            and not {"thumbnail", "overview"} & set(value.get("roles", ()))
-        }  # fmt: skip
+        rasters = {key: value for key, value in named.items() if _is_raster(value)}
         key = next((key for key in USUAL_KEYS if key in rasters), next(iter(rasters), None))
         if key is None:
             raise JobError(f"{name} has no raster asset; name one by source.asset")
         chosen = rasters[key]
-    day = day_of(item.get("properties", {}).get("datetime"))
-    bbox = item.get("bbox")
+    href = chosen.get("href") if isinstance(chosen, dict) else None
+    if not isinstance(href, str):
+        raise JobError(f"{name} says of its asset no href, which is needed; correct the catalog")
+    day = day_of(_table(item, "properties", name).get("datetime"))
     return Asset(
-        _resolved(place, str(chosen.get("href"))),
-        None if day is None else day.isoformat(),
-        _flat(bbox) if bbox else None,
+        _resolved(place, href), None if day is None else day.isoformat(), _flat(item, name)
     )
 
 
-def _flat(bbox: list[float]) -> tuple[float, float, float, float]:
-    """West, south, east, north of a box of two or three dimensions."""
-    half = len(bbox) // 2
-    return float(bbox[0]), float(bbox[1]), float(bbox[half]), float(bbox[half + 1])
+def _table(item: dict[str, Any], key: str, name: str) -> dict[str, Any]:
+    """An object of an item; an empty one where the key is missing or null."""
+    found = item.get(key) or {}
+    if not isinstance(found, dict):
+        raise JobError(f"{name}: {key} is no object, as STAC has it; correct the catalog")
+    return found
+
+
+def _is_raster(asset: object) -> bool:
+    if not isinstance(asset, dict):
+        return False
+    roles = asset.get("roles")
+    aside = isinstance(roles, list) and ("thumbnail" in roles or "overview" in roles)
+    return str(asset.get("type", "")).startswith(RASTER_TYPES) and not aside
+
+
+def _flat(item: dict[str, Any], name: str) -> tuple[float, float, float, float] | None:
+    """West, south, east, north of an item's box of two or three dimensions; None without one."""
+    bbox = item.get("bbox")
+    if not bbox:
+        return None
+    try:
+        sides = [float(value) for value in bbox]
+    except (TypeError, ValueError):
+        sides = []
+    if len(sides) not in (4, 6) or not all(map(math.isfinite, sides)):
+        raise JobError(
+            f"{name}: bbox {str(bbox)[:80]} found, needed are four or six numbers; correct the "
+            "catalog"
+        )
+    half = len(sides) // 2
+    return sides[0], sides[1], sides[half], sides[half + 1]
 
 
 def _resolved(place: str, href: str) -> str:
@@ -112,4 +145,7 @@ def _resolved(place: str, href: str) -> str:
         if not remote.is_remote(joined):
             raise JobError(f"{public(place)}: links to {href[:80]!r}, which is no address there")
         return joined.replace("https://", place.partition("://")[0] + "://", 1)
-    return str((Path(place).parent / href.removeprefix("file://")).resolve())
+    try:
+        return str((Path(place).parent / href.removeprefix("file://")).resolve())
+    except ValueError as error:  # such as a zero byte
+        raise JobError(f"{place}: links to {href[:80]!r}, which is no path ({error})") from error
