@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -49,3 +50,23 @@ def test_holes_in_a_flat_tile_vanish():
 def test_whole_tiles_are_handed_through():
     image = tiles()
     assert fill_invalid(image, np.ones(image.shape[:3], bool), (0, 0, 0)) is image
+
+
+@pytest.mark.parametrize("side", [1, 3, 96, 100])
+def test_tiles_of_any_side_are_filled(side: int):
+    image = np.random.default_rng(5).integers(50, 200, (2, side, side, 3), dtype=np.uint8)
+    valid = np.random.default_rng(6).random((2, side, side)) < 0.2
+    valid[0, -1, -1] = True
+    filled = fill_invalid(image, valid, (7, 8, 9))
+    assert filled.shape == image.shape
+    assert np.array_equal(filled[valid], image[valid])
+    assert filled[0].min() >= 50 and filled[0].max() < 200  # nothing from beyond the tile
+
+
+def test_a_tile_is_filled_as_in_the_corner_of_a_larger_one_of_which_no_more_is_known():
+    image = np.random.default_rng(5).integers(0, 256, (1, 96, 96, 3), dtype=np.uint8)
+    valid = np.random.default_rng(6).random((1, 96, 96)) < 0.2
+    larger, known = np.full((1, 128, 128, 3), 99, np.uint8), np.zeros((1, 128, 128), bool)
+    larger[:, :96, :96], known[:, :96, :96] = image, valid
+    expected = fill_invalid(larger, known, (0, 0, 0))[:, :96, :96]
+    assert np.array_equal(fill_invalid(image, valid, (0, 0, 0)), expected)

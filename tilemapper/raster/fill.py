@@ -19,7 +19,7 @@ def fill_invalid(
     """Tiles with their invalid pixels replaced; valid pixels keep their value bit for bit.
 
     Args:
-        tiles: (n, tile, tile, 3) uint8; tile is a power of two.
+        tiles: (n, tile, tile, 3) uint8.
         valid: (n, tile, tile) bool.
         mean: colour for a tile without any valid pixel, the raster's mean.
 
@@ -32,9 +32,23 @@ def fill_invalid(
     filled = tiles.copy()
     for index in holed:
         known = valid[index]
-        smooth = _pull(_push(tiles[index], known), np.asarray(mean, np.float32))
+        smooth = _smooth(tiles[index], known, np.asarray(mean, np.float32))
         filled[index] = np.where(known[..., None], tiles[index], smooth)
     return filled
+
+
+def _smooth(
+    tile: NDArray[np.uint8], known: NDArray[np.bool_], mean: NDArray[np.float32]
+) -> NDArray[np.uint8]:
+    """What a tile shows where it is known, drawn out over the rest; the same size."""
+    size = len(tile)
+    # Each level of the pyramid has half the side of the one below: a tile whose side is no power
+    # of two lies in the corner of one whose side is, and what is added counts as not known.
+    beyond = (1 << (size - 1).bit_length()) - size
+    if beyond:
+        tile = np.pad(tile, ((0, beyond), (0, beyond), (0, 0)))
+        known = np.pad(known, (0, beyond))
+    return _pull(_push(tile, known), mean)[:size, :size]
 
 
 Level = tuple[NDArray[np.float32], NDArray[np.bool_]]
