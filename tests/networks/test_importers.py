@@ -156,6 +156,22 @@ def test_wrong_dialects_and_wrong_contents_are_named(tmp_path):
     assert "width is 700" in refused(path, "aladdinpersson")
 
 
+def test_a_generator_of_four_bands_is_refused_before_anything_is_written(tmp_path):
+    for dialect, network, first in (
+        ("junyanz", JunyanzUNet(width=1), "model.model.0.weight"),
+        ("junyanz", JunyanzResNet(width=1), "model.1.weight"),
+        ("aladdinpersson", AladdinperssonUNet(width=1), "initial_down.0.weight"),
+    ):
+        state = network.state_dict()
+        width, _, *kernel = state[first].shape
+        torch.save(state | {first: torch.zeros(width, 4, *kernel)}, tmp_path / "g")
+        with pytest.raises(ModelError, match="g: the generator takes 4 band"):
+            import_checkpoint(
+                tmp_path / "g", tmp_path / "m", dialect=dialect, norm_stats="instance", **SAID
+            )
+        assert not (tmp_path / "m").exists()
+
+
 def test_an_import_never_writes_into_a_folder_that_holds_something(tmp_path):
     torch.save(JunyanzUNet(width=1).state_dict(), tmp_path / "g")
     (tmp_path / "mine").mkdir()

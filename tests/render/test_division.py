@@ -140,3 +140,19 @@ def test_one_worker_needs_no_smaller_blocks():
 def test_a_large_raster_keeps_large_blocks():
     assert block_for(200_000, 200_000, 64, 8) == DEFAULT_BLOCK
     assert block_for(200_000, 200_000, 64, 8, 8192) == 8192
+
+
+def test_blocks_are_sized_by_the_tiles_that_the_model_takes():
+    with pytest.raises(OptionError, match="overlap 128: more than half of the tile of 128 px"):
+        block_for(9000, 9000, 128, 4, tile=128)
+    counted = []
+
+    def slowest(lattice, size, workers):
+        counted.append(lattice.tile)
+        return division_slowest(lattice, size, workers)
+
+    division_slowest = division._slowest
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(division, "_slowest", slowest)
+        block_for(9000, 9000, 64, 4, tile=512)
+    assert set(counted) == {512}

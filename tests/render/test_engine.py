@@ -11,7 +11,8 @@ import torch
 
 from tests.conftest import noise
 from tilemapper.errors import DeviceError, ModelError, OptionError
-from tilemapper.networks.model import Model, open_model
+from tilemapper.networks.build import build_generator
+from tilemapper.networks.model import Model, ModelCard, open_model, save_model
 from tilemapper.render import verify
 from tilemapper.render.array import render_array
 from tilemapper.render.devices import (
@@ -138,6 +139,45 @@ def test_an_image_in_memory_renders_like_a_raster(models):
     assert np.array_equal(painted.classes, image.argmax(axis=2))
     assert painted.expected is not None
     assert painted.expected.shape == image.shape
+
+
+@pytest.fixture
+def make_model(tmp_path):
+    """Saves a small generator with what its card is to say."""
+
+    def make(architecture, arguments, **card):
+        said = ModelCard(name="m", architecture=architecture, arguments=arguments, **card)
+        return save_model(tmp_path / "m", said, build_generator(architecture, arguments, 3), "")
+
+    return make
+
+
+@pytest.mark.parametrize("tile", [128, 384])
+def test_an_image_in_memory_is_cut_into_the_tiles_that_the_model_takes(make_model, tile):
+    model = make_model("unet", {"width": 1, "depth": 7}, tile=tile)
+    engine = Engine(model, batch_size=2)
+    shapes, predict = set(), engine.predict
+
+    def noted(batch):
+        shapes.add(batch.shape)
+        return predict(batch)
+
+    engine.predict = noted
+    image = np.ascontiguousarray(noise(500, 450).transpose(1, 2, 0))
+    assert render_array(image, engine).rgb.shape == image.shape
+    assert shapes == {(2, tile, tile, 3)}
+
+
+def test_a_model_of_other_bands_than_red_green_and_blue_is_refused(make_model):
+    model = make_model("unet", {"width": 1, "depth": 2, "bands": 4}, bands=4)
+    with pytest.raises(ModelError, match="m: the generator takes 4 band"):
+        Engine(model)
+
+
+def test_a_model_whose_tiles_cannot_lie_in_one_phase_is_refused(make_model):
+    model = make_model("resnet", {"width": 1, "blocks": 1}, tile=300)
+    with pytest.raises(ModelError, match="its tiles are 300 px, a multiple of 32"):
+        Engine(model)
 
 
 def test_devices_that_are_not_there_are_refused():

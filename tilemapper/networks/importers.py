@@ -17,6 +17,7 @@ from tilemapper.networks.build import build_generator
 from tilemapper.networks.card import card_from
 from tilemapper.networks.dialects import Dialect, Layer, Layout, layout_of
 from tilemapper.networks.model import Model, save_model
+from tilemapper.networks.renderable import BANDS, check_bands
 from tilemapper.networks.weights import with_weights
 
 NormStats = Literal["running", "instance"]
@@ -76,6 +77,7 @@ def read_checkpoint(
     name = str(checkpoint)
     state = read_state(checkpoint)
     layout = layout_of(state, dialect, name=name)
+    check_bands(layout.arguments.get("bands", BANDS), name=name)
     norm = _norm_of(state, layout, norm_stats, name=name)
     layout.arguments["norm"] = norm
     try:

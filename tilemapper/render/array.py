@@ -52,7 +52,7 @@ def render_array(
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; not used with an `Engine`.
     """
     engine = model if isinstance(model, Engine) else open_engine(model, device=device)
-    lattice = Lattice(rgb.shape[0], rgb.shape[1], overlap)
+    lattice = Lattice(rgb.shape[0], rgb.shape[1], overlap, engine.model.card.tile)
     block = Block(0, 0, *rgb.shape[:2])
     rows = read_tile_rows(_ArrayView(rgb), lattice, block, mean=(0, 0, 0))
     finished = blend_rows(predict_rows(rows, engine), lattice, block, lent=True)

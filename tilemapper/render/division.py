@@ -9,7 +9,7 @@ import torch
 
 from tilemapper.errors import OptionError
 from tilemapper.raster.encode import FILE_BLOCK
-from tilemapper.raster.lattice import Lattice
+from tilemapper.raster.lattice import TILE, Lattice
 from tilemapper.render.devices import device_numbers
 from tilemapper.render.plan import DEFAULT_BLOCK
 
@@ -86,7 +86,13 @@ def environments(count: int, device: str) -> list[dict[str, str]]:
 
 
 def block_for(
-    height: int, width: int, overlap: int, workers: int, largest: int = DEFAULT_BLOCK
+    height: int,
+    width: int,
+    overlap: int,
+    workers: int,
+    largest: int = DEFAULT_BLOCK,
+    *,
+    tile: int = TILE,
 ) -> int:
     """The size of blocks with which ``workers`` are done first, ``largest`` px at most.
 
@@ -95,7 +101,7 @@ def block_for(
     """
     if workers < 2:
         return largest
-    lattice = Lattice(height, width, overlap)
+    lattice = Lattice(height, width, overlap, tile)
     best, best_tiles, size = largest, _slowest(lattice, largest, workers), largest
     while size > FILE_BLOCK:
         size //= 2

@@ -16,6 +16,7 @@ from torch import nn
 from tilemapper.errors import DeviceError, ModelError
 from tilemapper.networks.folding import fold_norms
 from tilemapper.networks.model import Model
+from tilemapper.networks.renderable import check_renders
 from tilemapper.render.devices import choose_device, choose_precision, default_batch, settle
 from tilemapper.render.levels import painted
 from tilemapper.render.packing import packed_for_cpu
@@ -28,6 +29,9 @@ class Engine:
         channels: of a prediction: 3 for RGB, the number of classes for palette models.
         lanes: calls that run at once, each in a thread of its own.
         batch_size: tiles a call; a call is split when the device runs out of memory.
+
+    Raises:
+        ModelError: the model cannot paint a raster, or its weights are damaged.
     """
 
     def __init__(
@@ -40,6 +44,7 @@ class Engine:
         tta: bool = False,
         compiled: bool = False,
     ) -> None:
+        check_renders(model.card)
         self.model = model
         self.device = torch.device(device)
         settle(device)
