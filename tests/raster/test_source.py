@@ -110,13 +110,45 @@ def test_an_alpha_band_says_what_is_valid(tmp_path: Path):
     assert spec.has_invalid is None
 
 
-@pytest.mark.parametrize("opaque", [1, 255, 4095, 65535])
-def test_opaque_is_what_the_raster_uses_for_it(tmp_path: Path, opaque: int):
-    pixels = city(dtype="uint16", bands=4)
+@pytest.mark.parametrize(
+    ("opaque", "dtype"),
+    [
+        *((opaque, "uint16") for opaque in (1, 100, 255, 4095, 65535)),
+        *((opaque, "uint8") for opaque in (1, 100, 200, 255)),
+        *((opaque, "float32") for opaque in (0.3, 1, 100, 255)),
+    ],
+)
+def test_opaque_is_what_the_raster_uses_for_it(tmp_path: Path, opaque: float, dtype: str):
+    pixels = city(dtype=dtype, bands=4)
     there = pixels[3] > 100
     pixels[3] = np.where(there, opaque, 0)
     path = write_raster(tmp_path / "a.tif", pixels, photometric="RGB", alpha="YES")
     assert_array_equal(read(path)[2], there)
+
+
+def test_opaque_is_looked_for_where_the_sample_shows_nothing_but_clear(tmp_path: Path):
+    pixels = np.full((4, 1500, 1500), 80, np.uint8)
+    pixels[3] = 0
+    pixels[3, :10, 730:770], pixels[3, 10:20, 730:770] = 255, 40  # between the patches
+    path = write_raster(tmp_path / "a.tif", pixels, photometric="RGB", alpha="YES")
+    spec = inspect_source(path, SourceOptions(), None)
+    assert spec.alpha == (4, 128)
+    with SourceView(spec) as view:
+        _, valid = view.read(row=0, col=0, height=100, width=1500)
+    assert_array_equal(valid, pixels[3, :100] == 255)
+
+
+@pytest.mark.parametrize("bits", [1, 4, 7, 8])
+def test_bytes_of_which_few_bits_are_used_are_named_with_what_stretches_them(tmp_path: Path, bits):
+    top = 2**bits - 1
+    pixels = (city().astype(float) * top / 255).astype(np.uint8)
+    path = write_raster(tmp_path / "a.tif", pixels, nbits=bits)
+    spec, rgb, _ = read(path)
+    assert_array_equal(rgb, pixels.transpose(1, 2, 0))  # as they are
+    assert [f"--scale 0,{top}" in line for line in spec.notices] == [True] * (bits < 8)
+    stretched, rgb, _ = read(path, scale=(0, top))
+    assert stretched.notices == ()
+    assert_array_equal(rgb, np.rint(pixels * (255 / top)).astype(np.uint8).transpose(1, 2, 0))
 
 
 @pytest.mark.parametrize("internal", [True, False])

@@ -91,26 +91,34 @@ def _look(src: DatasetReader, path: str, options: SourceOptions, bands: Bands) -
     values = sample_values(Pixels(src, **kept))
     scale = _scale(values, options, bands, src)
     rgb = Pixels(src, scale=scale, **kept).to_rgb(values[:, None, :])
-    notices = () if values.size else (f"{path}: no valid pixel found",)
+    notices = [] if values.size else [f"{path}: no valid pixel found"]
+    if scale is None and not bands.palette:
+        notices += _few_bits(src, path, bands)
     tone = None if options.tone is None else tone_between(rgb, options.tone)
     if tone is not None:
         rgb = apply_tone(rgb, tone_table(tone))
-    return _Look(alpha=alpha, scale=scale, fill=_mean_colour(rgb), tone=tone, notices=notices)
+    return _Look(
+        alpha=alpha, scale=scale, fill=_mean_colour(rgb), tone=tone, notices=tuple(notices)
+    )
 
 
 def _alpha(src: DatasetReader, path: str, band: int | None) -> tuple[int, float] | None:
     """The alpha band and its least valid value: half of what opaque is in this raster.
 
-    Opaque is not the type's maximum: 255 is common in uint16, and 1 in bytes.
+    Opaque is not the type's maximum: 255 is common in uint16, and 1 or 100 in bytes.
     """
     if band is None:
         return None
-    plain = Pixels(src, path=path, bidx=(band,), palette=False, nodata=None, mask=False, alpha=None)
-    values = sample_values(plain)
+    # What is clear says nothing of it: where the sample finds nothing else, the sampler goes on
+    # through the whole raster.
+    seen = Pixels(
+        src, path=path, bidx=(band,), palette=False, nodata=(0.0,), mask=False, alpha=None
+    )
+    values = sample_values(seen)
     most = float(np.max(values, initial=0))
-    if most <= 1:
-        return band, (0.5 if values.dtype.kind == "f" else 1.0)
-    return band, (128.0 if most <= 255 else most / 2)
+    if most == 255:
+        return band, 128.0
+    return band, ((most / 2 or 0.5) if values.dtype.kind == "f" else max(1.0, most / 2))
 
 
 def _scale(
@@ -123,6 +131,19 @@ def _scale(
     if all(src.dtypes[band - 1] == "uint8" for band in bands.bidx):
         return None
     return (percentile_limits(values),) * 3
+
+
+def _few_bits(src: DatasetReader, path: str, bands: Bands) -> list[str]:
+    """A word on bytes of which a file uses but some bits: taken as they are, they are dark."""
+    named = [src.tags(band, ns="IMAGE_STRUCTURE").get("NBITS", "8") for band in bands.bidx]
+    bits = max(int(name) if name.isdecimal() else 8 for name in named)
+    if not 0 < bits < 8:
+        return []
+    top = 2**bits - 1
+    return [
+        f"{path}: pixels of {bits} bit(s) found, so that nothing is lighter than {top} of 255; "
+        f"stretch them with --scale 0,{top}"
+    ]
 
 
 def _mean_colour(rgb: NDArray[np.uint8]) -> tuple[int, int, int]:
