@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from tests.archive.world import write_job
+from tests.archive.world import write_job, write_scene
 from tilemapper.archive.job import Render
 from tilemapper.archive.jobfile import load_job
+from tilemapper.archive.naming import name_outputs
+from tilemapper.archive.scenes import discover
 from tilemapper.cli.render import render as render_command
 from tilemapper.errors import JobError
 
@@ -82,6 +85,62 @@ def test_relative_paths_count_from_the_folder_of_the_job(tmp_path, monkeypatch):
     assert job.render.model == str(tmp_path / "model")
     assert job.render.mask == str(tmp_path / "aoi.geojson")
     assert job.root == tmp_path / "out"
+
+
+def test_outputs_may_lie_beside_the_folder_of_the_job(tmp_path):
+    (tmp_path / "jobs").mkdir()
+    write_scene(tmp_path / "imagery" / "a.tif", 1)
+    path = write_job(tmp_path / "jobs", tmp_path, render='classes = "../classes/{relpath}.tif"')
+    path.write_text(path.read_text().replace('"in"', '"../imagery"').replace("out/", "../maps/"))
+    job = load_job(path)
+    ((_, files),) = name_outputs(job, discover(job.source)).items()
+    assert files == (f"{tmp_path}/maps/a_map.tif", f"{tmp_path}/classes/a.tif")
+    assert job.root == tmp_path / "maps"
+
+
+def test_the_folder_above_a_job_is_that_which_the_disk_has(tmp_path):
+    (tmp_path / "real" / "jobs").mkdir(parents=True)
+    (tmp_path / "jobs").symlink_to(tmp_path / "real" / "jobs")
+    path = write_job(tmp_path / "jobs", tmp_path)
+    path.write_text(path.read_text().replace("out/", "../maps/"))
+    assert load_job(path).root == tmp_path / "real" / "maps"
+
+
+@pytest.mark.parametrize("folder", ["[2024] x", "{stem} x", "a{b", "what? *"])
+@pytest.mark.parametrize("named", ["in", "in/", "in/*.tif", "in/a.tif"])
+def test_the_name_of_a_jobs_folder_is_no_glob_and_no_template(tmp_path, folder, named):
+    made = write_scene(tmp_path / folder / "in" / "a.tif", 1)
+    path = write_job(tmp_path / folder, tmp_path)
+    path.write_text(path.read_text().replace('"in"', f'"{named}"'))
+    job = load_job(path)
+    (scene,) = discover(job.source)
+    assert scene.name == str(made)
+    assert name_outputs(job, [scene])[scene.id] == (f"{tmp_path}/{folder}/out/a_map.tif",)
+    assert job.root == tmp_path / folder / "out"
+
+
+def test_what_is_missing_in_a_folder_with_brackets_is_no_empty_glob(tmp_path):
+    (tmp_path / "[2024]").mkdir()
+    job = load_job(write_job(tmp_path / "[2024]", tmp_path))
+    with pytest.raises(JobError, match=re.escape(f"{tmp_path}/[2024]/in: no such file or folder")):
+        discover(job.source)
+
+
+@pytest.mark.parametrize(
+    ("stem", "name"), [("_n", "n"), (".é-2", "2"), ("é", "job"), ("n" * 99, "n" * 80)]
+)
+def test_a_job_without_a_name_has_that_of_its_file_as_far_as_it_can_be_one(tmp_path, stem, name):
+    path = write_job(tmp_path, tmp_path)
+    text = path.read_text().replace('name = "nightly"\n', "")
+    (tmp_path / f"{stem}.toml").write_text(text)
+    assert load_job(tmp_path / f"{stem}.toml").name == name
+
+
+def test_a_home_that_nobody_has_is_one_line(tmp_path):
+    path = write_job(tmp_path, tmp_path)
+    path.write_text(path.read_text().replace('"in"', '"~nobody-of-this-name/in"'))
+    with pytest.raises(JobError, match="no folder of this user"):
+        load_job(path)
 
 
 def test_a_training_job_is_sent_to_its_own_command(tmp_path):

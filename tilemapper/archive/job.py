@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from tilemapper.archive.rendering import Bounds, Closed, Positive, Render
-from tilemapper.archive.template import checked_template, fields_of
+from tilemapper.archive.template import checked_template, fields_of, fixed_of
 
 RASTER_SUFFIXES = (".tif", ".tiff", ".jp2", ".j2k", ".jpg", ".jpeg", ".png")
 
@@ -135,4 +135,4 @@ class ArchiveJob(Closed):
         """The folder above all outputs: what the template names before its first field."""
         if self.output.template.startswith("s3://"):
             return Path(str(self.output.work))
-        return Path(self.output.template.partition("{")[0] + "x").parent
+        return Path(fixed_of(self.output.template) + "x").parent

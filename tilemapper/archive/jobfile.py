@@ -17,6 +17,7 @@ from tilemapper.archive.job import (
     Source,
 )
 from tilemapper.archive.rendering import Render, read_bytes
+from tilemapper.archive.rooting import rooted
 from tilemapper.archive.template import nearest
 from tilemapper.errors import JobError
 
@@ -38,8 +39,13 @@ def load_job(path: str | Path) -> ArchiveJob:
             f'{path}: kind {values.get("kind")!r} found, needed is kind = "archive"; training '
             "jobs are run by tilemapper train"
         )
-    values.setdefault("name", re.sub(r"[^A-Za-z0-9._-]", "-", path.stem))
-    return _rooted(_checked(values, str(path)), path.absolute().parent)
+    values.setdefault("name", _name_of(path))
+    return rooted(_checked(values, str(path)), path.absolute().parent)
+
+
+def _name_of(path: Path) -> str:
+    """A job's name, as `job.ArchiveJob` takes it, from its file's."""
+    return re.sub(r"[^A-Za-z0-9._-]", "-", path.stem).lstrip("._-")[:80] or "job"
 
 
 def _checked(values: dict[str, Any], where: str) -> ArchiveJob:
@@ -68,31 +74,3 @@ def _known(place: list[str]) -> list[str]:
     }
     table: type[BaseModel] = tables.get(place[0], ArchiveJob) if len(place) > 1 else ArchiveJob
     return [*table.model_fields]
-
-
-def _rooted(job: ArchiveJob, folder: Path) -> ArchiveJob:
-    """Relative paths made absolute: cron and systemd start programs anywhere."""
-
-    def rooted(path: str) -> str:
-        return path if path == "-" or "://" in path else str(folder / Path(path).expanduser())
-
-    def folder_kept(path: str) -> str:
-        return rooted(path) + ("/" if path.endswith("/") and "://" not in path else "")
-
-    model = job.render.model
-    if "/" in model or model.startswith((".", "~")):
-        model = rooted(model)
-    paths = {"mask": job.render.mask, **job.render.layers()}
-    render = {"model": model} | {key: rooted(path) for key, path in paths.items() if path}
-    source = {"scenes": tuple(map(folder_kept, job.source.scenes))}
-    output = {
-        "template": rooted(job.output.template),
-        "work": job.output.work and rooted(job.output.work),
-    }
-    return job.model_copy(
-        update={
-            "source": job.source.model_copy(update=source),
-            "output": job.output.model_copy(update=output),
-            "render": job.render.model_copy(update=render),
-        }
-    )

@@ -21,6 +21,7 @@ from tilemapper.raster.secrets import public, redacted
 
 LIST_SUFFIXES = (".txt", ".lst")
 ASKED_AT_ONCE = 16
+_ESCAPED = re.compile(r"\[([*?\[])\]")  # what `glob.escape` makes of what begins a pattern
 
 
 def discover(source: Source, *, stdin: Iterable[str] | None = None) -> list[Scene]:
@@ -39,11 +40,15 @@ def discover(source: Source, *, stdin: Iterable[str] | None = None) -> list[Scen
 
 def _named(named: str, source: Source, stdin: Iterable[str] | None) -> Iterator[Scene]:
     """The scenes that one entry of ``scenes``, or one line of a list, stands for."""
+    missing = not remote.is_remote(named) and not os.path.lexists(named)
+    is_glob = missing and glob.has_magic(_ESCAPED.sub("", named))
+    if missing and not is_glob:
+        named = _ESCAPED.sub(r"\1", named)  # of the job's own folder, in a path that is no glob
     if named == "-":
         yield from _lines(sys.stdin if stdin is None else stdin, "-", source)
     elif remote.is_remote(named):
         yield from _remote(named, source)
-    elif glob.has_magic(named) and not os.path.lexists(named):
+    elif is_glob:
         yield from _globbed(named)
     elif Path(named).is_dir():
         yield from _folder(named)
@@ -84,7 +89,8 @@ def _folder(root: str) -> Iterator[Scene]:
 
 
 def _globbed(pattern: str) -> Iterator[Scene]:
-    fixed = re.split(r"[*?\[]", pattern, maxsplit=1)[0].rpartition("/")[0]
+    plain = re.match(rf"(?:{_ESCAPED.pattern}|[^*?\[])*", pattern)
+    fixed = _ESCAPED.sub(r"\1", plain[0] if plain else "").rpartition("/")[0]
     for path in glob.iglob(pattern, recursive=True):  # noqa: PTH207  takes absolute patterns
         if Path(path).is_dir() and not path.lower().endswith(RASTER_SUFFIXES):
             continue

@@ -46,7 +46,27 @@ def fields_of(template: str) -> list[str]:
 
 def prefix_of(template: str) -> str:
     """The folder or prefix above all outputs of a template, with its slash."""
-    return template.partition("{")[0].rpartition("/")[0] + "/"
+    return fixed_of(template).rpartition("/")[0] + "/"
+
+
+def fixed_of(template: str) -> str:
+    """What a template says before its first field, as it is in the path."""
+    fixed = ""
+    for text, name, *_ in string.Formatter().parse(template):
+        fixed += text
+        if name is not None:
+            break
+    return fixed
+
+
+def escaped(path: str) -> str:
+    """A path as a template has it, in which no brace begins a field."""
+    return path.replace("{", "{{").replace("}", "}}")
+
+
+def filled(template: str) -> str:
+    """The path that a template without fields is."""
+    return "".join(text for text, *_ in string.Formatter().parse(template))
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
