@@ -26,6 +26,8 @@ from tilemapper.archive.task import SceneTask
 from tilemapper.errors import DiskFullError, Interrupted, JobError
 from tilemapper.networks.model import open_model
 
+STATES = {"pending": 0, "running": 0, "done": 0, "failed": 0, "skipped": 0}
+
 
 def digests(folder: Path) -> dict[str, str]:
     return {
@@ -152,6 +154,35 @@ def test_outputs_among_the_sources_are_not_taken_for_scenes(tmp_path, models, id
     job = load_job(path)
     assert len(rendered(job, identity)) == 2
     assert rendered(job, identity) == []
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_outputs_above_the_job_are_not_taken_for_scenes(tmp_path, models, identity, link):
+    write_archive(tmp_path / "in", 2)
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    path = write_job(tmp_path / "jobs", models / "identity", render="batch_size = 1")
+    text = path.read_text().replace("out/{relpath}_map", "../in/{relpath}_map")
+    path.write_text(text.replace('"in"', '"../link"' if link else '"../in"'))
+    assert len(rendered(load_job(path), identity)) == 2
+    assert rendered(load_job(path), identity) == []
+
+
+def test_outputs_of_an_earlier_template_or_a_lost_scene_are_not_taken_for_scenes(tmp_path, models):
+    made = write_archive(tmp_path / "in", 2)
+    layers = 'batch_size = 1\nclasses = "in/{relpath}_classes.tif"'
+    path = write_job(tmp_path, models / "classes", render=layers)
+    path.write_text(path.read_text().replace("out/{relpath}_map", "in/{relpath}_map"))
+    model = open_model(models / "classes")
+    assert len(rendered(load_job(path), model)) == 2
+    made[0].unlink()
+    assert rendered(load_job(path), model) == []
+    text = path.read_text().replace("_map.tif", "_new.tif")
+    path.write_text(text.replace("_classes", "_layer"))
+    assert rendered(load_job(path), model) == ["scene_00001"]
+    # That run made the ledger forget the old names.
+    assert rendered(load_job(path), model) == []
+    assert status(load_job(path)).counts == STATES | {"done": 1}
 
 
 def test_a_failed_scene_is_tried_again_as_often_as_the_job_says(small, identity, monkeypatch):

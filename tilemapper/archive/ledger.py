@@ -19,6 +19,12 @@ from tilemapper.archive.runs import Runs
 MAX_DEATHS = 5
 
 
+# Path and scene of every file that stands by the rows themselves: maps, then layers.
+_MADE = """SELECT output AS path, id FROM scenes WHERE made
+  UNION ALL SELECT json_extract(layer.value, '$.output'), scenes.id
+  FROM scenes, json_each(scenes.facts, '$.layers') AS layer WHERE instr(facts, '"output"')"""
+
+
 class Ledger(Runs, Figures):
     """An open ledger: its scenes and who has them. See `Database` for what opening it raises."""
 
@@ -51,12 +57,27 @@ class Ledger(Runs, Figures):
         paths = {str(layer["output"]) for layer in layers.values()}
         return paths | ({str(row["output"])} if row["made"] else set())
 
+    def all_made(self) -> dict[str, str]:
+        """The scene of every file that runs of this job put in place, now or with old templates."""
+        with self.said():
+            known = self.db.execute("SELECT 1 FROM sqlite_master WHERE name='former'").fetchone()
+            # A ledger of an earlier version that is only read has no such table.
+            former = "UNION ALL SELECT path, scene FROM former" if known else ""
+            return {path: scene for path, scene in self.db.execute(f"{_MADE} {former}")}
+
     def upsert(self, changes: Iterable[Change]) -> None:
         """Writes planned scenes; those that a living run holds are left as they are."""
+        changes = list(changes)
         living = ",".join(f"'{run}'" for run in self.living_runs())
         names = ", ".join(Change._fields[:10])
         updates = ", ".join(f"{name}=excluded.{name}" for name in Change._fields[1:10])
+        ids = json.dumps([change.id for change in changes])
         with self.transaction() as db:
+            # A new template makes the row forget what was made by the old one.
+            db.execute(
+                f"INSERT OR IGNORE INTO former SELECT * FROM ({_MADE}) "
+                "WHERE id IN (SELECT value FROM json_each(?))", (ids,),
+            )  # fmt: skip
             db.executemany(
                 f"INSERT INTO scenes ({names}) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10) "
                 f"ON CONFLICT (id) DO UPDATE SET {updates}, run=NULL, gone=0, "

@@ -2,32 +2,61 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
+
 from tilemapper.archive.job import ArchiveJob
 from tilemapper.archive.scene import Scene, bare
 from tilemapper.errors import JobError
 
 
-def name_outputs(job: ArchiveJob, scenes: list[Scene]) -> dict[str, tuple[str, ...]]:
+def name_outputs(
+    job: ArchiveJob, scenes: list[Scene], made: Mapping[str, str] | None = None
+) -> dict[str, tuple[str, ...]]:
     """The files of each scene by its id; scenes that are outputs themselves are left out.
 
     The map comes first, then what `rendering.Render.layers` names, in its order.
 
+    Args:
+        job: whose templates name them.
+        scenes: all that are listed.
+        made: files that runs of the job made, with the scene of each: outputs of earlier
+            templates, or of scenes that are gone, which lie among the sources.
+
     Raises:
         JobError: two scenes would be written to one file.
     """
+    real = _Folders()
+    own = {real.path(path): scene for path, scene in (made or {}).items()}
+    scenes = [s for s in scenes if own.get(real.path(s.name)) in (None, s.id)]
     outputs: dict[str, tuple[str, ...]] = {}
     first: dict[str, Scene] = {}
     for scene in scenes:
         outputs[scene.id] = outputs_of(job, scene)
         for output in outputs[scene.id]:
-            other = first.setdefault(output, scene)
+            other = first.setdefault(real.path(output), scene)
             if other is not scene:
                 raise JobError(
                     f"{scene.name} and {other.name}: both would be written to {output}; tell them "
                     "apart in output.template, by {relpath} for instance"
                 )
     # Outputs that lie among the sources are listed with them at the next run.
-    return {s.id: outputs[s.id] for s in scenes if first.get(s.name) in (None, s)}
+    return {s.id: outputs[s.id] for s in scenes if first.get(real.path(s.name)) in (None, s)}
+
+
+class _Folders:
+    """Paths by the folders that they lie in, whatever link or ``..`` they are named by."""
+
+    def __init__(self) -> None:
+        self._real: dict[str, str] = {}
+
+    def path(self, path: str) -> str:
+        folder, slash, name = path.rpartition("/")
+        if "://" in path or not slash:
+            return path
+        if folder not in self._real:  # one look at a folder, not at each of 100,000 files
+            self._real[folder] = os.path.realpath(folder or "/")
+        return f"{self._real[folder]}/{name}"
 
 
 def outputs_of(job: ArchiveJob, scene: Scene) -> tuple[str, ...]:

@@ -39,7 +39,7 @@ def plan_archive(
     Raises:
         JobError: two scenes would be written to one output.
     """
-    named = name_outputs(job, scenes)
+    named = name_outputs(job, scenes, ledger.all_made() if ledger is not None else None)
     rows = ledger.rows() if ledger is not None else {}
     living = ledger.living_runs() if ledger is not None else {}
     plan = ArchivePlan([], job.render.recipe(model_digest))
