@@ -115,6 +115,20 @@ def test_rendered_one_by_one_the_scenes_would_not_fit(pieces, pixels, models):
         assert (src.read() != truth[:, :180, :210]).any()
 
 
+@pytest.mark.parametrize("kind", ["scene", "cell"])
+@pytest.mark.parametrize("filtered", ["min_px = 5000", "bounds = [10, 10, 11, 11]"])
+def test_the_parts_of_a_mosaic_that_a_filter_leaves_out_are_skipped(pieces, models, kind, filtered):
+    template = "{mosaic}_{row}_{col}" if kind == "cell" else "{stem}"
+    job = job_over(pieces, models / "identity", kind, template)
+    path = pieces / "nightly.toml"
+    path.write_text(path.read_text().replace("[output]", f"{filtered}\n[output]"))
+    job = load_job(path)
+    parts = 3 if kind == "scene" else 1
+    for _ in range(2):
+        summary = run_archive(job, open_model(job.render.model))
+        assert (summary.exit_code, summary.left, summary.skipped) == (0, 0, 1 + parts)
+
+
 def test_a_part_that_is_lost_is_cut_again_without_rendering(pieces, models, monkeypatch):
     job = job_over(pieces, models / "identity", "scene", "{stem}")
     model = open_model(job.render.model)

@@ -98,12 +98,13 @@ class Session:
                 self.close(SceneOutcome(scene.id, "failed", " ".join(str(error).split())))
 
     def _stands(self, part: Scene) -> bool:
-        """Whether the mosaic of a part is done; if it failed, so does the part."""
+        """Whether the mosaic of a part is done; if it failed or was skipped, so is the part."""
         state = self.ledger.state_of(str(part.group))
-        if state == "failed" and self.ledger.claim(part.id, self.id):
-            line = f"{part.name}: its mosaic could not be rendered; see the mosaic's own reason"
+        if state in ("failed", "skipped") and self.ledger.claim(part.id, self.id):
+            why = "could not be rendered" if state == "failed" else "is left out by a filter"
+            line = f"{part.name}: its mosaic {why}; see the mosaic's own reason"
             self.tries[part.id] = self.job.run.retries
-            self.close(SceneOutcome(part.id, "failed", line))
+            self.close(SceneOutcome(part.id, state, line))
         return state == "done"
 
     def _is_over(self) -> bool:
