@@ -404,6 +404,8 @@ def test_filters_that_need_the_header_skip_without_failing(tmp_path, models, ide
     assert rendered(job, identity) == ["large"]
     again = run_archive(job, identity)
     assert (again.skipped, again.already_done, again.exit_code) == (2, 1, 0)
+    path.write_text(path.read_text().replace("min_px = 30", "min_px = 10"))
+    assert rendered(load_job(path), identity) == ["small"]
 
 
 def test_a_scene_that_comes_back_counts_again_and_is_not_rendered_again(small, identity, tmp_path):

@@ -33,10 +33,14 @@ class Decision:
 
 @dataclass
 class ArchivePlan:
-    """The decisions on all scenes of a shard, and what has to be written to the ledger for them."""
+    """The decisions on all scenes of a shard, and what has to be written to the ledger for them.
+
+    recipe: of outputs. skips: of scenes that a filter left out, which filters decide too.
+    """
 
     decisions: list[Decision]
     recipe: str
+    skips: str = ""
     changes: list[Change] = field(default_factory=list)
     stamps: list[tuple[str | None, str]] = field(default_factory=list)
     times: list[tuple[int | None, int | None, str]] = field(default_factory=list)

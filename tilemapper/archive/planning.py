@@ -42,7 +42,8 @@ def plan_archive(
     named = name_outputs(job, scenes, ledger.all_made() if ledger is not None else None)
     rows = ledger.rows() if ledger is not None else {}
     living = ledger.living_runs() if ledger is not None else {}
-    plan = ArchivePlan([], job.render.recipe(model_digest))
+    recipe = job.render.recipe(model_digest)
+    plan = ArchivePlan([], recipe, f"{recipe} {job.source.bounds} {job.source.min_px}")
     compared = _Comparison(plan, Outputs(job), retry_failed)
     compared.outputs.check()
     index, count = shard
@@ -112,12 +113,14 @@ class _Comparison:
                 return None, "done"
             begun = row.attempts or row.state == "running"
             return ("interrupted" if begun else "never begun"), None
+        if row.state == "skipped" and row.recipe != self.plan.skips:
+            return "filters or options changed", None
+        if row.state == "skipped":
+            return None, "skipped before"
         if row.recipe != self.plan.recipe and not (row.state == "failed" and row.recipe is None):
             return "options or model changed", None
         if row.state == "failed":
             return ("retry of a failure", None) if self.retry_failed else (None, "failed before")
-        if row.state == "skipped":
-            return None, "skipped before"
         return self._stands(files, row)
 
     def _stands(self, files: Files, row: Row) -> tuple[str | None, str | None]:

@@ -135,8 +135,9 @@ class Session:
             self.ledger.give_up(outcome.id, self.id, "pending", outcome.line)
             return
         if outcome.state in ("failed", "skipped"):
+            recipe = self.plan.skips if outcome.state == "skipped" else self.plan.recipe
             self.ledger.give_up(
-                outcome.id, self.id, outcome.state, outcome.line, recipe=self.plan.recipe,
+                outcome.id, self.id, outcome.state, outcome.line, recipe=recipe,
                 facts=outcome.facts,
             )  # fmt: skip
         del self.waiting[outcome.id]
