@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -46,6 +47,13 @@ def staging(models, tmp_path_factory) -> Iterator[Staging]:
         for receipt in render_blocks(plan, model, plan.blocks, staging.blocks, None):
             staging.append(receipt)
         yield staging
+
+
+@pytest.fixture
+def made(tmp_path) -> Iterator[BinaryIO]:
+    """A file for what is made while joining."""
+    with (tmp_path / "made").open("w+b") as file:
+        yield file
 
 
 def place(path: Path, directory: int) -> tuple[int, int]:
@@ -108,9 +116,9 @@ def forget_the_predictor(path: Path) -> None:
     ],
     ids=["pixels", "mask", "overview's mask", "top level", "top mask", "order", "predictor"],
 )
-def test_what_was_joined_wrongly_is_found_at_every_level(staging, tmp_path, damage, message):
+def test_what_was_joined_wrongly_is_found_at_every_level(staging, tmp_path, made, damage, message):
     path, layer = tmp_path / "map.tif", staging.plan.layers[0]
-    joined = joining.join(staging, layer, {}, path)
+    joined = joining.join(staging, layer, {}, path, made)
     check_joined(staging, layer, joined, path)
     damage(path)
     with pytest.raises(StagingError, match="the joined file reads back other than it was written"):
@@ -120,9 +128,11 @@ def test_what_was_joined_wrongly_is_found_at_every_level(staging, tmp_path, dama
 
 
 @pytest.mark.parametrize("at", [9, 300, -3])
-def test_what_the_disk_changed_after_writing_is_found_anywhere_in_the_file(staging, tmp_path, at):
+def test_what_the_disk_changed_after_writing_is_found_anywhere_in_the_file(
+    staging, tmp_path, made, at
+):
     path, layer = tmp_path / "map.tif", staging.plan.layers[0]
-    joined = joining.join(staging, layer, {}, path)
+    joined = joining.join(staging, layer, {}, path, made)
     flip_a_byte(path, at)
     with pytest.raises(StagingError, match="the joined file reads back other than it was written"):
         check_joined(staging, layer, joined, path)
@@ -135,10 +145,10 @@ def test_a_part_that_is_damaged_before_it_is_joined_is_found_and_rendered_again(
     city, target = make_raster(700, 1100), tmp_path / "map.tif"
     join = joining.join
 
-    def damaged(staging, layer, tags, path):
+    def damaged(staging, *others):
         part = staging.blocks / staging.plan.blocks[1].name / name
         flip_a_byte(part, part.stat().st_size // 2)
-        return join(staging, layer, tags, path)
+        return join(staging, *others)
 
     monkeypatch.setattr(finish, "join", damaged)
     with pytest.raises(StagingError, match=r"reads (back )?other than it was"):

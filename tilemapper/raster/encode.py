@@ -130,6 +130,18 @@ def template_tags(
     return {tag: value for tag, value in found.items() if tag not in placing}
 
 
+def stored_crs(crs: Any) -> Any:
+    """What a GeoTIFF gives back for a CRS; None for one that it cannot hold."""
+    # Left to itself GDAL keeps such a CRS in a file beside, which the output will not have.
+    with rasterio.Env(GDAL_PAM_ENABLED="NO"), MemoryFile() as memory:
+        size = {"width": 1, "height": 1, "count": 1, "dtype": "uint8"}
+        transform = Affine(1, 0, 1, 0, -1, 1)
+        with memory.open(driver="GTiff", crs=crs, transform=transform, **size):
+            pass
+        with memory.open() as src:
+            return src.crs
+
+
 def encoding_of(options: Mapping[str, str]) -> Encoding | None:
     """The encoding that creation options ask for; None when only GDAL's driver can do it.
 

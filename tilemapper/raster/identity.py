@@ -9,18 +9,24 @@ from typing import Any
 from rasterio.io import DatasetReader
 
 from tilemapper.errors import RasterError
-from tilemapper.raster.opening import is_remote
+from tilemapper.raster.opening import is_remote, open_raster
 
 _END_BYTES = 64 * 1024
+# File blocks of a remote raster whose places are looked at: other pixels pack to other sizes.
+_PLACES = 16
+# What a copy does not keep.
+TIMES = ("mtime_ns", "beside_times")
 
 
 def identity_of(path: str, src: DatasetReader) -> dict[str, Any]:
-    """Size, time and a hash of both ends of a file; of a remote one, a hash of its header.
+    """Size, time and a hash of both ends of a file, and of what GDAL reads beside it.
 
-    A hash of all of it would cost as much as rendering a fast model.
+    Of a remote one a hash of its header and of where some of its file blocks lie. A hash of
+    all of it would cost as much as rendering a fast model.
     """
     if is_remote(path):
-        header = repr((sorted(map(str, src.profile.items())), sorted(src.tags().items())))
+        tags = sorted(src.tags().items())
+        header = repr((sorted(map(str, src.profile.items())), tags, _places(src)))
         return {"header_sha256": hashlib.sha256(header.encode()).hexdigest()}
     file = Path(path)
     status = file.stat()
@@ -33,6 +39,42 @@ def identity_of(path: str, src: DatasetReader) -> dict[str, Any]:
         "size_bytes": status.st_size,
         "mtime_ns": status.st_mtime_ns,
         "ends_sha256": digest.hexdigest(),
+        **_beside(path, src),
+    }
+
+
+def _places(src: DatasetReader) -> list[str | None]:
+    """Offset and size of some file blocks of a TIFF, evenly spread."""
+    if src.driver != "GTiff":
+        return []
+    rows, cols = src.block_shapes[0]
+    down, across = -(-src.height // rows), -(-src.width // cols)
+    return [
+        src.get_tag_item(f"BLOCK_{what}_{block % across}_{block // across}", dm="TIFF", bidx=1)
+        for block in sorted({k * down * across // _PLACES for k in range(_PLACES)})
+        for what in ("OFFSET", "SIZE")
+    ]
+
+
+def _beside(path: str, src: DatasetReader) -> dict[str, str]:
+    """Hashes of the files that a raster has its pixels or mask in besides itself: a VRT's, a .msk.
+
+    Not of ``.aux.xml``, which any GIS writes that opens the raster: what it says of CRS and nodata
+    is in the plan. {} where there are none.
+    """
+    names, times = [], []
+    for name in sorted(src.files):
+        file = Path(name)
+        if name.endswith(".aux.xml") or not file.is_file() or file.samefile(path):
+            continue
+        status = file.stat()
+        names.append((file.name, status.st_size))
+        times.append(status.st_mtime_ns)
+    if not names:
+        return {}
+    return {
+        "beside_sha256": hashlib.sha256(repr(names).encode()).hexdigest(),
+        "beside_times": hashlib.sha256(repr(times).encode()).hexdigest(),
     }
 
 
@@ -43,17 +85,18 @@ def check_identity(path: str, src: DatasetReader, planned: dict[str, Any]) -> No
         RasterError: size or content differ.
     """
     now = identity_of(path, src)
-    if any(now.get(key) != value for key, value in planned.items() if key != "mtime_ns"):
+    if any(now.get(key) != value for key, value in planned.items() if key not in TIMES):
         raise RasterError(f"{path}: changed since the run was planned; start again with --restart")
 
 
-def check_unchanged(path: str, planned: dict[str, Any]) -> None:
+def check_unchanged(path: str, planned: dict[str, Any], *, driver: str = "GTiff") -> None:
     """Refuses a local file that was written to since it was inspected, while it was read.
 
     One that was removed is no such case: it stays what it was for whoever has it open.
 
     Raises:
-        RasterError: its size or time differs from ``planned``, its identity before.
+        RasterError: its size or time differs from ``planned``, its identity before; or those of a
+            file that it has pixels or its mask in.
     """
     if is_remote(path):
         return
@@ -61,7 +104,13 @@ def check_unchanged(path: str, planned: dict[str, Any]) -> None:
         status = Path(path).stat()
     except OSError:
         return
-    if (status.st_size, status.st_mtime_ns) != (planned["size_bytes"], planned["mtime_ns"]):
+    beside: dict[str, str] = {}
+    if "beside_sha256" in planned:
+        with open_raster(path, allow_drivers=(driver,)) as src:
+            beside = _beside(path, src)
+    if (status.st_size, status.st_mtime_ns) != (planned["size_bytes"], planned["mtime_ns"]) or any(
+        planned[key] != value for key, value in beside.items()
+    ):
         raise RasterError(
             f"{path}: changed while it was read, so the result would be of two versions; run the "
             "same command again once nothing writes to it"

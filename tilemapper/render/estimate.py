@@ -14,6 +14,7 @@ from tilemapper.render.plan import Plan
 from tilemapper.render.planning import plan_render
 from tilemapper.render.render import CACHE_MB
 from tilemapper.render.speed import tiles_a_second
+from tilemapper.render.staging import stored_plan
 from tilemapper.render.targets import check_target
 
 
@@ -70,14 +71,14 @@ def estimate(
 ) -> Estimate:
     """The plan of `tilemapper.render` with the same arguments, and a short probe of its speed.
 
-    ``restart`` and ``dashboard`` change nothing here. Raises what `tilemapper.render` raises before
+    ``dashboard`` changes nothing here. Raises what `tilemapper.render` raises before
     the first tile.
     """
     target = Path(target)
-    check_target(str(source), target, overwrite=overwrite)
+    check_target(str(source), target, overwrite=overwrite or stored_plan(target) is not None)
     opened = model if isinstance(model, Model) else open_model(model)
     with rasterio.Env(GDAL_CACHEMAX=CACHE_MB << 20):
-        plan = plan_render(source, target, opened, **options)
+        plan = plan_render(source, target, opened, restart=restart, **options)
     scheduler, insecure = options.get("scheduler"), bool(options.get("insecure"))
     rate = _speed(plan, opened, scheduler, insecure=insecure)
     return Estimate(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from rasterio.errors import RasterioError
 
@@ -15,6 +17,7 @@ from tilemapper.render.joining import Joined, join
 from tilemapper.render.plan import Layer
 from tilemapper.render.readback import check_georeferencing, check_joined, check_pixels
 from tilemapper.render.staging import Staging
+from tilemapper.render.targets import remove_stale_sidecars
 from tilemapper.render.translating import translate
 
 
@@ -35,8 +38,11 @@ def finish_layer(staging: Staging, layer: Layer, tags: Mapping[str, str]) -> Non
     try:
         # Where a kill leaves it, the next run clears it away; another folder may be another disk.
         beside = target.parent.resolve() == staging.folder.parent.resolve()
-        with atomic_write(target, inside=staging.folder if beside else None) as part:
-            joined = join(staging, layer, tags, part)
+        with (
+            atomic_write(target, inside=staging.folder if beside else None) as part,
+            tempfile.TemporaryFile(dir=staging.folder) as made,
+        ):
+            joined = join(staging, layer, tags, part, cast(BinaryIO, made))
             with ThreadPoolExecutor(1, "sync") as pool:
                 # The disk writes while the bytes are compared; a failure of either is raised here,
                 # the disk's own first: what it could not take may be read back as something else.
@@ -50,6 +56,7 @@ def finish_layer(staging: Staging, layer: Layer, tags: Mapping[str, str]) -> Non
             if plan.needs_gdal(layer):
                 translate(part, plan, target)
                 _check(staging, layer, None, part)
+        remove_stale_sidecars(target)
     except RasterioError as error:
         raise TargetError(f"{target}: GDAL cannot write it ({error}); check --co") from error
     except OSError as error:

@@ -12,7 +12,7 @@ import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -34,13 +34,12 @@ UNPLACED = ((1.0, 0.0, 0.0, 0.0, 1.0, 0.0), (1.0, 0.0, 0.0, 0.0, -1.0, 0.0))
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a file block's bytes are, its mask's right after them: staged, or in memory."""
+    """Where a file block's bytes are, its mask's right after them: staged, or made at the end."""
 
     pixels: int  # bytes
     mask: int
-    block: Block | None = None  # that they were staged with
-    at: int = 0  # in its file
-    data: bytes = b""
+    block: Block | None  # that they were staged with
+    at: int  # in its file, or in that of what was made
 
 
 @dataclass(frozen=True)
@@ -51,12 +50,14 @@ class Joined:
         sizes: (height, width) of each level.
         places: of each level the file blocks that are stored, by (row, col).
         masked: whether each file block is followed by its mask.
+        made: the file blocks that no worker could make, in a file that has no name.
         crc32: of all bytes that were written; None before.
     """
 
     sizes: list[tuple[int, int]]
     places: list[dict[tuple[int, int], Place]]
     masked: bool
+    made: BinaryIO
     crc32: int | None = None
 
     def grid(self, level: int) -> Iterator[tuple[int, int]]:
@@ -69,15 +70,20 @@ class Joined:
         return (2 * level + mask) if self.masked else level
 
 
-def join(staging: Staging, layer: Layer, tags: Mapping[str, str], path: Path) -> Joined:
+def join(
+    staging: Staging, layer: Layer, tags: Mapping[str, str], path: Path, made: BinaryIO
+) -> Joined:
     """Writes header, directories and the encoded file blocks of a layer to ``path``.
+
+    ``made`` is an empty file for those that are made here; kept in memory they would grow with
+    the raster.
 
     Raises:
         StagingError: a block is missing or damaged.
         OSError: the file cannot be written.
     """
     plan, source = staging.plan, staging.plan.source
-    joined = _collect(staging, layer)
+    joined = _collect(staging, layer, made)
     template = template_tags(
         layer.encoding,
         bands=layer.bands,
@@ -106,7 +112,7 @@ def join(staging: Staging, layer: Layer, tags: Mapping[str, str], path: Path) ->
         write_header(dst, images, order)
         for level in levels:
             _copy_level(staging, layer, joined, level, dst)
-    return Joined(joined.sizes, joined.places, joined.masked, dst.crc32)
+    return replace(joined, crc32=dst.crc32)
 
 
 def layer_tags(plan: Plan, layer: Layer, tags: Mapping[str, str]) -> dict[str, str]:
@@ -126,7 +132,7 @@ def tiles_file(staging: Staging, layer: Layer, block: Block) -> Path:
     return staging.blocks / block.name / f"{layer.name}.tiles"
 
 
-def _collect(staging: Staging, layer: Layer) -> Joined:
+def _collect(staging: Staging, layer: Layer, made: BinaryIO) -> Joined:
     """The places of all file blocks: those that workers encoded, and the overviews above them."""
     plan = staging.plan
     height, width = plan.source.height, plan.source.width
@@ -140,7 +146,7 @@ def _collect(staging: Staging, layer: Layer) -> Joined:
                 (block.col >> level) // FILE_BLOCK + col,
             )
             places[level][first] = Place(pixels, mask, block, at)
-    joined = Joined(sizes, places, masked)
+    joined = Joined(sizes, places, masked, made)
     if plan.block_levels < plan.levels:
         _top_levels(staging, layer, joined)
     return joined
@@ -165,9 +171,9 @@ def _top_levels(staging: Staging, layer: Layer, joined: Joined) -> None:
     plan, first = staging.plan, staging.plan.block_levels
 
     def keep(part: FileBlock) -> None:
-        joined.places[part.level][part.row, part.col] = Place(
-            len(part.pixels), len(part.mask), data=part.pixels + part.mask
-        )
+        place = Place(len(part.pixels), len(part.mask), None, joined.made.tell())
+        joined.places[part.level][part.row, part.col] = place
+        joined.made.write(part.pixels + part.mask)
 
     pyramid = Pyramid(
         width=joined.sizes[first][1],
@@ -182,6 +188,7 @@ def _top_levels(staging: Staging, layer: Layer, joined: Joined) -> None:
         stacked = np.concatenate(rests, axis=2)
         pyramid.add(stacked[:-1], stacked[-1].astype(bool))
     pyramid.close()
+    joined.made.flush()
 
 
 def _rest(staging: Staging, layer: Layer, block: Block, level: int) -> NDArray[np.uint8]:
@@ -199,16 +206,17 @@ def _copy_level(staging: Staging, layer: Layer, joined: Joined, level: int, dst:
             if place is None:
                 continue
             size = place.pixels + (place.mask if joined.masked else 0)
-            data = place.data[:size]
+            file = joined.made
             if place.block is not None:
                 if opened and next(iter(opened)).row != place.block.row:
                     # A process may have a thousand files open; a row of blocks never needs as many.
                     closing.close()
                     opened.clear()
                 if place.block not in opened:
-                    file = tiles_file(staging, layer, place.block).open("rb")
-                    opened[place.block] = closing.enter_context(file)
-                data = os.pread(opened[place.block].fileno(), size, place.at)
+                    staged = tiles_file(staging, layer, place.block).open("rb")
+                    opened[place.block] = closing.enter_context(staged)
+                file = opened[place.block]
+            data = os.pread(file.fileno(), size, place.at)
             if len(data) != size:
                 raise StagingError(
                     f"{staging.folder}: a block is shorter than its index says; check the disk, "

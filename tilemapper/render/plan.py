@@ -11,12 +11,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from rasterio.crs import CRS
+
 from tilemapper import __version__
-from tilemapper.errors import OptionError
+from tilemapper.errors import OptionError, RasterError
 from tilemapper.networks.model import Model
 from tilemapper.raster.creation_options import check_creation_options
-from tilemapper.raster.encode import FILE_BLOCK, Encoding, encoding_of, is_lossless
+from tilemapper.raster.encode import (
+    FILE_BLOCK,
+    Encoding,
+    encoding_of,
+    is_lossless,
+    stored_crs,
+)
 from tilemapper.raster.lattice import Block, Lattice
+from tilemapper.raster.opening import is_remote
 from tilemapper.raster.pyramid import level_count
 from tilemapper.raster.secrets import public
 from tilemapper.raster.spec import SourceSpec
@@ -115,12 +124,14 @@ class Plan:
         )
 
     def deciding(self) -> dict[str, Any]:
-        """What decides the output's bytes; block size, batch size and paths do not."""
+        """What decides the output's bytes; block size, batch size and local paths do not."""
         source = self.source.to_json()
-        for name in ("path", "notices"):
-            source.pop(name)
+        source.pop("notices")
+        # A local file is known by its identity, wherever it lies; of a remote one that says less.
+        path = source.pop("path")
+        address = {"address": public(path)} if is_remote(path) else {}
         return {
-            "source": source,
+            "source": source | address,
             "model": self.model_digest,
             "overlap": self.overlap,
             "device": self.device.partition(":")[0],
@@ -206,6 +217,7 @@ def make_plan(
 
     Raises:
         OptionError: an option cannot be used, alone or with the others.
+        RasterError: the output cannot hold the source's CRS.
     """
     if driver not in DRIVERS:
         raise OptionError(f"--driver {driver!r}: unknown, one of {', '.join(DRIVERS)} is needed")
@@ -229,6 +241,11 @@ def make_plan(
     if uncertainty is not None:
         layers.append(Layer("uncertainty", str(uncertainty), 1, Encoding()))
     _check_targets(layers)
+    if source.crs_wkt and stored_crs(CRS.from_wkt(source.crs_wkt)) is None:
+        raise RasterError(
+            f"{source.path}: a GeoTIFF cannot hold its CRS ({_crs_name(source.crs_wkt)}); "
+            "reproject it to another one with gdalwarp -t_srs"
+        )
     Lattice(source.height, source.width, overlap, model.card.tile)  # refuses a wrong overlap now
     return Plan(
         source=source,
@@ -248,6 +265,10 @@ def make_plan(
         tta=tta,
         compiled=compiled,
     )
+
+
+def _crs_name(wkt: str) -> str:
+    return wkt.split('"')[1] if '"' in wkt else wkt[:60]
 
 
 def _check_targets(layers: Sequence[Layer]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from tilemapper.errors import OptionError
 from tilemapper.networks.model import Model
+from tilemapper.networks.renderable import check_renders
 from tilemapper.raster.lattice import Lattice
 from tilemapper.raster.source import SourceOptions, inspect_source
 from tilemapper.raster.tone import Statistics
@@ -45,15 +46,18 @@ def plan_render(
     workers: str | int = "auto",
     scheduler: str | None = None,
     insecure: bool = False,
+    restart: bool = False,
 ) -> Plan:
     """The plan of a render; options are those of the command, None standing for ``auto``.
 
-    Without a target nothing is to be written. A scheduler is asked for its workers' devices.
+    Without a target nothing is to be written. A scheduler is asked for its workers' devices. What
+    an unfinished render has chosen for itself is kept, unless ``restart`` throws it away.
 
     Raises:
-        OptionError, RasterError, DeviceError, NoWorkerError: as they are named.
+        OptionError, RasterError, ModelError, DeviceError, NoWorkerError: as they are named.
     """
-    stored = (stored_plan(target) if target else None) or {}
+    check_renders(model.card)
+    stored = (stored_plan(target) if target and not restart else None) or {}
     options = SourceOptions(
         gsd=gsd,
         bidx=tuple(bidx) if bidx else None,
@@ -65,7 +69,8 @@ def plan_render(
         allow_drivers=tuple(allow_drivers),
     )
     spec = inspect_source(str(source), options, model.card.gsd_m)
-    tiles, devices, batch = Lattice(spec.height, spec.width, overlap).tile_count, "", None
+    lattice = Lattice(spec.height, spec.width, overlap, model.card.tile)
+    tiles, devices, batch = lattice.tile_count, "", None
     if scheduler is not None:
         from tilemapper.render.cluster import survey  # loads dask
 
@@ -88,7 +93,7 @@ def plan_render(
         # its batch, by whose shape a GPU's libraries choose their algorithms.
         block=block
         or stored.get("block")
-        or block_for(spec.height, spec.width, overlap, count, largest),
+        or block_for(spec.height, spec.width, overlap, count, largest, tile=model.card.tile),
         device=device,
         precision=precision,
         batch_size=batch_size

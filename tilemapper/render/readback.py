@@ -30,7 +30,7 @@ import rasterio
 from rasterio.crs import CRS
 
 from tilemapper.errors import StagingError
-from tilemapper.raster.encode import FILE_BLOCK
+from tilemapper.raster.encode import FILE_BLOCK, stored_crs
 from tilemapper.raster.lattice import Block
 from tilemapper.raster.opening import open_raster
 from tilemapper.raster.stored import LevelReader, StoredBlocks
@@ -76,8 +76,8 @@ def check_georeferencing(plan: Plan, layer: Layer, path: Path) -> None:
     with open_raster(str(path)) as dst:
         if (dst.height, dst.width, dst.count) != (source.height, source.width, layer.bands):
             raise StagingError(f"{path}: read back with another size; check the disk, run again")
-        if source.crs_wkt and dst.crs != CRS.from_wkt(source.crs_wkt) and dst.crs is None:
-            raise StagingError(f"{path}: read back without its CRS; report this as a defect")
+        if source.crs_wkt and dst.crs != stored_crs(CRS.from_wkt(source.crs_wkt)):
+            raise StagingError(f"{path}: read back with another CRS; report this as a defect")
         if placed(source.transform) and not np.allclose(
             dst.transform[:6], source.transform[:6], rtol=1e-12, atol=0
         ):
@@ -171,7 +171,7 @@ def _is_made(joined: Joined, found: list[_Found], file: int) -> bool:
         place = one.place
         data = os.pread(file, place.pixels, one.at)
         data += os.pread(file, place.mask, one.mask_at) if joined.masked else b""
-        if data != place.data[: len(data)]:
+        if data != os.pread(joined.made.fileno(), len(data), place.at):
             return False
     return True
 

@@ -32,7 +32,7 @@ from tilemapper.render.rows import PixelRows
 from tilemapper.render.seam import Seam
 from tilemapper.render.staging import locked, open_staging, stored_plan
 from tilemapper.render.strips import View, read_tile_rows
-from tilemapper.render.targets import check_disk, check_target, is_finished, remove_stale_sidecars
+from tilemapper.render.targets import all_finished, check_disk, check_target, check_targets
 
 # GDAL's cache must hold one row of a block's file blocks, not the raster.
 CACHE_MB = 32
@@ -80,13 +80,20 @@ def render(
     opened = model if isinstance(model, Model) else open_model(model)
     with rasterio.Env(GDAL_CACHEMAX=CACHE_MB << 20):  # rasterio counts bytes
         plan = plan_render(
-            source, target, opened, scheduler=scheduler, insecure=insecure, **options
+            source,
+            target,
+            opened,
+            scheduler=scheduler,
+            insecure=insecure,
+            restart=restart,
+            **options,
         )
-        for path in (Path(layer.target) for layer in plan.layers):
-            check_target(str(source), path, overwrite=overwrite or is_finished(path, plan))
+        check_targets(plan, overwrite=overwrite)
         with locked(target) as folder:
+            # All stands already where a run was killed while it tidied up.
+            stands = not restart and all_finished(plan)
             staging = open_staging(folder, plan, restart=restart)
-            pending = [block for block in plan.blocks if block.name not in staging.done]
+            pending = [b for b in plan.blocks if not stands and b.name not in staging.done]
             check_disk(plan, target)
             resumed = len(plan.blocks) - len(pending)
             if on_plan is not None:
@@ -111,9 +118,10 @@ def render(
                     tiles += receipt.tiles
                     if tick is not None:
                         tick(0)  # a sign of life: masked blocks have no tiles
-            staging.check_source()
-            finish(staging, output_tags(plan, staging))
-            remove_stale_sidecars(target)
+            if not stands:
+                staging.check_source()
+                check_targets(plan, overwrite=overwrite)  # hours may have passed
+                finish(staging, output_tags(plan, staging))
             staging.remove()
     return RenderResult(
         target=str(target),

@@ -8,15 +8,17 @@ lock. On resume a block counts as done only if its files still match its line.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
+import logging
 import os
 import shutil
 import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from tilemapper.errors import LockedError, RasterError, StagingError, TilemapperError
 from tilemapper.raster.atomic import write_text_atomic, writing_failed
@@ -24,6 +26,11 @@ from tilemapper.raster.identity import check_unchanged
 from tilemapper.render.blockfile import file_sha256
 from tilemapper.render.journal import Receipt, read_journal
 from tilemapper.render.plan import Plan
+
+LOG = logging.getLogger(__name__)
+
+# What file systems answer that have no locks, such as some of a network.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @dataclass
@@ -63,13 +70,18 @@ class Staging:
         """
         source = self.plan.source
         try:
-            check_unchanged(source.path, source.identity)
+            check_unchanged(source.path, source.identity, driver=source.driver)
         except RasterError:
             self.remove()
             raise
 
     def remove(self) -> None:
-        """Removes the folder once the target stands."""
+        """Removes the folder once the target stands.
+
+        The plan goes last: a run that finds it beside a finished target knows that all is done.
+        """
+        shutil.rmtree(self.blocks, ignore_errors=True)
+        (self.folder / "journal").unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -105,28 +117,41 @@ def locked(target: Path) -> Iterator[Path]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # The run that held it may have finished and removed the folder in between.
-            if not (folder / "lock").exists() or not os.path.samestat(
-                os.fstat(lock.fileno()), (folder / "lock").stat()
-            ):
+            if not _is_at(lock, folder / "lock"):
                 raise BlockingIOError
         except BlockingIOError:
             raise LockedError(
                 f"{target}: another run is rendering it; wait for it to end, or choose another "
                 "output"
             ) from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise writing_failed(folder / "lock", error) from error
+            LOG.warning("%s: no locks there; let no second run write to it", folder.parent)
         try:
             yield folder
         finally:
-            # An empty folder would only puzzle: nothing was staged, so nothing is kept.
-            if folder.exists() and {path.name for path in folder.iterdir()} == {"lock"}:
-                shutil.rmtree(folder, ignore_errors=True)
+            # An empty folder would only puzzle: nothing was staged, so nothing is kept. Another
+            # run may have made and locked it anew once ours was removed.
+            with contextlib.suppress(FileNotFoundError):
+                empty = {path.name for path in folder.iterdir()} == {"lock"}
+                if empty and _is_at(lock, folder / "lock"):
+                    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_at(lock: TextIO, path: Path) -> bool:
+    """Whether an open file is the one that a path names now."""
+    try:
+        return os.path.samestat(os.fstat(lock.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def open_staging(folder: Path, plan: Plan, *, restart: bool) -> Staging:
     """The staging of a plan in its locked folder, with the blocks that are done already.
 
     Raises:
-        StagingError: it holds blocks of another plan, and ``restart`` is off.
+        StagingError: it holds blocks of another plan or size, and ``restart`` is off.
         DiskFullError, TargetError: it cannot be written.
     """
     staging = Staging(folder, plan)
@@ -140,6 +165,12 @@ def open_staging(folder: Path, plan: Plan, *, restart: bool) -> Staging:
             raise StagingError(
                 f"{folder}: holds an unfinished render with other {_differences(stored, plan)}; "
                 "give the same options to go on with it, or --restart to begin anew"
+            )
+        elif stored.get("block") != plan.block:
+            # Blocks of another size have the same names, but cover other ground.
+            raise StagingError(
+                f"{folder}: holds blocks of {stored.get('block')} px, {plan.block} px are asked "
+                "for; leave out --block to go on with them, or give --restart to begin anew"
             )
         staging.blocks.mkdir(exist_ok=True)
         for litter in staging.blocks.glob(".*"):

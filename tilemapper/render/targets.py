@@ -44,6 +44,13 @@ def check_target(source: str, target: Path, *, overwrite: bool) -> None:
         raise TargetError(f"{target}: is the source itself; choose another output")
 
 
+def check_targets(plan: Plan, *, overwrite: bool) -> None:
+    """`check_target` of every layer; those that this plan has put in place may be replaced."""
+    for layer in plan.layers:
+        path = Path(layer.target)
+        check_target(plan.source.path, path, overwrite=overwrite or is_finished(path, plan))
+
+
 def is_finished(path: Path, plan: Plan) -> bool:
     """Whether a killed run of this plan had already put this output in place.
 
@@ -58,6 +65,11 @@ def is_finished(path: Path, plan: Plan) -> bool:
     except (RasterError, ValueError):
         return False
     return bool(tag.get("fingerprint") == plan.fingerprint)
+
+
+def all_finished(plan: Plan) -> bool:
+    """Whether a killed run of this plan had put all its outputs in place."""
+    return all(is_finished(Path(layer.target), plan) for layer in plan.layers)
 
 
 def check_disk(plan: Plan, target: Path) -> None:

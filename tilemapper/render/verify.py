@@ -19,7 +19,7 @@ from rio_cogeo.cogeo import cog_validate
 from tilemapper.errors import RasterError, TilemapperError
 from tilemapper.networks.model import Model, open_model
 from tilemapper.raster.encode import FILE_BLOCK
-from tilemapper.raster.identity import identity_of
+from tilemapper.raster.identity import TIMES, identity_of
 from tilemapper.raster.lattice import Block, Lattice
 from tilemapper.raster.opening import open_raster
 from tilemapper.raster.source import SourceView
@@ -165,7 +165,7 @@ def _source(plan: dict[str, Any], moved: str | Path | None) -> SourceSpec:
         found = identity_of(spec.path, src)
     # A copy has another date: what counts is its size and its bytes.
     changed = [
-        key for key in spec.identity if key != "mtime_ns" and found.get(key) != spec.identity[key]
+        key for key in spec.identity if key not in TIMES and found.get(key) != spec.identity[key]
     ]
     if changed:
         raise RasterError(

@@ -9,10 +9,13 @@ import pytest
 import torch
 
 from tests.conftest import noise, write_raster
+from tilemapper.errors import ModelError
+from tilemapper.networks.model import open_model
 from tilemapper.raster.lattice import Block
 from tilemapper.render import render as render_module
 from tilemapper.render.cuda.lanes import ABREAST, render_abreast
 from tilemapper.render.cuda.painter import Painter
+from tilemapper.render.engine import Engine
 from tilemapper.render.render import render
 from tilemapper.render.staging import staging_folder
 from tilemapper.render.stream import stream
@@ -153,3 +156,18 @@ def test_a_block_that_fails_ends_the_others_and_closes_the_views():
         list(render_abreast(one, blocks(6), open_view=lambda: View(made)))
     assert time.monotonic() - begun < 5
     assert all(view.closed for view in made)
+
+
+def test_what_one_raster_gave_says_nothing_of_the_next(models):
+    """An archive keeps its engine: a scene that the generator fails on must not fail the others."""
+    engine = Engine(open_model(models / "identity"), device="cpu", batch_size=2)
+    painter = Painter(engine)
+    tiles = torch.zeros(2, 256, 256, 3, dtype=torch.uint8)
+    real = engine._network
+    engine._network = lambda x: real(x) * float("nan")
+    painter.paint(tiles)
+    engine._network = real
+    with pytest.raises(ModelError, match="not finite"):
+        painter.check()
+    painter.paint(tiles)
+    painter.check()

@@ -86,10 +86,11 @@ class Painter:
         """Waits for the device.
 
         Raises:
-            ModelError: the generator has given values that are not finite since it was opened.
+            ModelError: the generator has given values that are not finite since the last check.
         """
         with self.streams.computing():
             finite = not self._unsound.item()
+            self._unsound.zero_()  # what another raster gave says nothing of the next
         if not finite:
             raise unsound(self.engine.model)
 

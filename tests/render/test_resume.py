@@ -1,0 +1,300 @@
+"""What an unfinished render may be gone on with, and what it must not be mixed with."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.shutil import copy as copy_raster
+from rasterio.windows import Window
+
+from tests.conftest import noise, read_raster, write_raster
+from tilemapper.errors import RasterError, StagingError, TargetError
+from tilemapper.networks.model import open_model
+from tilemapper.raster import identity, limits
+from tilemapper.raster.opening import open_raster
+from tilemapper.raster.stored import StoredBlocks
+from tilemapper.render import finish as finish_module
+from tilemapper.render import staging as staging_module
+from tilemapper.render.planning import plan_render
+from tilemapper.render.render import render
+from tilemapper.render.staging import locked, staging_folder, stored_plan
+
+
+@pytest.fixture
+def interrupted(monkeypatch):
+    """Renders until some blocks are in the journal, and then no further."""
+    real = staging_module.Staging.append
+
+    def run(city, target, model, *, after=2, **options):
+        def append(self, receipt):
+            if len(self.done) >= after:
+                raise KeyboardInterrupt
+            real(self, receipt)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(staging_module.Staging, "append", append)
+            with pytest.raises(KeyboardInterrupt):
+                render(city, target, model, block=512, **options)
+
+    return run
+
+
+def test_blocks_of_another_size_are_not_taken_for_ones_own(
+    make_raster, models, tmp_path, interrupted
+):
+    """They have the names of those that are asked for, and cover a part of them."""
+    city, target = make_raster(1024, 1024), tmp_path / "map.tif"
+    interrupted(city, target, models / "identity")
+    with pytest.raises(StagingError, match=r"blocks of 512 px, 1024 px are asked.*--restart"):
+        render(city, target, models / "identity", block=1024)
+    assert render(city, target, models / "identity").blocks_resumed == 2
+    assert np.array_equal(read_raster(target), read_raster(city))
+
+
+def test_a_restart_chooses_its_blocks_anew(make_raster, models, tmp_path, interrupted):
+    city, target = make_raster(1024, 1024), tmp_path / "map.tif"
+    interrupted(city, target, models / "identity")
+    result = render(city, target, models / "identity", restart=True)
+    assert (result.blocks, result.blocks_resumed) == (1, 0)
+
+
+@pytest.mark.parametrize("gone", ["journal", "blocks"])
+def test_killed_while_it_tidied_up_the_same_command_does_the_rest(
+    make_raster, models, tmp_path, monkeypatch, gone
+):
+    city, target = make_raster(1024, 700), tmp_path / "map.tif"
+    with monkeypatch.context() as patched:
+        patched.setattr(staging_module.Staging, "remove", lambda _self: None)
+        render(city, target, models / "identity", block=512)
+    folder = staging_folder(target)
+    shutil.rmtree(folder / "blocks")
+    if gone == "journal":
+        (folder / "journal").unlink()
+    written = target.stat().st_mtime_ns
+    result = render(city, target, models / "identity")
+    assert (result.tiles, result.blocks_resumed) == (0, 4)
+    assert target.stat().st_mtime_ns == written
+    assert not folder.exists()
+
+
+def test_the_plan_is_what_is_removed_last(make_raster, models, tmp_path, monkeypatch):
+    seen = []
+    real = shutil.rmtree
+
+    def noted(path, **options):
+        seen.append((stored_plan(tmp_path / "map.tif") is not None, os.fspath(path)))
+        real(path, **options)
+
+    monkeypatch.setattr(staging_module.shutil, "rmtree", noted)
+    render(make_raster(300, 300), tmp_path / "map.tif", models / "identity")
+    assert seen[-2:] == [
+        (True, str(tmp_path / "map.tif.part" / "blocks")),
+        (True, str(tmp_path / "map.tif.part")),
+    ]
+
+
+def test_a_target_that_appears_meanwhile_is_not_replaced(
+    make_raster, models, tmp_path, monkeypatch
+):
+    city, target = make_raster(300, 300), tmp_path / "map.tif"
+
+    def appears(_plan, _tiles):
+        target.write_bytes(b"of another program")
+
+    with pytest.raises(TargetError, match=r"map\.tif: exists already; give --overwrite"):
+        render(city, target, models / "identity", on_plan=appears)
+    assert target.read_bytes() == b"of another program"
+    assert render(city, target, models / "identity", overwrite=True).blocks_resumed == 1
+
+
+def vrt_of(source, path):
+    copy_raster(source, path, driver="VRT")
+    return path
+
+
+def test_what_lies_behind_a_vrt_is_part_of_the_source(make_raster, models, tmp_path, interrupted):
+    behind = make_raster(1024, 1024, "behind.tif")
+    city, target = vrt_of(behind, tmp_path / "city.vrt"), tmp_path / "map.tif"
+    options = {"allow_drivers": ["VRT"]}
+    interrupted(city, target, models / "identity", **options)
+    write_raster(behind, noise(1024, 1024, seed=1))
+    with pytest.raises(StagingError, match="with other source"):
+        render(city, target, models / "identity", **options)
+
+
+def test_a_mask_beside_the_source_is_part_of_it(make_raster, models, tmp_path, interrupted):
+    city, target = make_raster(1024, 1024), tmp_path / "map.tif"
+
+    def write_mask(rows):
+        keep = np.ones((1024, 1024), bool)
+        keep[rows] = False
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(city, "r+") as dst:
+            dst.write_mask(keep)
+
+    write_mask(slice(100, 300))
+    assert (tmp_path / "city.tif.msk").exists()
+    times = city.stat()
+    interrupted(city, target, models / "identity")
+    write_mask(slice(600, 900))
+    os.utime(city, ns=(times.st_atime_ns, times.st_mtime_ns))
+    with pytest.raises(StagingError, match="with other source"):
+        render(city, target, models / "identity")
+
+
+def test_a_change_behind_a_vrt_while_it_is_read_is_found(
+    make_raster, models, tmp_path, monkeypatch
+):
+    behind = make_raster(600, 600, "behind.tif")
+    city, target = vrt_of(behind, tmp_path / "city.vrt"), tmp_path / "map.tif"
+
+    def changed(_plan, _tiles):
+        os.utime(behind, ns=(0, 1))
+
+    with pytest.raises(RasterError, match=r"city\.vrt: changed while it was read"):
+        render(city, target, models / "identity", allow_drivers=["VRT"], on_plan=changed)
+    assert not target.exists()
+
+
+def test_a_remote_raster_is_known_by_where_its_pixels_lie(tmp_path, monkeypatch):
+    """Its header alone is the same for every scene of an archive."""
+    monkeypatch.setattr(identity, "is_remote", lambda _path: True)
+    found = []
+    for seed in (0, 0, 1):
+        path = tmp_path / f"{len(found)}.tif"
+        tiled = {"tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "deflate"}
+        write_raster(path, noise(600, 600, seed) // 16, **tiled)
+        with open_raster(str(path)) as src:
+            found.append(identity.identity_of("https://h/a.tif", src))
+    assert found[0] == found[1] != found[2]
+
+
+def test_a_remote_raster_is_known_by_its_address_without_its_signature(
+    make_raster, models, tmp_path
+):
+    plan = plan_render(make_raster(64, 64), tmp_path / "map.tif", open_model(models / "identity"))
+
+    def fingerprint(url):
+        return replace(plan, source=replace(plan.source, path=url)).fingerprint
+
+    here = fingerprint("https://h/a.tif?signature=1")
+    assert here == fingerprint("https://h/a.tif?signature=2")
+    assert here != fingerprint("https://h/b.tif?signature=1")
+    assert fingerprint("a.tif") == fingerprint("b.tif")  # known by its bytes, wherever it lies
+
+
+def test_a_file_system_without_locks_is_rendered_to_with_a_warning(
+    make_raster, models, tmp_path, monkeypatch, caplog
+):
+    def no_locks(_file, _how):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    city, target = make_raster(100, 100), tmp_path / "map.tif"
+    render(city, target, models / "identity")
+    assert np.array_equal(read_raster(target), read_raster(city))
+    assert [r.getMessage() for r in caplog.records if "no locks" in r.getMessage()]
+
+
+def test_a_lock_that_fails_otherwise_is_an_error(make_raster, models, tmp_path, monkeypatch):
+    def broken(_file, _how):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(fcntl, "flock", broken)
+    with pytest.raises(TargetError, match="lock"):
+        render(make_raster(100, 100), tmp_path / "map.tif", models / "identity")
+
+
+def test_a_folder_that_another_run_has_locked_meanwhile_stays(tmp_path):
+    """The first run removed its folder; the second made it anew before the first had left."""
+    target = tmp_path / "map.tif"
+    with locked(target) as folder:
+        shutil.rmtree(folder)
+        second = locked(target)
+        second.__enter__()
+    assert folder.exists()
+    second.__exit__(None, None, None)
+    assert not folder.exists()
+
+
+def test_a_stale_mask_beside_a_layer_goes_with_the_layer_it_belonged_to(
+    make_raster, models, tmp_path
+):
+    city, doubt = make_raster(300, 300), tmp_path / "doubt.tif"
+    write_raster(doubt, np.zeros((1, 300, 300), np.uint8))
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(doubt, "r+") as dst:
+        dst.write_mask(np.zeros((300, 300), bool))
+    assert (tmp_path / "doubt.tif.msk").exists()
+    render(city, tmp_path / "map.tif", models / "identity", uncertainty=doubt, overwrite=True)
+    with rasterio.open(doubt) as src:
+        assert src.dataset_mask().all()
+
+
+def test_a_crs_that_no_geotiff_holds_is_refused_before_the_first_tile(models, tmp_path):
+    wkt = rasterio.crs.CRS.from_string(
+        "+proj=ob_tran +o_proj=longlat +o_lon_p=-162 +o_lat_p=39.25 +lon_0=180"
+    )
+    city = tmp_path / "city.png"  # which keeps it in a file beside
+    write_raster(city, noise(100, 100), driver="PNG", crs=wkt)
+    with pytest.raises(RasterError, match=r"a GeoTIFF cannot hold its CRS .*gdalwarp -t_srs"):
+        render(city, tmp_path / "map.tif", models / "identity", gsd="native")
+    assert not (tmp_path / "map.tif.part").exists()
+
+
+@pytest.mark.parametrize("block", [512, 1536])
+def test_overviews_that_no_worker_can_make_are_not_kept_in_memory(
+    make_raster, models, tmp_path, monkeypatch, block
+):
+    """With an odd number of file blocks a side, all levels but the first are made at the end."""
+    seen = []
+    real = finish_module.join
+
+    def noted(*arguments):
+        joined = real(*arguments)
+        made = [p for level in joined.places for p in level.values() if p.block is None]
+        seen.append((len(made), sum(p.pixels + p.mask for p in made), joined.made.tell()))
+        return joined
+
+    monkeypatch.setattr(finish_module, "join", noted)
+    city, target = make_raster(1600, 1600), tmp_path / "map.tif"
+    render(city, target, models / "identity", block=block)
+    render(city, tmp_path / "one.tif", models / "identity", block=2048)
+    count, size, written = seen[0]
+    assert count == 5  # 2 x 2 of 800 px, 1 of 400 px
+    assert size == written
+    assert target.read_bytes() == (tmp_path / "one.tif").read_bytes()
+
+
+def test_a_masked_map_is_no_bomb(tmp_path, monkeypatch):
+    """Of a map that is masked nearly everywhere only the directories are stored."""
+    path, flat = tmp_path / "map.tif", np.full((3, 512, 20_000), 9, np.uint8)
+    profile = {
+        "driver": "GTiff", "dtype": "uint8", "count": 3, "height": 20_000, "width": 20_000,
+        "tiled": True, "blockxsize": 512, "blockysize": 512, "sparse_ok": True,
+        "compress": "zstd", "nodata": 0, "crs": "EPSG:32618",
+        "transform": rasterio.Affine(0.9, 0, 583000, 0, -0.9, 4507000),
+    }  # fmt: skip
+    with rasterio.open(path, "w", **profile) as dst:
+        dst.write(
+            np.full((3, 512, 512), 9, np.uint8), window=rasterio.windows.Window(0, 0, 512, 512)
+        )
+    monkeypatch.setattr(limits, "RATIO_COUNTS_FROM_BYTES", 2**30)
+    ratio = 3 * 20_000**2 / path.stat().st_size
+    monkeypatch.setattr(limits, "MAX_RATIO", ratio / 2)
+    with open_raster(str(path)) as src:
+        assert src.width == 20_000
+    with StoredBlocks(path) as stored:
+        assert stored.place(0, 0, 0) != (0, 0)
+    with rasterio.open(path, "r+") as dst:
+        for row in range(0, 20_000, 512):
+            height = min(512, 20_000 - row)
+            dst.write(flat[:, :height], window=Window(0, row, 20_000, height))
+    monkeypatch.setattr(limits, "MAX_RATIO", 3 * 20_000**2 / path.stat().st_size / 2)
+    with pytest.raises(RasterError, match="looks like a bomb"):
+        open_raster(str(path))
