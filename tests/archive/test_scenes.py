@@ -46,6 +46,43 @@ def test_a_list_counts_paths_from_its_own_folder_and_leaves_comments_out(tmp_pat
     assert names(str(tmp_path / "list.txt")) == [str(made[0]), str(made[1])]
 
 
+@pytest.mark.parametrize(
+    ("lines", "relpaths"),
+    [
+        (["p/TCI.tif", "q/TCI.tif"], ["p/TCI", "q/TCI"]),
+        (["in/p/TCI.tif", "in/q/x/TCI.tif", "in/TCI.tif"], ["TCI", "p/TCI", "q/x/TCI"]),
+        (["in/a.tif", "in/b.c.tif"], ["a", "b.c"]),  # one folder, as in earlier versions
+        (["../{here}/p/a.tif", "q/a.tif"], ["p/a", "q/a"]),
+        (["in/a.tif", "in_other/a.tif"], ["in/a", "in_other/a"]),
+    ],
+)
+def test_scenes_of_a_list_are_told_apart_by_their_folders(tmp_path, lines, relpaths):
+    (tmp_path / "l.txt").write_text("\n".join(lines).format(here=tmp_path.name))
+    found = discover(Source(scenes=(str(tmp_path / "l.txt"),)))
+    assert sorted(scene.relpath for scene in found) == relpaths
+
+
+def test_addresses_of_a_list_are_told_apart_by_their_folders(monkeypatch):
+    monkeypatch.setattr(remote, "entry", lambda url: Entry(url, 1, "tag"))
+    one, other = "https://u:pw@host.example/in/../p/TCI.tif?sig=1", "s3://bucket/q/TCI.tif"
+    assert [scene.relpath for scene in discover(Source(scenes=("-",)), stdin=[one])] == ["TCI"]
+    found = discover(Source(scenes=("-",)), stdin=[one, other])
+    assert [scene.relpath for scene in found] == ["host.example/p/TCI", "bucket/q/TCI"]
+
+
+@pytest.mark.parametrize(
+    ("name", "relpath"),
+    [("p", "p/TCI"), ("a/../b", "a-..-b/TCI"), ("..", "TCI"), ("TCI", "TCI"), (7, "7/TCI")],
+)
+def test_scenes_of_a_catalogue_are_told_apart_by_their_items(tmp_path, name, relpath):
+    features = [item(name, "p/TCI.tif"), item("q", "q/TCI.tif")]
+    text = json.dumps({"type": "FeatureCollection", "features": features})
+    (tmp_path / "items.json").write_text(text)
+    found = discover(Source(scenes=(str(tmp_path / "items.json"),)))
+    assert [scene.relpath for scene in found] == [relpath, "q/TCI"]
+    assert {scene.stem for scene in found} == {"TCI"}
+
+
 def test_stdin_is_a_list(tmp_path):
     made = write_archive(tmp_path, 2)
     found = discover(Source(scenes=("-",)), stdin=[f"{made[0]}\n"])

@@ -28,7 +28,8 @@ class Scene:
     """One raster of an archive, as it was listed.
 
     path: as it is opened; may hold a signature, so it is neither stored nor shown: `name` is.
-    relpath: below the folder or prefix it was found in, without suffix. version: what is known of
+    relpath: below the folder or prefix it was found in, without suffix; of a list, below what all
+    its lines share; of a catalog, below the item's id. version: what is known of
     its content without opening it: size, mtime and ctime in ns, or ETag. date: ISO, from the
     catalog or the name. bbox: west, south, east, north, from the catalog. fault: why it cannot be
     rendered, whatever the options. passes: the fault is its server's, and says nothing of it.

@@ -15,6 +15,7 @@ from typing import Any
 
 from tilemapper.archive import remote, stac_source
 from tilemapper.archive.job import RASTER_SUFFIXES, Source
+from tilemapper.archive.relpaths import below_shared, of_item
 from tilemapper.archive.scene import Scene, bare, date_of, day_of, local_scene, touches
 from tilemapper.errors import JobError, TryAgainError
 from tilemapper.raster.secrets import public, redacted
@@ -100,6 +101,7 @@ def _globbed(pattern: str) -> Iterator[Scene]:
 def _lines(lines: Iterable[str], where: str, source: Source) -> Iterator[Scene]:
     """One scene a line; paths count from the list's folder. Empty lines and # are left out."""
     folder = Path.cwd() if where == "-" else Path(where).parent
+    paths: list[str] = []
     addresses: list[str] = []
     for number, line in enumerate(lines, 1):
         text = line.strip("\r\n").strip()
@@ -112,9 +114,9 @@ def _lines(lines: Iterable[str], where: str, source: Source) -> Iterator[Scene]:
         elif text.lower().endswith(LIST_SUFFIXES):
             raise JobError(f"{where}: line {number} names another list; name it in source.scenes")
         else:
-            path = str(folder / text)
-            yield local_scene(path, Path(path).stem)
-    yield from _remote_scenes(addresses)
+            paths.append(str(folder / text))
+    yield from map(local_scene, paths, map(bare, below_shared(paths)))
+    yield from _remote_scenes(addresses, below_shared(addresses))
 
 
 def _remote(url: str, source: Source) -> Iterator[Scene]:
@@ -178,7 +180,8 @@ def _catalog(where: str, source: Source) -> Iterator[Scene]:
     answered = dict(zip(addresses, _remote_scenes(addresses), strict=True))
     for asset in assets:
         scene = answered.get(asset.href) or local_scene(asset.href, Path(asset.href).stem)
-        yield replace(scene, date=asset.date or scene.date, bbox=asset.bbox, relpath=scene.stem)
+        relpath = of_item(asset.item, scene.stem)
+        yield replace(scene, date=asset.date or scene.date, bbox=asset.bbox, relpath=relpath)
 
 
 def _passes(scene: Scene, source: Source) -> bool:

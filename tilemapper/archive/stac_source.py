@@ -23,8 +23,12 @@ MAX_DOCUMENTS = 200_000
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """Where an item's raster is; its ISO date and its bounds in degrees, if the item has them."""
+    """Where an item's raster is; its ISO date and its bounds in degrees, if the item has them.
 
+    item: the item's id.
+    """
+
+    item: str
     href: str
     date: str | None
     bbox: tuple[float, float, float, float] | None
@@ -97,7 +101,10 @@ def _asset(item: dict[str, Any], place: str, wanted: str | None) -> Asset:
         raise JobError(f"{name} says of its asset no href, which is needed; correct the catalog")
     day = day_of(_table(item, "properties", name).get("datetime"))
     return Asset(
-        _resolved(place, href), None if day is None else day.isoformat(), _flat(item, name)
+        str(item.get("id") or ""),
+        _resolved(place, href),
+        None if day is None else day.isoformat(),
+        _flat(item, name),
     )
 
 
