@@ -30,7 +30,7 @@ from tilemapper.errors import (
 )
 from tilemapper.networks.model import open_model
 from tilemapper.training import pix2pix
-from tilemapper.training.checkpoint import read_checkpoint
+from tilemapper.training.checkpoint import read_checkpoint, write_checkpoint
 from tilemapper.training.recording import read_events
 from tilemapper.training.run import train
 
@@ -159,6 +159,27 @@ def test_a_run_starts_from_the_weights_of_a_model(pairs, tmp_path):
     for path in first.model.iterdir():  # a resumed run needs its checkpoint only
         path.unlink()
     assert train(pairs, tmp_path / "third", resume=True).finished
+
+
+def test_a_run_that_ended_before_its_first_checkpoint_starts_from_the_model_again(
+    pairs, tmp_path, monkeypatch
+):
+    settings = {**TINY, "trainer.steps": "1", "trainer.ema": "0"}
+    first = train(pairs, tmp_path / "first", settings=settings)
+    settings |= {"networks.init": f'"{first.model}"', "trainer.learning_rate": "1e-9"}
+    run = tmp_path / "run"
+
+    def dies(*_):
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pix2pix.Pix2Pix, "step", dies)
+        with pytest.raises(RuntimeError, match="killed"):
+            train(pairs, run, settings=settings)
+    assert (run / "config.toml").exists() and not list((run / "checkpoints").iterdir())
+    train(pairs, run, resume=True)
+    train(pairs, tmp_path / "straight", settings=settings)
+    assert_same_weights(run, tmp_path / "straight")
 
 
 @pytest.mark.parametrize(
@@ -337,6 +358,23 @@ def test_a_checkpoint_of_another_architecture_is_refused(pairs, tmp_path):
     words = r"of other networks than the job's \(size mismatch for \S+: .*\); resume with"
     with pytest.raises(TrainingError, match=words):
         train(pairs, run, resume=True, settings={"networks.generator_arguments": wider})
+
+
+def test_a_checkpoint_of_another_split_is_refused_and_one_that_does_not_say_is_not(pairs, tmp_path):
+    run, more = tmp_path / "run", write_pairs(tmp_path / "more", 13)
+    train(pairs, run, settings={**TINY, "trainer.steps": "1"})
+    with pytest.raises(TrainingError, match="split in another way; resume with") as caught:
+        train(pairs, run, resume=True, settings={"data.split_seed": "3"})
+    assert "\n" not in str(caught.value)
+    with pytest.raises(TrainingError, match="of other pairs than these; resume with the data"):
+        train(more, run, resume=True)
+    last = run / "checkpoints" / "last.ckpt"
+    state = read_checkpoint(last)
+    del state["split"]
+    for path in last.parent.iterdir():
+        path.unlink()
+    write_checkpoint(last, state)
+    assert train(more, run, resume=True).finished
 
 
 @pytest.mark.parametrize(

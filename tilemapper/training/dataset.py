@@ -18,6 +18,7 @@ from tilemapper.training.metrics import figure_names
 from tilemapper.training.pairs import open_pairs, split_pairs
 from tilemapper.training.pixels import Pixels, load_pixels
 from tilemapper.training.sources import PairSource
+from tilemapper.training.split import digest_split
 
 # Of the targets' pixels that are near no class: above the first a word is said, above the second
 # the palette is another map's.
@@ -30,7 +31,8 @@ class Dataset:
 
     ``pixels`` are those of all training pairs, their targets marked classes (see `classes`) for a
     palette head; ``groups`` say which of them are drawn how often; ``legend`` is what maps are
-    judged by, None for photographs; ``far_share`` of the targets' pixels is not near any class.
+    judged by, None for photographs; ``digest`` tells this split from others; ``far_share`` of the
+    targets' pixels is not near any class.
     Raises as `open_pairs`, `split_pairs` and `load_pixels`, and JobError when the job does not fit
     the pairs: its figure is none of theirs, or its palette has other colours than they have.
     """
@@ -47,6 +49,7 @@ class Dataset:
             overlaps=_overlaps(job, data),
             seed=config.split_seed,
         )
+        self.digest = digest_split(self.source, self.split)
         chosen = [(self.source, i) for i in self.split.train]
         self.groups = [Group(0, len(chosen), 1 - sum(e.share for e in config.extra))]
         for extra in config.extra:

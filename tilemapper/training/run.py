@@ -178,7 +178,13 @@ class _Run:
 
     def _trainer(self, *, resume: bool) -> Trainer:
         job = self.job
-        task = self._task(fresh=not resume)
+        checkpoints = Checkpoints(self.folder / "checkpoints", job.trainer.keep)
+        if self.processes.rank == 0:
+            checkpoints.tidy()
+        state = checkpoints.newest(self.notice) if resume else None
+        # A run that ended before its first checkpoint begins anew, so from the weights of
+        # networks.init again.
+        task = self._task(fresh=state is None)
         feed = Feed(
             self.data.pixels,
             self.data.groups,
@@ -190,7 +196,6 @@ class _Run:
             rank=self.processes.rank,
             world=self.processes.world,
         )
-        checkpoints = Checkpoints(self.folder / "checkpoints", job.trainer.keep)
         trainer = Trainer(
             job,
             task,
@@ -200,10 +205,8 @@ class _Run:
             processes=self.processes,
             checkpoints=checkpoints,
             held_out=self.data.held_out(task.paint) if self.processes.rank == 0 else None,
+            digest=self.data.digest,
         )
-        if self.processes.rank == 0:
-            checkpoints.tidy()
-        state = checkpoints.newest(self.notice) if resume else None
         if state is not None:
             trainer.load(state)
         return trainer

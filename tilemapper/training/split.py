@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tilemapper.errors import OptionError, PairError
+from tilemapper.errors import OptionError, PairError, TrainingError
 from tilemapper.training.sources import HELD_OUT_PARTS, PairSource, part_of
 
 
@@ -17,6 +18,46 @@ class Split:
 
     train: list[int]
     held_out: list[int]
+
+
+@dataclass(frozen=True)
+class SplitDigest:
+    """sha256 of the names of all pairs, and of the held-out ones, that tells splits apart."""
+
+    pairs: str
+    held_out: str
+
+    def check(self, known: Mapping[str, str] | None) -> None:
+        """Refuses what a checkpoint says of its split, None in older ones, if it is another one.
+
+        Pairs that were learned from must not be held out later: figures would be too good.
+
+        Raises:
+            TrainingError: it is another one.
+        """
+        if known is None or known == asdict(self):
+            return
+        if known.get("pairs") != self.pairs:
+            raise TrainingError(
+                "checkpoint: of other pairs than these; resume with the data of its run, or train "
+                "into a new folder"
+            )
+        raise TrainingError(
+            "checkpoint: of these pairs, split in another way; resume with the data.held_out, "
+            "data.split_seed and overlaps of its run, or train into a new folder"
+        )
+
+
+def digest_split(source: PairSource, split: Split) -> SplitDigest:
+    """The digest; the same for DATA and DATA/train, and for any order of the pairs."""
+    return SplitDigest(
+        _digest(source.names), _digest(source.names[index] for index in split.held_out)
+    )
+
+
+def _digest(names: Iterable[str]) -> str:
+    text = json.dumps(sorted(_plain(name) for name in names))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def split_pairs(
@@ -62,10 +103,13 @@ def split_pairs(
 
 
 def _rank(name: str, seed: int) -> bytes:
-    # A hash and not a shuffle: more files or another order move few pairs across the split. And
-    # without the part: DATA and DATA/train must not hold out different pairs.
-    plain = name.removeprefix(f"{part_of(name)}/")
-    return hashlib.sha256(f"{seed}:{plain}".encode(errors="surrogateescape")).digest()
+    # A hash and not a shuffle: more files or another order move few pairs across the split.
+    return hashlib.sha256(f"{seed}:{_plain(name)}".encode(errors="surrogateescape")).digest()
+
+
+def _plain(name: str) -> str:
+    """A name without its part: DATA and DATA/train must not hold out different pairs."""
+    return name.removeprefix(f"{part_of(name)}/")
 
 
 def _components(source: PairSource, edges: list[tuple[int, int]]) -> list[list[int]]:

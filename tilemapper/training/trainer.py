@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -18,12 +19,16 @@ from tilemapper.training.feed import Feed
 from tilemapper.training.heldout import HeldOut, better, write_png
 from tilemapper.training.parallel import Processes, any_of, from_first, mean_over
 from tilemapper.training.recording import Recorder
+from tilemapper.training.split import SplitDigest
 from tilemapper.training.task import Limits, Progress, Task
 from tilemapper.training.watch import LossWatch
 
 
 class Trainer:
-    """One run in one process: its state is all that a checkpoint holds."""
+    """One run in one process: its state is all that a checkpoint holds.
+
+    ``digest`` is that of the run's split: a checkpoint of another one is refused.
+    """
 
     def __init__(
         self,
@@ -36,6 +41,7 @@ class Trainer:
         processes: Processes,
         checkpoints: Checkpoints,
         held_out: HeldOut | None = None,
+        digest: SplitDigest | None = None,
     ) -> None:
         self.job = job
         self.task = task
@@ -45,6 +51,7 @@ class Trainer:
         self.processes = processes
         self.checkpoints = checkpoints
         self.held_out = held_out
+        self.digest = digest
         self.average = Average(task.generator, job.trainer.ema) if job.trainer.ema else None
         self.step = 0
         self.trained_s = 0.0
@@ -190,6 +197,7 @@ class Trainer:
             "step": self.step,
             "trained_s": self.trained_s,
             "best": self.best,
+            "split": asdict(self.digest) if self.digest else None,
             "modules": {name: module.state_dict() for name, module in task.modules.items()},
             "optimisers": {name: o.state_dict() for name, o in task.optimisers.items()},
             "average": self.average.network.state_dict() if self.average else None,
@@ -200,8 +208,10 @@ class Trainer:
         """Takes up a state where it was left.
 
         Raises:
-            TrainingError: it is of other networks.
+            TrainingError: it is of other pairs, of another split, or of other networks.
         """
+        if self.digest:
+            self.digest.check(state.get("split"))
         task = self.task
         try:
             for name, module in task.modules.items():
