@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -92,9 +94,9 @@ class FakeCrew:
                 queue.pop(0)
                 answer = self.answer(name, block)
                 self.done_by[name] += 1
-                self.said.append(
-                    Finished(ticket, (answer, {}) if isinstance(answer, Receipt) else answer)
-                )
+                if isinstance(answer, Receipt):
+                    answer = (answer, {})
+                self.said.append(Finished(ticket, answer))
         said, self.said = self.said, []
         return said
 
@@ -209,6 +211,26 @@ def test_a_block_that_fails_thrice_and_then_not_is_done(tmp_path):
 
     crew.answer = answer
     assert len(list(spread(crew, 3, tmp_path))) == 3
+
+
+def test_a_block_that_is_damaged_on_its_way_is_sent_again(tmp_path):
+    """Without a shared folder pixels travel; what arrives otherwise than it left is not staged."""
+    crew = FakeCrew("a", "b")
+    crew.looks = {name: replace(FITS, shares_folder=False) for name in "ab"}
+    content = b"pixels"
+    sent = []
+
+    def travels(name, block):
+        sent.append(block.name)
+        data = b"pixelz" if len(sent) == 2 else content
+        files = {"map.tiles": hashlib.sha256(content).hexdigest()}
+        return replace(receipt(block), files=files), {"map.tiles": data}
+
+    crew.answer = travels
+    done = list(spread(crew, 4, tmp_path))
+    assert names(done) == [block.name for block in blocks(4)]
+    assert len(sent) == 5
+    assert all((tmp_path / r.block / "map.tiles").read_bytes() == content for r in done)
 
 
 def test_an_error_that_is_not_ours_keeps_its_kind_in_the_message(tmp_path):

@@ -36,7 +36,7 @@ def write_report(report: str, source: str, result: RenderResult, options: dict[s
         report,
         model=options["model"],
         overwrite=options["overwrite"],
-        block=options["block"],
+        block=result.block,
         device=options["device"],
         allow_drivers=options["allow_drivers"],
         timings={

@@ -129,6 +129,7 @@ def render(
         width=plan.source.width,
         tiles=tiles,
         blocks=len(plan.blocks),
+        block=plan.block,
         blocks_resumed=resumed,
         seconds=round(time.monotonic() - begun, 3),
         output_bytes=target.stat().st_size,

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from tilemapper.errors import NoWorkerError, TilemapperError
+from tilemapper.errors import NoWorkerError, StagingError, TilemapperError
 from tilemapper.raster.lattice import Block
 from tilemapper.render.crew import Crew, Event, Examined, Progress
 from tilemapper.render.journal import Receipt
@@ -165,9 +165,13 @@ class Spread:
             return self._receive(job, seat, *event.answer)
         return None
 
-    def _receive(self, job: Job, seat: Seat, receipt: Receipt, files: Files) -> Receipt:
+    def _receive(self, job: Job, seat: Seat, receipt: Receipt, files: Files) -> Receipt | None:
         if seat.carry:
-            stage_files(self._folder, receipt, files)
+            try:
+                stage_files(self._folder, receipt, files)
+            except StagingError as error:  # damaged on its way: once more, elsewhere if need be
+                self._fail(job, seat.address, error)
+                return None
         self._count(job, receipt.tiles)
         # Something was finished: the cluster works, and what died before may have been bad luck.
         out = (other for seat in self._where.values() for other in seat.tickets.values())
