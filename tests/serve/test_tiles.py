@@ -7,6 +7,7 @@ import threading
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from numpy.testing import assert_array_equal
 from PIL import Image
 from rasterio.enums import Resampling
@@ -141,6 +142,52 @@ def test_beside_the_raster_tiles_are_empty_and_beyond_the_world_there_are_none(t
             assert client.get(f"/xyz/{scene}/unet/{place}.png").status_code == 404
         assert client.get(f"/xyz/{scene}/nosuch/3/0/0.png").status_code == 404
         assert client.get("/xyz/nosuch/unet/3/0/0.png").status_code == 404
+
+
+@pytest.mark.parametrize("crs", ["EPSG:32633", "EPSG:3413", "EPSG:2154", "EPSG:4326"])
+def test_maps_of_the_whole_world_ask_for_tiles_beyond_a_projection(tmp_path, serve, crs):
+    """As QGIS does when a layer is added: half of the world is no place in UTM."""
+    place = Affine(0.01, 0, 15, 0, -0.01, 50) if crs == "EPSG:4326" else None
+    source = write_raster(
+        tmp_path / "a.tif", noise(300, 300), crs=crs,
+        transform=place or Affine(10, 0, 600_000, 0, -10, 5_400_000),
+    )  # fmt: skip
+    with serve(source) as (service, client):
+        scene = service.scenes.all()[0]
+        left, top, right, bottom = scene.frame.bounds
+        for z in range(scene.frame.native_zoom(scene.spec) + 1):
+            x, y = int((left + right) / 2 * 2**z), int((top + bottom) / 2 * 2**z)
+            answer = client.get(f"/xyz/{scene.id}/source/{z}/{x}/{y}.png")
+            assert answer.status_code == 200, (z, answer.text)
+        assert decoded(answer.content)[..., 3].any()
+
+
+def test_places_that_a_projection_does_not_know_are_not_a_number(tmp_path, serve):
+    place = {"crs": "EPSG:32633", "transform": Affine(10, 0, 600_000, 0, -10, 5_400_000)}
+    source = write_raster(tmp_path / "a.tif", noise(300, 300), **place)
+    with serve(source) as (service, _):
+        scene = service.scenes.all()[0]
+        rows, cols = scene.frame.places(scene.spec, 0, 0, 0)
+    assert (np.isnan(rows) == np.isnan(cols)).all()
+    assert 0 < np.isnan(rows).mean() < 0.1
+    assert np.isfinite(rows[128, 120:150]).all()  # near its zone
+
+
+def test_the_first_raster_stays_the_first_whatever_is_looked_at(tmp_path, serve):
+    sources = [aligned(tmp_path / f"{name}.tif", 256, 256) for name in "bac"]
+    for index, source in enumerate(sources):  # each of one grey of its own
+        with rasterio.open(source, "r+") as dst:
+            dst.write(np.full((3, 256, 256), 50 * (index + 1), np.uint8))
+    address = f"/{ZOOM}/{FIRST[0]}/{FIRST[1]}.png"
+    with serve(*sources) as (service, client):
+        opened = [scene.name for scene in service.scenes.all()]
+        assert opened == ["b.tif", "a.tif", "c.tif"]
+        for scene in service.scenes.all()[::-1]:
+            client.get(f"/xyz/{scene.id}/source/{ZOOM}/{FIRST[0]}/{FIRST[1]}.png")
+            greys = [decoded(client.get(address).content)[0, 0, 0] for _ in range(2)]
+            assert greys == [50, 50]
+        assert [scene.name for scene in service.scenes.all()] == opened
+        assert [scene["name"] for scene in client.get("/api/config").json()["scenes"]] == opened
 
 
 def test_the_first_raster_and_model_have_the_shortest_address(tmp_path, serve):

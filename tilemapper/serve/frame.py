@@ -152,11 +152,29 @@ def _mercator_places(spec: SourceSpec, z: int, x: int, y: int) -> Places:
     east = (x * SIDE + _NODES) * metres - _HALF_WORLD_M
     north = _HALF_WORLD_M - (y * SIDE + _NODES) * metres
     xs, ys = np.meshgrid(east, north)
-    found = transform_points(_MERCATOR, crs, xs.ravel().tolist(), ys.ravel().tolist())
-    ground = [np.asarray(values).reshape(xs.shape) for values in found[:2]]
-    ground = [np.where(np.isfinite(values), values, np.nan) for values in ground]
+    # Columns one after the other: what a projection does not know lies together then.
+    found = _from_mercator(crs, np.stack([xs.T.ravel(), ys.T.ravel()]))
+    ground = found.reshape(2, *xs.T.shape).transpose(0, 2, 1)
     rows, cols = _pixels(inverse, *ground)
     return _between_nodes(rows), _between_nodes(cols)
+
+
+def _from_mercator(crs: CRS, points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Points of Web Mercator, (2, n), in another CRS; NaN where it knows no such place.
+
+    GDAL refuses a whole call for one point of which it knows none, as most projections do of a
+    place on the other side of the earth: such a call is halved until the rest is told.
+    """
+    try:
+        found = transform_points(_MERCATOR, crs, points[0].tolist(), points[1].tolist())[:2]
+    except GDAL_ERRORS:
+        count = points.shape[1]
+        if count == 1:
+            return np.full((2, 1), np.nan)
+        halves = points[:, : count // 2], points[:, count // 2 :]
+        return np.concatenate([_from_mercator(crs, half) for half in halves], axis=1)
+    ground = np.asarray(found)
+    return np.where(np.isfinite(ground).all(axis=0), ground, np.nan)
 
 
 def _pixels(inverse: Affine, xs: NDArray[np.float64], ys: NDArray[np.float64]) -> Places:

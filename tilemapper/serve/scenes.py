@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 import threading
 from collections import OrderedDict
@@ -24,7 +25,10 @@ from tilemapper.serve.picture import Picture
 
 @dataclass
 class Scene:
-    """An open raster. ``id`` stands in URLs, ``name`` is for people, ``kept`` ones stay open."""
+    """An open raster. ``id`` stands in URLs, ``name`` is for people, ``kept`` ones stay open.
+
+    ``number`` counts up from the first that was opened.
+    """
 
     id: str
     name: str
@@ -33,6 +37,7 @@ class Scene:
     picture: Picture
     kept: bool
     uploaded: bool
+    number: int = 0
     maps: dict[str, LiveMap] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -91,6 +96,7 @@ class Scenes:
         self._most, self._uploads, self._make_map = most, uploads, make_map
         self._drivers, self._on_close = tuple(allow_drivers), on_close
         self._scenes: OrderedDict[str, Scene] = OrderedDict()
+        self._numbers = itertools.count()
         self._lock = threading.RLock()
 
     def open(
@@ -135,9 +141,9 @@ class Scenes:
             return self._scenes[scene_id]
 
     def all(self) -> list[Scene]:
-        """All open scenes, the given ones first."""
-        with self._lock:
-            return sorted(self._scenes.values(), key=lambda scene: not scene.kept)
+        """All open scenes as they were opened, the given ones first."""
+        with self._lock:  # where they lie in the dictionary tells which was looked at last
+            return sorted(self._scenes.values(), key=lambda scene: (not scene.kept, scene.number))
 
     def map(self, scene: Scene, model: Model) -> LiveMap:
         """A scene's map by a model.
@@ -177,6 +183,7 @@ class Scenes:
             if scene.id in self._scenes:  # another request was faster
                 scene.picture.close()
                 return self._scenes[scene.id]
+            scene.number = next(self._numbers)
             self._scenes[scene.id] = scene
             uploads = [s.id for s in self._scenes.values() if s.uploaded]
             old = uploads[: max(0, len(uploads) - self._uploads)]
