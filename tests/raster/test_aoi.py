@@ -6,11 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
+from affine import Affine
 from numpy.testing import assert_array_equal
+from rasterio.crs import CRS
+from rasterio.warp import transform as warp
 from rasterio.warp import transform_geom
 
-from tests.raster.made import UTM, city, write_raster
+from tests.raster.made import UTM, city, placed, write_raster
 from tilemapper.errors import OptionError, RasterError
+from tilemapper.raster import edges
 from tilemapper.raster.source import SourceOptions, SourceView, inspect_source
 
 # A triangle with a hole, in metres of the raster that city() makes: 117 m wide, 81 m high.
@@ -119,3 +124,169 @@ def test_polygons_beside_the_raster_are_refused(tmp_path: Path):
     far = {"type": "Polygon", "coordinates": [[[10, 10], [11, 10], [11, 11], [10, 10]]]}
     with pytest.raises(RasterError, match="beside the raster"):
         wanted(tmp_path, far)
+
+
+def degrees_of_centres(raster: str):
+    """Longitude and latitude of the raster's pixel centres, (h, w) each."""
+    with rasterio.open(raster) as src:
+        rows, cols = np.mgrid[: src.height, : src.width] + 0.5
+        a, b, c, d, e, f = tuple(src.transform)[:6]
+        x, y = a * cols + b * rows + c, d * cols + e * rows + f
+        lon, lat = warp(src.crs, "OGC:CRS84", x.ravel(), y.ravel())
+        return np.reshape(lon, src.shape), np.reshape(lat, src.shape)
+
+
+def holds(ring, lon, lat):
+    """Whether a ring holds places, its edges being straight in longitude and latitude."""
+    odd = np.zeros(lon.shape, bool)
+    for (x0, y0), (x1, y1) in pairwise(ring):
+        if y0 != y1:
+            odd ^= ((y0 > lat) != (y1 > lat)) & (lon < (x1 - x0) * (lat - y0) / (y1 - y0) + x0)
+    return odd
+
+
+def expected_of(polygons, raster):
+    """Pixels whose centres lie in polygons, however often around the world they are counted."""
+    lon, lat = degrees_of_centres(raster)
+    found = np.zeros(lon.shape, bool)
+    for outer, *holes in polygons:
+        for turn in (-360, 0, 360):
+            here = holds(outer, lon + turn, lat)
+            for hole in holes:
+                here ^= holds(hole, lon + turn, lat)
+            found |= here
+    return found
+
+
+def away_from_edges(mask):
+    """Pixels all of whose neighbours agree with them."""
+    around = np.lib.stride_tricks.sliding_window_view(np.pad(mask, 1, mode="edge"), (3, 3))
+    return around.all(axis=(2, 3)) | ~around.any(axis=(2, 3))
+
+
+def laid(folder: Path, polygons, transform, crs, height=90, width=130, **profile):
+    """Raster, spec and wanted pixels for polygons in longitude and latitude."""
+    aoi = folder / "aoi.geojson"
+    aoi.write_text(json.dumps({"type": "MultiPolygon", "coordinates": polygons}))
+    raster = write_raster(
+        folder / "a.tif", city(height, width), transform=transform, crs=crs, **profile
+    )
+    spec = inspect_source(raster, SourceOptions(mask=str(aoi), gsd="native"), None)
+    with SourceView(spec) as view:
+        return raster, spec, view.wanted(row=0, col=0, height=height, width=width)
+
+
+def box(left, bottom, right, top):
+    return [[[left, bottom], [right, bottom], [right, top], [left, top], [left, bottom]]]
+
+
+# CRS, transform, and about where it lies: longitude, latitude and its size in degrees.
+PLACES = {
+    "UTM": (UTM, placed(), -75, 40.65, 0.001),
+    "UTM, 100 km": (UTM, placed(900, 450_000), -75, 40.3, 1),
+    "UTM, turned": (UTM, Affine(60, 80, 5e5, 80, -60, 4.5e6), -74.9, 40.65, 0.2),
+    "UTM at 180 degrees": ("EPSG:32601", placed(500, 300_000, 6_660_000), 180, 59.9, 1),
+    "degrees": ("EPSG:4326", Affine(1e-3, 0, 7, 0, -1e-3, 47), 7.06, 46.95, 0.1),
+    "degrees beyond 180": ("EPSG:4326", Affine(1e-3, 0, 179.95, 0, -1e-3, 60), 180, 59.95, 0.1),
+    "degrees below -180": ("EPSG:4326", Affine(1e-3, 0, -180.05, 0, -1e-3, 60), 180, 59.95, 0.1),
+    "NAD83": ("EPSG:4269", Affine(1e-3, 0, -100, 0, -1e-3, 47), -99.94, 46.95, 0.1),
+    "Lambert": ("EPSG:2154", placed(9000, 100_000, 7_100_000), 3, 47, 10),
+    "web": ("EPSG:3857", placed(10_000, 1e6, 6e6), 14, 44, 10),
+    "polar": ("EPSG:3413", placed(900, 5e5, 4.5e5), 55, 83, 5),
+    "pole inside": ("EPSG:3413", placed(30_000, -2e6, 1.3e6), 0, 80, 60),
+    "south pole": ("EPSG:3031", placed(30_000, -2e6, 1.3e6), 0, -80, 60),
+    "world": ("EPSG:4326", Affine(360 / 130, 0, -180, 0, -2, 90), 10, 10, 100),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("seed", range(4))
+def test_edges_are_straight_in_longitude_and_latitude(tmp_path: Path, place: str, seed: int):
+    crs, transform, lon, lat, size = PLACES[place]
+    random = np.random.default_rng(seed)
+    corners = random.integers(5, 12)
+    angles = np.sort(random.uniform(0, 2 * np.pi, corners))
+    # Stars of all sizes, with edges that are long against the raster, and a hole in each.
+    radius = random.uniform(0.2, 1, corners) * size * [0.6, 2, 6, 0.3][seed]
+    middle = np.array([lon, lat]) + random.uniform(-0.2, 0.2, 2) * size
+    star = middle + radius[:, None] * np.stack([np.cos(angles), np.sin(angles)], 1)
+    hole = middle + 0.3 * (star - middle)
+    rings = []
+    for ring in (star, hole):
+        ring[:, 1] = ring[:, 1].clip(-90, 90)
+        if size >= 60:  # no ring goes around the world twice
+            ring[:, 0] = ring[:, 0].clip(-180, 180)
+        rings.append([*ring.tolist(), ring[0].tolist()])
+    try:
+        raster, _, mask = laid(tmp_path, [rings], transform, crs)
+    except RasterError as error:
+        assert "beside the raster" in str(error)
+        raster = str(tmp_path / "a.tif")
+        mask = np.zeros((90, 130), bool)
+    expected = expected_of([rings], raster)
+    wrong = (mask != expected) & away_from_edges(expected)
+    assert not wrong.any()
+
+
+WORLD = box(-180, -90, 180, 90)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_what_holds_the_raster_leaves_all_of_it(tmp_path: Path, place: str):
+    crs, transform, *_ = PLACES[place]
+    for polygons in ([WORLD], [box(-180, -90, 0, 90), box(0, -90, 180, 90)]):
+        _, spec, mask = laid(tmp_path, polygons, transform, crs)
+        assert (~mask).sum() <= 2  # the pole itself may lie between two edges
+        assert len(json.dumps(spec.aoi)) < 20_000
+
+
+def test_a_parallel_keeps_its_latitude_across_the_central_meridian(tmp_path: Path):
+    raster, _, mask = laid(
+        tmp_path, [box(-80, 40.02, -70, 45)], placed(100, 496_000, 4_436_000), UTM
+    )
+    _, lat = degrees_of_centres(raster)
+    assert ((lat > 40.02) != mask).mean() < 0.001 and 0.1 < mask.mean() < 0.9
+
+
+def test_polygons_on_either_side_of_180_degrees_both_count(tmp_path: Path):
+    sides = [box(179, 59, 180, 61), box(-180, 59, -179, 61)]
+    crs, transform, *_ = PLACES["UTM at 180 degrees"]
+    raster, _, mask = laid(tmp_path, sides, transform, crs)
+    expected = expected_of(sides, raster)
+    assert expected.any() and (mask != expected).mean() < 0.001
+    for across in (box(179, 59, 181, 61), box(-181, 59, -179, 61)):
+        assert (laid(tmp_path, [across], transform, crs)[2] != mask).sum() <= 2
+
+
+def circle(count, lon=-74.9994, lat=40.6505, radius=0.0003):
+    angles = np.linspace(0, 2 * np.pi, count)
+    ring = np.stack([lon + radius * np.cos(angles), lat + radius * np.sin(angles)], 1)
+    ring[-1] = ring[0]
+    return [ring.tolist()]
+
+
+@pytest.mark.parametrize("most_points", [2**20, 50_000])
+def test_polygons_too_detailed_to_be_kept_are_refused_with_what_thins_them(
+    tmp_path: Path, most_points: int, monkeypatch
+):
+    monkeypatch.setattr(edges, "MOST_POINTS", most_points)
+    with pytest.raises(OptionError, match="ogr2ogr -simplify") as caught:
+        laid(tmp_path, [circle(60_000)], placed(), UTM)
+    assert "\n" not in str(caught.value)
+    _, spec, _ = laid(tmp_path, [circle(20_000)], placed(), UTM)
+    assert len(json.dumps(spec.aoi)) < 2**20
+
+
+def test_detail_far_from_the_raster_is_not_kept(tmp_path: Path):
+    many = [circle(60_000, lat=41), circle(100), circle(60_000, lon=-60, radius=20)]
+    _, spec, mask = laid(tmp_path, many, placed(), UTM)
+    assert mask.all() and len(json.dumps(spec.aoi)) < 20_000
+
+
+def test_what_the_rasters_crs_tears_apart_is_refused_in_one_line(tmp_path: Path):
+    disk = CRS.from_string("+proj=ortho +lat_0=40 +lon_0=-75")
+    whole = placed(140_000, -9_000_000, 6_300_000)  # its corners lie off the globe
+    with pytest.raises(OptionError, match="ogr2ogr -clipsrc") as caught:
+        laid(tmp_path, [WORLD], whole, disk)
+    assert "\n" not in str(caught.value)
+    assert laid(tmp_path, [box(-80, 30, -60, 50)], whole, disk)[2].any()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,19 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.features import geometry_mask
-from rasterio.warp import transform_geom
 
 from tilemapper.errors import OptionError, RasterError
-from tilemapper.raster.geometry import to_pixels
+from tilemapper.raster.edges import MOST_POINTS, Points, TooManyError, TornError, bent, cut
 from tilemapper.raster.opening import GDAL_ERRORS
+from tilemapper.raster.surroundings import Box, Placing
 
 _MAX_BYTES = 256 * 2**20
 # Corners are put on fractions of a pixel that binary numbers hold, so that moving them by whole
 # pixels loses nothing, and windows agree about the pixels on an edge.
 _FRACTIONS = 256
+# The laid polygons go into the plan and from there into a tag of the map, which no reader should
+# have to hold at any size: our own stops at 4 MiB.
+_MAX_STORED_BYTES = 2**20
 
 
 def read_polygons(path: str) -> tuple[dict[str, Any], CRS]:
@@ -75,48 +79,108 @@ def _collect(value: dict[str, Any], polygons: list[Any]) -> None:
         for rings in [coordinates] if kind == "Polygon" else coordinates:
             if rings and min(map(len, rings)) < 4:
                 raise ValueError("a ring has fewer than 4 points")
-            polygons.append([[(float(p[0]), float(p[1])) for p in ring] for ring in rings])
+            polygons.append([[_point(p) for p in ring] for ring in rings])
+
+
+def _point(position: Any) -> tuple[float, float]:
+    x, y = float(position[0]), float(position[1])
+    if not (math.isfinite(x) and math.isfinite(y)):
+        raise ValueError("a coordinate is no number")
+    return x, y
 
 
 def lay_on_pixels(
-    geometry: dict[str, Any], crs: CRS, *, path: str, transform: Affine, grid_crs: CRS
+    geometry: dict[str, Any],
+    crs: CRS,
+    *,
+    path: str,
+    transform: Affine,
+    grid_crs: CRS,
+    height: int,
+    width: int,
 ) -> dict[str, Any]:
-    """The polygons in (col, row) pixels of a grid.
+    """The polygons in (col, row) pixels of a grid, without what lies far beside it.
 
     Raises:
-        OptionError: they cannot be expressed in the grid's CRS.
+        OptionError: they cannot be expressed in the grid's CRS, or are too detailed to be kept.
+        RasterError: they lie beside the grid.
     """
+    placing = Placing(crs, grid_crs=grid_crs, transform=transform, height=height, width=width)
+    parts = _near(geometry, placing.boxes())
+    if not parts:
+        raise _beside(path)
     try:
-        placed = transform_geom(crs, grid_crs, geometry)
-    except GDAL_ERRORS as error:
+        laid = iter(bent([ring for part in parts for ring in part], placing.to_pixels))
+    except TooManyError:
+        raise _too_detailed(path, f"more than {MOST_POINTS} points") from None
+    except (*GDAL_ERRORS, TornError) as error:
+        reason = "an edge is torn apart" if isinstance(error, TornError) else str(error)
         raise OptionError(
-            f"--mask {path}: cannot be placed in the raster's CRS ({error}); check its coordinates"
+            f"--mask {path}: cannot be placed in the raster's CRS ({reason}); check its "
+            "coordinates, or cut it to the raster's surroundings with ogr2ogr -clipsrc"
         ) from error
-    parts = [placed["coordinates"]] if placed["type"] == "Polygon" else placed["coordinates"]
-    rings = [
-        [[_snapped(transform, *point[:2]) for point in ring] for ring in part] for part in parts
-    ]
-    return {"type": "MultiPolygon", "coordinates": rings}
+    rings = [[_snapped(next(laid)) for _ in part] for part in parts]
+    _check_overlap(rings, path=path, height=height, width=width)
+    pixels = {"type": "MultiPolygon", "coordinates": rings}
+    size_bytes = len(json.dumps(pixels))
+    if size_bytes > _MAX_STORED_BYTES:
+        raise _too_detailed(path, f"{size_bytes / 2**20:.1f} MiB of points")
+    return pixels
 
 
-def _snapped(transform: Affine, x: float, y: float) -> list[float]:
-    row, col = to_pixels(transform, x=x, y=y)
-    return [round(value * _FRACTIONS) / _FRACTIONS for value in (col, row)]
+def _near(geometry: dict[str, Any], boxes: list[Box] | None) -> list[list[Points]]:
+    """Closed rings of each polygon, in their own CRS, cut to the boxes; all if there are none."""
+    parts = [[_closed(ring) for ring in part] for part in geometry["coordinates"] if part]
+    if boxes is None:
+        return parts
+    low = np.array([part[0].min(axis=0) for part in parts])
+    high = np.array([part[0].max(axis=0) for part in parts])
+    found = []
+    for box in boxes:
+        # A file may hold all buildings of a country: most are passed over without a look.
+        for index in np.flatnonzero(((low <= box[2:]) & (high >= box[:2])).all(axis=1)):
+            outer, *holes = (cut(ring, box) for ring in parts[index])
+            if len(outer):
+                found.append([outer, *(ring for ring in holes if len(ring))])
+    return found
 
 
-def check_overlap(geometry: dict[str, Any], *, path: str, height: int, width: int) -> None:
-    """Refuses polygons whose extent lies beside the grid.
+def _closed(ring: list[tuple[float, float]]) -> Points:
+    points = np.array(ring, np.float64)
+    return points if (points[0] == points[-1]).all() else np.concatenate([points, points[:1]])
 
-    Raises:
-        RasterError: no pixel could be wanted.
-    """
-    points = np.array([p for part in geometry["coordinates"] for ring in part for p in ring])
+
+def _snapped(ring: Points) -> list[list[float]]:
+    """A ring's points on fractions of a pixel, each once; what became a line stays as it is."""
+    points = np.round(ring * _FRACTIONS) / _FRACTIONS
+    moves = np.append(True, (np.diff(points, axis=0) != 0).any(axis=1))
+    kept: list[list[float]] = (points[moves] if moves.sum() >= 4 else points).tolist()
+    return kept
+
+
+def _check_overlap(
+    rings: list[list[list[list[float]]]], *, path: str, height: int, width: int
+) -> None:
+    """Refuses polygons whose extent lies beside the grid: no pixel could be wanted."""
+    points = np.array([point for part in rings for ring in part for point in ring])
     low, high = points.min(axis=0), points.max(axis=0)
     if low[0] >= width or low[1] >= height or high[0] <= 0 or high[1] <= 0:
-        raise RasterError(
-            f"--mask {path}: lies beside the raster; check that it is in longitude, latitude (WGS "
-            "84), in this order"
-        )
+        raise _beside(path)
+
+
+def _beside(path: str) -> RasterError:
+    return RasterError(
+        f"--mask {path}: lies beside the raster; check that it is in longitude, latitude (WGS "
+        "84), in this order"
+    )
+
+
+def _too_detailed(path: str, found: str) -> OptionError:
+    return OptionError(
+        f"--mask {path}: {found} on this raster, at most {_MAX_STORED_BYTES >> 20} MiB can be kept "
+        "with the map; simplify it by about a pixel with ogr2ogr -simplify TOLERANCE NEW.geojson "
+        "and give that"
+    )
 
 
 def inside(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from rasterio.io import DatasetReader
 
 from tilemapper.errors import RasterError
-from tilemapper.raster.aoi import check_overlap, lay_on_pixels, read_polygons
+from tilemapper.raster.aoi import lay_on_pixels, read_polygons
 from tilemapper.raster.bands import Bands, choose_bands
 from tilemapper.raster.identity import identity_of
 from tilemapper.raster.opening import open_raster
@@ -168,6 +168,12 @@ def _aoi(path: str, mask: str | None, grid: Grid) -> dict[str, Any] | None:
     geometry, crs = read_polygons(mask)
     if grid.crs is None:
         raise RasterError(f"{path}: has no CRS, so --mask cannot be placed; use --bounds")
-    pixels = lay_on_pixels(geometry, crs, path=mask, transform=grid.transform, grid_crs=grid.crs)
-    check_overlap(pixels, path=mask, height=grid.height, width=grid.width)
-    return pixels
+    return lay_on_pixels(
+        geometry,
+        crs,
+        path=mask,
+        transform=grid.transform,
+        grid_crs=grid.crs,
+        height=grid.height,
+        width=grid.width,
+    )
