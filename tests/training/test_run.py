@@ -31,8 +31,10 @@ from tilemapper.errors import (
 from tilemapper.networks.model import open_model
 from tilemapper.training import pix2pix
 from tilemapper.training.checkpoint import read_checkpoint, write_checkpoint
+from tilemapper.training.pairs import open_pairs, split_pairs
 from tilemapper.training.recording import read_events
 from tilemapper.training.run import train
+from tilemapper.training.split import digest_split
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +135,9 @@ def test_a_run_leaves_all_that_it_promises(pairs, tmp_path):
     assert card.metrics["psnr"] == pytest.approx(result.figures["psnr"], abs=1e-3)
     assert card.train_eval_gap is not None and card.tone is not None
     assert card.channels == len(card.palette) == 15
+    source = open_pairs(pairs)
+    digest = digest_split(source, split_pairs(source))
+    assert (card.pairs_sha256, card.held_out_sha256) == (digest.pairs, digest.held_out)
     output = open_model(run / "model").generator()(torch.zeros(1, 3, 32, 32))
     assert output.shape == (1, 15, 32, 32)
 

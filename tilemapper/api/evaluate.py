@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tilemapper import notebook
-from tilemapper.networks.model import Model, open_model
-from tilemapper.raster.atomic import write_text_atomic
+from tilemapper.errors import PairError, TargetError
+from tilemapper.networks.model import Model, ModelCard, open_model
+from tilemapper.raster.atomic import check_name, write_text_atomic
 from tilemapper.render.array import render_array
 from tilemapper.render.devices import choose_device
 from tilemapper.render.engine import open_engine
@@ -27,6 +28,7 @@ from tilemapper.training.prediction import (
     whole_image_predictor,
 )
 from tilemapper.training.sheet import write_sheet
+from tilemapper.training.split import SplitDigest, digest_split, find_overlaps
 
 
 @dataclass(frozen=True)
@@ -136,8 +138,9 @@ def evaluate(
         tick: called after each pair.
 
     Raises:
-        ModelError, PairError, DeviceError, OptionError: as they are named.
+        ModelError, PairError, DeviceError, OptionError, TargetError: as they are named.
     """
+    _check_outputs(*(Path(path) for path in (sheet, csv) if path))
     opened = model if isinstance(model, Model) else open_model(model)
     direction = direction or opened.card.direction
     source = open_pairs(Path(data), direction=direction)
@@ -181,6 +184,16 @@ def evaluate(
     )
 
 
+def _check_outputs(*paths: Path) -> None:
+    """Refuses what cannot be written before the first pair: all figures would be lost after it."""
+    for path in paths:
+        check_name(path)
+        if not path.parent.is_dir():
+            raise TargetError(f"{path.parent}: no such folder; make it, or choose another output")
+        if path.is_dir():
+            raise TargetError(f"{path}: is a folder; name a file in it")
+
+
 def _held_out(
     model: Model,
     source: PairSource,
@@ -189,13 +202,28 @@ def _held_out(
     seed: int | None,
     overlaps: str | Path | None,
 ) -> Sequence[int]:
-    """The pairs that training held out; what is not given is the model's own."""
+    """The pairs that training held out; what is not given is the model's own.
+
+    Raises PairError when nothing else is asked for and they are other pairs than in training.
+    """
+    own = share is None and seed is None
     if share is None:
         share = 0.1 if model.card.split_share is None else model.card.split_share
     seed = (model.card.split_seed or 0) if seed is None else seed
-    beside = (folder / "overlaps.json" for folder in (data, data.parent))
-    known = Path(overlaps) if overlaps else next((path for path in beside if path.is_file()), None)
-    return split_pairs(source, share=share, overlaps=known, seed=seed).held_out
+    known = find_overlaps(data, overlaps)
+    split = split_pairs(source, share=share, overlaps=known, seed=seed)
+    if own:
+        _check_split(model.card, data, digest_split(source, split))
+    return split.held_out
+
+
+def _check_split(card: ModelCard, data: Path, found: SplitDigest) -> None:
+    """Refuses to measure on pairs that the model has learned from: a list of overlaps is amiss."""
+    if found.pairs == card.pairs_sha256 and found.held_out != card.held_out_sha256:
+        raise PairError(
+            f"{data}: other pairs are held out than in training, which had another list of "
+            "overlapping pairs; give --overlaps, or --share for a split of your own"
+        )
 
 
 def _predictor(

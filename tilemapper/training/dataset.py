@@ -18,7 +18,7 @@ from tilemapper.training.metrics import figure_names
 from tilemapper.training.pairs import open_pairs, split_pairs
 from tilemapper.training.pixels import Pixels, load_pixels
 from tilemapper.training.sources import PairSource
-from tilemapper.training.split import digest_split
+from tilemapper.training.split import digest_split, find_overlaps
 
 # Of the targets' pixels that are near no class: above the first a word is said, above the second
 # the palette is another map's.
@@ -46,7 +46,7 @@ class Dataset:
         self.split = split_pairs(
             self.source,
             share=config.held_out,
-            overlaps=_overlaps(job, data),
+            overlaps=find_overlaps(data, config.overlaps),
             seed=config.split_seed,
         )
         self.digest = digest_split(self.source, self.split)
@@ -108,11 +108,3 @@ def _far_share(marked: Tensor) -> float:
     """Share of marked pixels that are near no class, of a sample of them."""
     sample = marked[:: max(1, len(marked) // FAR_SAMPLE)]
     return float((sample >= FAR).float().mean())
-
-
-def _overlaps(job: TrainingJob, data: Path) -> Path | None:
-    """The job's list of overlapping pairs, or one that lies in or beside the data."""
-    if job.data.overlaps:
-        return Path(job.data.overlaps)
-    found = (folder / "overlaps.json" for folder in (data, data.parent))
-    return next((path for path in found if path.is_file()), None)

@@ -50,7 +50,7 @@ def export_model(
     held_out = trainer.held_out
     figures = held_out.measure(generator, device) if held_out else {}
     gap = train_eval_gap(generator, trainer) if held_out else None
-    normed = _norm(generator)
+    normed, split_digest = _norm(generator), trainer.digest
     card = ModelCard(
         name=job.name,
         architecture=job.networks.generator,
@@ -70,6 +70,8 @@ def export_model(
         train_eval_gap=gap,
         split_share=job.data.held_out,
         split_seed=job.data.split_seed,
+        pairs_sha256=split_digest.pairs if split_digest else None,
+        held_out_sha256=split_digest.held_out if split_digest else None,
         tone=_tone(trainer),
         metrics={name: round(value, 4) for name, value in figures.items()},
     )

@@ -48,6 +48,14 @@ class SplitDigest:
         )
 
 
+def find_overlaps(data: Path, named: str | Path | None) -> Path | None:
+    """The list of overlapping pairs that is named, or one that lies in or beside the data."""
+    if named:
+        return Path(named)
+    beside = (folder / "overlaps.json" for folder in (data, data.parent))
+    return next((path for path in beside if path.is_file()), None)
+
+
 def digest_split(source: PairSource, split: Split) -> SplitDigest:
     """The digest; the same for DATA and DATA/train, and for any order of the pairs."""
     return SplitDigest(
