@@ -11,6 +11,8 @@ from tests.training.images import write_side_by_side
 from tilemapper.cli.main import cli, run
 from tilemapper.networks.build import build_generator
 from tilemapper.networks.model import ModelCard, save_model
+from tilemapper.training.pairs import open_pairs, split_pairs
+from tilemapper.training.split import digest_split
 
 
 @pytest.fixture
@@ -67,6 +69,41 @@ def test_a_card_says_which_pairs_were_held_out_and_fewer_can_be_asked_for(tmp_pa
     assert evaluate(model, flat, "--share", "0.25")["pairs"] == 2
     assert evaluate(model, data, "--pairs", "2")["pairs"] == 2
     assert evaluate(model, data, "--split", "all", "--pairs", "4")["pairs"] == 4
+
+
+def test_another_split_than_the_trainings_is_refused_unless_it_is_asked_for(tmp_path, capsys):
+    """The list of overlaps may lie anywhere in training; without it pairs learned from leak in."""
+    data = write_side_by_side(tmp_path / "flat", 8, size=64)
+    overlaps = tmp_path / "elsewhere.json"
+    overlaps.write_text(json.dumps([["1", "2"], ["2", "3"], ["4", "5"], ["6", "7"]]))
+    source = open_pairs(data)
+    digest = digest_split(source, split_pairs(source, share=0.25, overlaps=overlaps))
+    card = ModelCard(
+        name="m", architecture="identity", split_share=0.25,
+        pairs_sha256=digest.pairs, held_out_sha256=digest.held_out,
+    )  # fmt: skip
+    generator = build_generator("identity", {}, 3, "rgb")
+    model = str(save_model(tmp_path / "m", card, generator, "readme").folder)
+    assert run(cli, ["evaluate", model, str(data), "--device", "cpu"]) == 1
+    err = capsys.readouterr().err
+    assert "give --overlaps" in err and err.count("\n") == 1
+    evaluate(model, data, "--overlaps", overlaps)
+    evaluate(model, data, "--share", "0.25")
+    evaluate(model, data, "--split", "all")
+    write_side_by_side(data, 1, size=64, first=9)  # other data: there is no telling
+    evaluate(model, data)
+
+
+@pytest.mark.parametrize("option", ["--csv", "--sheet"])
+@pytest.mark.parametrize("place", ["none/x.png", "there"])
+def test_what_cannot_be_written_is_refused_before_the_first_pair(
+    tmp_path, model, data, capsys, monkeypatch, option, place
+):
+    (tmp_path / "there").mkdir()
+    monkeypatch.setattr("tilemapper.api.evaluate.evaluate_model", None)
+    assert run(cli, ["evaluate", model, data, option, str(tmp_path / place)]) == 1
+    said = capsys.readouterr()
+    assert said.out == "" and "folder; " in said.err and said.err.count("\n") == 1
 
 
 def test_the_render_path_gives_the_identity_too(model, data):
