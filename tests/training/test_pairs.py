@@ -14,6 +14,7 @@ from tests.training.images import make_pair, write_side_by_side
 from tilemapper.errors import OptionError, PairError
 from tilemapper.training.pairs import load_arrays, open_pairs, pack_pairs, split_pairs
 from tilemapper.training.pixels import load_pixels
+from tilemapper.training.sources import natural_key
 
 
 def write_folders(root, count, first="A", second="B", suffix=".png"):
@@ -44,6 +45,7 @@ def test_a_side_by_side_image_is_split_in_half_whatever_its_width(tmp_path, widt
 def test_names_are_in_natural_order(tmp_path):
     names = open_pairs(write_side_by_side(tmp_path, 11, size=16)).names
     assert names == [str(n) for n in range(1, 12)]
+    assert sorted(["10", "5²", "5", "٣"], key=natural_key) == ["٣", "5", "5²", "10"]
 
 
 def test_the_direction_turns_every_layout_round(tmp_path):

@@ -143,7 +143,7 @@ def part_of(name: str) -> str:
 
 def natural_key(name: str) -> list[tuple[int, int | str]]:
     """Sorts 2 before 10."""
-    return [(0, int(t)) if t.isdigit() else (1, t) for t in re.split(r"(\d+)", name) if t]
+    return [(0, int(t)) if t.isdecimal() else (1, t) for t in re.split(r"(\d+)", name) if t]
 
 
 def is_sided(root: Path) -> bool:
