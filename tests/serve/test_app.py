@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import itertools
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -154,6 +155,39 @@ def test_nothing_outside_the_allowed_folders_is_listed_or_opened(tmp_path, serve
         ]
 
 
+def test_names_that_are_no_text_are_left_out_or_refused(tmp_path, serve):
+    name = os.fsdecode(b"caf\xe9.tif")
+    write_raster(tmp_path / "a.tif", noise(40, 50))
+    (tmp_path / "a.tif").rename(tmp_path / name)
+    write_raster(tmp_path / "b.tif", noise(40, 50))
+    (tmp_path / os.fsdecode(b"\xe9")).mkdir()
+    with serve(allow=(tmp_path, tmp_path / os.fsdecode(b"\xe9"))) as (_, client):
+        listed = client.get("/api/folders/0").json()
+        assert (listed["folders"], listed["rasters"]) == ([], ["b.tif"])
+        assert client.get("/api/config").json()["folders"] == [tmp_path.name, "?"]
+        for body, code in (
+            (b'{"folder": 0, "path": "\\ud800.tif"}', 422),
+            (b'{"folder": "\\ud800", "path": "b.tif"}', 422),
+            (b'{"folder": 0, "path": "\xff"}', 400),
+        ):
+            answer = client.post(
+                "/api/scenes", content=body, headers={"Content-Type": "application/json"}
+            )
+            assert answer.status_code == code, answer.text
+
+
+def test_a_folder_that_may_not_be_read_is_said(tmp_path, serve, monkeypatch):
+    def closed(folder):
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+
+    with serve(allow=(tmp_path,)) as (_, client):
+        monkeypatch.setattr("tilemapper.serve.folders.os.scandir", closed)
+        answer = client.get("/api/folders/0")
+        monkeypatch.undo()
+    assert answer.status_code == 404
+    assert answer.json()["error"] == ".: cannot be listed (Permission denied); check rights"
+
+
 @pytest.mark.parametrize(
     "host", ["evil.example", "127.0.0.1.evil.example", "10.0.0.1", "", "[::2]"]
 )
@@ -183,6 +217,7 @@ def test_other_sites_pages_are_refused(serve):
         for headers in (
             {"Origin": "https://evil.example"},
             {"Origin": "null"},
+            {"Origin": "http://[bad"},
             {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"},
         ):
             answer = client.post("/api/uploads", content=png(), headers=headers)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.encoders import jsonable_encoder
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.requests import ClientDisconnect
 
@@ -32,6 +35,14 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
 )
 
 
+class Said(JSONResponse):
+    """JSON, whatever text is in it: names on disks and in requests may be none in UTF-8."""
+
+    def render(self, content: Any) -> bytes:
+        """The body."""
+        return json.dumps(content, ensure_ascii=False, allow_nan=False).encode(errors="replace")
+
+
 def make_app(service: Service) -> FastAPI:
     """The application around a service, which is closed with it."""
 
@@ -49,6 +60,7 @@ def make_app(service: Service) -> FastAPI:
         docs_url=None,  # FastAPI's own pages load scripts from elsewhere
         redoc_url=None,
         lifespan=life,
+        default_response_class=Said,
     )
     # What waits for the generator must not hold up what is only read.
     painting = Turns(8, service.limits.waiting)
@@ -60,6 +72,7 @@ def make_app(service: Service) -> FastAPI:
         return service.status() | {"requests": painting.inside + reading.inside}
 
     app.add_exception_handler(TilemapperError, _say)
+    app.add_exception_handler(RequestValidationError, _say_what_is_wrong)
     app.add_exception_handler(Dropped, _nobody)
     app.add_exception_handler(ClientDisconnect, _nobody)
     add_page(app)
@@ -74,7 +87,13 @@ async def _say(_request: Request, error: Exception) -> Response:
     """An error as ``{"error": line}``, with the status that fits it."""
     status = next((code for kind, code in _STATUS if isinstance(error, kind)), 422)
     headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, BusyError) else None
-    return JSONResponse({"error": " ".join(str(error).split())}, status, headers)
+    return Said({"error": " ".join(str(error).split())}, status, headers)
+
+
+async def _say_what_is_wrong(_request: Request, error: Exception) -> Response:
+    """A request that lacks something, as FastAPI says it."""
+    assert isinstance(error, RequestValidationError)
+    return Said({"detail": jsonable_encoder(error.errors())}, 422)
 
 
 async def _nobody(_request: Request, _error: Exception) -> Response:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ class Folders:
         root = self.roots[folder]
         try:
             path = (root / name).resolve(strict=True)
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, ValueError) as error:  # ValueError: no text that a name has
             raise missing from error
         # GDAL opens what lies beside a raster too, and that may be a link out of the folder.
         endings = _SIDECARS if path.is_file() else ()
@@ -64,20 +64,12 @@ class Folders:
         here = self.path(folder, name)
         if not here.is_dir():
             raise GoneError(f"{name}: is no folder")
-        folders: list[str] = []
-        rasters: list[str] = []
-        more = False
-        with os.scandir(here) as entries:
-            for entry in entries:
-                if len(folders) >= most or len(rasters) >= most:
-                    more = True
-                    break
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.name)
-                elif entry.name.lower().endswith(_ENDINGS):
-                    rasters.append(entry.name)
+        try:
+            with os.scandir(here) as entries:
+                folders, rasters, more = _sorted_out(entries, most)
+        except OSError as error:
+            reason = error.strerror or error
+            raise GoneError(f"{name or '.'}: cannot be listed ({reason}); check rights") from error
         return {
             "folder": folder,
             "path": name,
@@ -85,3 +77,30 @@ class Folders:
             "rasters": sorted(rasters),
             "more": more,
         }
+
+
+def _sorted_out(
+    entries: Iterator[os.DirEntry[str]], most: int
+) -> tuple[list[str], list[str], bool]:
+    """Folders, rasters, and whether there are more."""
+    folders: list[str] = []
+    rasters: list[str] = []
+    for entry in entries:
+        if len(folders) >= most or len(rasters) >= most:
+            return folders, rasters, True
+        if entry.name.startswith(".") or not _is_text(entry.name):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            folders.append(entry.name)
+        elif entry.name.lower().endswith(_ENDINGS):
+            rasters.append(entry.name)
+    return folders, rasters, False
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name can be sent, and asked for: on a disk it may be any bytes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

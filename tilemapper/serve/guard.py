@@ -64,7 +64,7 @@ class Guard:
         if not self._is_ours(host):
             return f"host {host[:80]!r} is not this server's; use localhost, or --allow-host"
         origin = headers.get(b"origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and _place_of(origin) != host.lower():
             return "requests of other sites' pages are not answered"
         navigates = headers.get(b"sec-fetch-mode") == "navigate" and method == "GET"
         if headers.get(b"sec-fetch-site") in ("cross-site", "same-site") and not navigates:
@@ -84,6 +84,14 @@ class Guard:
             return False
         # A page's site cannot be an address of ours unless the page is ours.
         return self._public or address.is_loopback
+
+
+def _place_of(origin: str) -> str | None:
+    """Host and port of an origin; None if it is none."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
 
 
 async def _refuse(send: Send, message: str) -> None:
