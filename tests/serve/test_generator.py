@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from types import SimpleNamespace
 
 import numpy as np
@@ -131,6 +132,25 @@ def test_a_model_that_cannot_be_loaded_is_said_to_those_who_ask(model):
 
     generator = Generator(cache_bytes=2**20, opener=refuse)
     generator.warm_up(model)
+    with pytest.raises(ModelError, match="no weights"):
+        ask(generator, model, ["a"])[0].result(10)
+    generator.close()
+
+
+def test_what_is_waited_for_is_looked_through_while_nobody_adds_to_it(model):
+    """Otherwise a request at the wrong moment ends the thread, and all others wait for ever."""
+
+    def refuse(model, **options):
+        raise ModelError("no weights")
+
+    generator = Generator(cache_bytes=2**20, opener=refuse)
+
+    class Watched(OrderedDict):
+        def items(self):
+            assert generator._changed._is_owned()
+            return super().items()
+
+    generator._wanted = Watched()
     with pytest.raises(ModelError, match="no weights"):
         ask(generator, model, ["a"])[0].result(10)
     generator.close()

@@ -176,7 +176,9 @@ class Generator:
         try:
             engine = self._engines.of(model)
         except Exception as error:  # whatever it is, those who wait must hear of it
-            self._fail([k for k, w in self._wanted.items() if w.model is model], error)
+            with self._changed:
+                keys = [k for k, w in self._wanted.items() if w.model is model]
+            self._fail(keys, error)
             return True
         with self._changed:
             most = LANE_TILES * engine.lanes
