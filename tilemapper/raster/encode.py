@@ -22,8 +22,8 @@ FILE_BLOCK = 512
 # What the one-pass writer encodes itself; anything else goes through GDAL's own drivers after it.
 COMPRESSIONS = ("DEFLATE", "ZSTD", "LZW", "NONE")
 
-# Of what only GDAL can do: what stores pixels otherwise, but as they are.
-_LOSSLESS = (*COMPRESSIONS, "LZMA", "PACKBITS")
+# And of what only GDAL can do: what stores pixels otherwise, but as they are.
+LOSSLESS = (*COMPRESSIONS, "LZMA", "PACKBITS")
 _HARMLESS = {
     "COMPRESS", "LEVEL", "PREDICTOR", "ZLEVEL", "ZSTD_LEVEL", "BLOCKSIZE", "BLOCKXSIZE",
     "BLOCKYSIZE", "TILED", "INTERLEAVE", "BIGTIFF", "NUM_THREADS", "SPARSE_OK", "GEOTIFF_VERSION",
@@ -165,4 +165,4 @@ def encoding_of(options: Mapping[str, str]) -> Encoding | None:
 def is_lossless(options: Mapping[str, str]) -> bool:
     """Whether creation options are known to keep every pixel as it is."""
     known = {key.upper(): value.upper() for key, value in options.items()}
-    return known.get("COMPRESS", "DEFLATE") in _LOSSLESS and set(known) <= _HARMLESS
+    return known.get("COMPRESS", "DEFLATE") in LOSSLESS and set(known) <= _HARMLESS

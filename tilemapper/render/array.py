@@ -12,6 +12,7 @@ from tilemapper.raster.blend import TOP
 from tilemapper.raster.lattice import Block, Lattice
 from tilemapper.render.block import blend_rows, class_rows, grey_rows, predict_rows
 from tilemapper.render.engine import Engine, open_engine
+from tilemapper.render.layers import palette_of
 from tilemapper.render.rows import PixelRows
 from tilemapper.render.strips import read_tile_rows
 
@@ -72,8 +73,3 @@ def _expected_colour(part: PixelRows, palette: NDArray[np.uint8]) -> NDArray[np.
     expected /= np.maximum(shares.sum(axis=0), 1e-9)[..., None]
     rounded: NDArray[np.uint8] = np.rint(expected).astype(np.uint8)
     return rounded
-
-
-def palette_of(model: Model) -> NDArray[np.uint8]:
-    """Colours of a palette model's classes, (classes, 3) uint8."""
-    return np.array([entry.colour for entry in model.card.palette], np.uint8).reshape(-1, 3)

@@ -24,9 +24,9 @@ from tilemapper.networks.model import Model, open_model
 from tilemapper.raster.lattice import RIM, Block, Lattice
 from tilemapper.raster.source import SourceOptions, SourceView, inspect_source
 from tilemapper.raster.spec import SourceSpec
-from tilemapper.render.array import palette_of
-from tilemapper.render.block import blend_rows, class_rows, grey_rows, predict_rows
+from tilemapper.render.block import blend_rows, predict_rows
 from tilemapper.render.engine import Engine, open_engine
+from tilemapper.render.layers import palette_of, to_layers
 from tilemapper.render.render import CACHE_MB
 from tilemapper.render.strips import View, read_tile_rows
 
@@ -165,12 +165,10 @@ def _pixels(
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """A block as `render` paints it, (3, height, width) uint8, and what of it is valid."""
     tiles = read_tile_rows(view, lattice, block, fill)
-    rows = list(blend_rows(predict_rows(tiles, engine, tick), lattice, block))
-    keep = np.concatenate([part.keep for part in rows])
-    if engine.is_palette:
-        classes = np.concatenate([class_rows(part) for part in rows])
-        return palette_of(engine.model)[classes].transpose(2, 0, 1), keep
-    return np.concatenate([grey_rows(part) for part in rows], axis=1), keep
+    rows = blend_rows(predict_rows(tiles, engine, tick), lattice, block)
+    parts = list(to_layers(rows, palette_of(engine.model)))
+    pixels = np.concatenate([layers["map"] for layers, _ in parts], axis=1)
+    return pixels, np.concatenate([keep for _, keep in parts])
 
 
 def _figures(

@@ -2,35 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tilemapper.networks.model import Model
 from tilemapper.raster.blend import AXIS_ONE, LEVELS
 from tilemapper.render.block import class_rows, grey_rows
 from tilemapper.render.blockfile import Rows
-from tilemapper.render.plan import Plan
 from tilemapper.render.rows import PixelRows
 
 
-def to_layers(rows: Iterable[PixelRows], plan: Plan) -> Iterator[Rows]:
-    """Each layer's pixels, (bands, n, width) uint8 and 0 where masked, and what is kept."""
-    colours = np.array([colour for _, colour in plan.palette], np.uint8).reshape(-1, 3)
-    wanted = {layer.name for layer in plan.layers}
+def to_layers(
+    rows: Iterable[PixelRows], palette: NDArray[np.uint8], wanted: Collection[str] = ()
+) -> Iterator[Rows]:
+    """Each layer's pixels, (bands, n, width) uint8 and 0 where masked, and what is kept.
+
+    Args:
+        rows: a block's.
+        palette: colours of the classes as `palette_of` gives them, none for a model of RGB.
+        wanted: layers beside the map, "classes" and "uncertainty".
+    """
     for part in rows:
         layers: dict[str, NDArray[np.uint8]] = {}
-        if plan.palette:
+        if len(palette):
             classes = class_rows(part)
-            layers["map"] = colours[classes].transpose(2, 0, 1) * part.keep
+            layers["map"] = palette[classes].transpose(2, 0, 1) * part.keep
             if "classes" in wanted:
                 layers["classes"] = (classes * part.keep)[None]
         else:
             layers["map"] = grey_rows(part)
         if "uncertainty" in wanted:
-            doubt = entropy(part.totals) if plan.palette else deviation(part)
+            doubt = entropy(part.totals) if len(palette) else deviation(part)
             layers["uncertainty"] = (doubt * part.keep)[None]
         yield layers, part.keep
+
+
+def palette_of(model: Model) -> NDArray[np.uint8]:
+    """Colours of a palette model's classes, (classes, 3) uint8; (0, 3) for a model of RGB."""
+    return np.array([entry.colour for entry in model.card.palette], np.uint8).reshape(-1, 3)
 
 
 def entropy(totals: NDArray[np.int32]) -> NDArray[np.uint8]:

@@ -11,6 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from rasterio.crs import CRS
 
 from tilemapper import __version__
@@ -81,6 +83,16 @@ class Plan:
     def blocks(self) -> list[Block]:
         """All blocks, row by row."""
         return self.lattice.blocks(self.block)
+
+    @cached_property
+    def colours(self) -> NDArray[np.uint8]:
+        """Of the palette's classes, (classes, 3) uint8; (0, 3) for a model of RGB."""
+        return np.array([colour for _, colour in self.palette], np.uint8).reshape(-1, 3)
+
+    @cached_property
+    def wanted(self) -> frozenset[str]:
+        """Names of the layers."""
+        return frozenset(layer.name for layer in self.layers)
 
     @property
     def levels(self) -> int:

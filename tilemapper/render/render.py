@@ -198,9 +198,9 @@ def render_block(
         if tick is not None:
             tick(count)
 
-    seam = Seam(np.array([c for _, c in plan.palette], np.int32) if plan.palette else None)
+    seam = Seam(plan.colours.astype(np.int32) if plan.palette else None)
     with finished_rows(plan, block, view, engine, seam, counted, sums=False) as rows:
-        receipt = stage_block(folder, plan, block, to_layers(rows, plan))
+        receipt = stage_block(folder, plan, block, to_layers(rows, plan.colours, plan.wanted))
     return Receipt(
         **asdict(receipt)
         | {
@@ -226,7 +226,7 @@ def finished_rows(
 
     Without ``sums`` a device may hand out pixels alone, unless one of the plan's layers needs more.
     """
-    spread = any(layer.name == "uncertainty" for layer in plan.layers)
+    spread = "uncertainty" in plan.wanted
     squares = spread and not plan.palette
     painter = painter_of(engine)
     if painter is not None:

@@ -182,7 +182,7 @@ def finished_block(
     bands = BANDS | {"probabilities": len(plan.palette)}
     made = {name: np.empty((bands[name], *size), np.uint8) for name in layers if name != "valid"}
     valid = np.empty(size, bool)
-    seam = Seam(np.array([c for _, c in plan.palette], np.int32) if plan.palette else None)
+    seam = Seam(plan.colours.astype(np.int32) if plan.palette else None)
     at = 0
     # A device may hand out finished colours, unless somebody wants the sums behind them.
     sums = "probabilities" in layers
@@ -216,7 +216,7 @@ def _layers_of(
     part: PixelRows, plan: Plan, layers: tuple[str, ...]
 ) -> Iterator[tuple[str, NDArray[np.uint8]]]:
     """The layers of some finished rows, each (bands, n, width) uint8 and 0 where not valid."""
-    for pixels, _ in to_layers([part], plan):
+    for pixels, _ in to_layers([part], plan.colours, plan.wanted):
         yield from pixels.items()
     if "probabilities" in layers:
         yield "probabilities", grey_rows(part)

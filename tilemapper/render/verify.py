@@ -11,30 +11,25 @@ from typing import Any, Literal
 
 import numpy as np
 import rasterio
-from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 from rio_cogeo.cogeo import cog_validate
 
 from tilemapper.errors import RasterError, TilemapperError
 from tilemapper.networks.model import Model, open_model
-from tilemapper.raster.encode import FILE_BLOCK
+from tilemapper.raster.encode import FILE_BLOCK, LOSSLESS
 from tilemapper.raster.identity import TIMES, identity_of
 from tilemapper.raster.lattice import Block, Lattice
 from tilemapper.raster.opening import open_raster
 from tilemapper.raster.source import SourceView
 from tilemapper.raster.spec import SourceSpec
-from tilemapper.render.array import palette_of
-from tilemapper.render.block import blend_rows, class_rows, grey_rows, predict_rows
+from tilemapper.render.block import blend_rows, predict_rows
 from tilemapper.render.devices import choose_device, default_batch
 from tilemapper.render.engine import Engine
-from tilemapper.render.layers import deviation, entropy
+from tilemapper.render.layers import palette_of, to_layers
 from tilemapper.render.render import CACHE_MB
-from tilemapper.render.rows import PixelRows
 from tilemapper.render.strips import read_tile_rows
 
-# Compressions that keep every pixel, by rasterio's names.
-LOSSLESS = frozenset({"none", "deflate", "adobe_deflate", "lzw", "zstd", "lzma", "packbits"})
 Kind = Literal["map", "classes", "uncertainty"]
 TAGS = ("TILEMAPPER_MODEL", "TILEMAPPER_MODEL_SHA256", "TILEMAPPER_PLAN", "TILEMAPPER_NOTE")
 
@@ -115,7 +110,7 @@ def verify(
         )
         _check_cog(verdict, target)
         _check_pixels(verdict, dst)
-        lossless = dst.compression is None or dst.compression.name in LOSSLESS
+        lossless = _is_lossless(dst)
         if not lossless:
             verdict.notices.append(
                 f"{dst.compression.value} changes pixels, so no block is rendered again to compare"
@@ -153,6 +148,13 @@ def _check_pixels(verdict: Verdict, dst: Any) -> None:
             fault = f"pixels of rows {row} to {row + FILE_BLOCK - 1} cannot be read ({error})"
             break
     verdict.note("pixels", good=not fault, fault=fault)
+
+
+def _is_lossless(dst: Any) -> bool:
+    """Whether a raster's compression keeps every pixel; some of GDAL's do so by option."""
+    name = "NONE" if dst.compression is None else dst.compression.name.upper()
+    said = dst.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION_REVERSIBILITY", "")
+    return name.removeprefix("ADOBE_") in LOSSLESS or said.startswith("LOSSLESS")
 
 
 def _source(plan: dict[str, Any], moved: str | Path | None) -> SourceSpec:
@@ -224,21 +226,10 @@ def _same(
     lattice = Lattice(spec.height, spec.width, plan["overlap"], plan["tile"])
     tiles = read_tile_rows(view, lattice, block, spec.fill)
     squares = kind == "uncertainty" and not engine.is_palette
-    rows = list(blend_rows(predict_rows(tiles, engine), lattice, block, squares=squares))
-    keep = np.concatenate([part.keep for part in rows])
-    pixels = np.concatenate([_pixels(part, engine, kind) for part in rows], axis=1) * keep
+    rows = blend_rows(predict_rows(tiles, engine), lattice, block, squares=squares)
+    parts = list(to_layers(rows, palette_of(engine.model), (kind,)))
+    pixels = np.concatenate([layers[kind] for layers, _ in parts], axis=1)
+    keep = np.concatenate([kept for _, kept in parts])
     window = Window(col_off=block.col, row_off=block.row, width=block.width, height=block.height)
     kept = dst.dataset_mask(window=window) > 0
     return np.array_equal(kept, keep) and np.array_equal(dst.read(window=window) * kept, pixels)
-
-
-def _pixels(part: PixelRows, engine: Engine, kind: Kind) -> NDArray[np.uint8]:
-    """(bands, rows, width) uint8 of a layer."""
-    if kind == "uncertainty":
-        return (entropy(part.totals) if engine.is_palette else deviation(part))[None]
-    if not engine.is_palette:
-        return grey_rows(part)
-    classes = class_rows(part)
-    if kind == "classes":
-        return classes[None]
-    return palette_of(engine.model)[classes].transpose(2, 0, 1)

@@ -19,8 +19,8 @@ from tilemapper.networks.model import Model
 from tilemapper.raster.lattice import Block, Lattice
 from tilemapper.raster.source import SourceView
 from tilemapper.raster.spec import SourceSpec
-from tilemapper.render.array import palette_of
 from tilemapper.render.block import blend_rows, class_rows, grey_rows
+from tilemapper.render.layers import palette_of
 from tilemapper.render.rows import PredictedRow, TileRow
 from tilemapper.render.strips import read_tile_rows
 from tilemapper.serve.bounded import BoundedCache
