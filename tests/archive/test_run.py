@@ -408,6 +408,33 @@ def test_filters_that_need_the_header_skip_without_failing(tmp_path, models, ide
     assert rendered(load_job(path), identity) == ["small"]
 
 
+def test_a_folder_that_cannot_be_listed_for_a_night_loses_no_work(small, identity, monkeypatch):
+    run_archive(small, identity)
+    folder = small.root.parent / "in" / "2026-03-02"
+    inside = {scene.id for scene in discover(small.source) if str(folder) in scene.name}
+    with Ledger(small.work / "ledger.sqlite") as ledger, ledger.transaction() as db:
+        db.executemany("UPDATE scenes SET state='pending' WHERE id=?", [(i,) for i in inside])
+    staged = [small.work / "staging" / f"{scene}-0123456789ab.tif.part" for scene in inside]
+    for blocks in staged:
+        blocks.mkdir()
+    for scene in (small.root.parent / "in" / "2026-03-01").iterdir():
+        scene.touch()  # something to do: otherwise nothing is swept
+    real = os.scandir
+
+    def scandir(path):
+        if str(path) == str(folder):
+            raise OSError(errno.EIO, "Input/output error")
+        return real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tilemapper.archive.scenes.os.scandir", scandir)
+        summary = run_archive(small, identity)
+    assert (summary.failed, summary.exit_code) == (1, 3)
+    assert str(folder) in summary.failures[0]["scene"]
+    assert status(small).gone == 0
+    assert all(blocks.exists() for blocks in staged)
+
+
 def test_a_scene_that_comes_back_counts_again_and_is_not_rendered_again(small, identity, tmp_path):
     run_archive(small, identity)
     path = next((tmp_path / "in").rglob("*.tif"))

@@ -63,8 +63,12 @@ def plan_archive(
             plan.decisions.append(Decision(scene, files, False, "not answered for", scene.fault))
             continue
         plan.decisions.append(compared.decide(scene, files, row))
-    listed = set(named)
-    plan.gone = [i for i, row in rows.items() if i not in listed and not row.gone]
+    # What lies in a folder that cannot be listed now may all be there: its blocks are kept.
+    closed = tuple(f"{scene.name}/" for scene in scenes if scene.closed)
+    plan.gone = [
+        i for i, row in rows.items()
+        if i not in named and not row.gone and not row.source.startswith(closed)
+    ]  # fmt: skip
     return plan
 
 

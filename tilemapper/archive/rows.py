@@ -31,6 +31,7 @@ class Row:
     """What planning needs to know of a scene; the ledger's columns by their names."""
 
     id: str
+    source: str
     output: str
     state: str
     run: str | None

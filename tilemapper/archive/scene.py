@@ -29,13 +29,14 @@ class Scene:
 
     path: as it is opened; may hold a signature, so it is neither stored nor shown: `name` is.
     relpath: below the folder or prefix it was found in, without suffix; of a list, below what all
-    its lines share; of a catalog, below the item's id. version: what is known of
-    its content without opening it: size, mtime and ctime in ns, or ETag. date: ISO, from the
-    catalog or the name. bbox: west, south, east, north, from the catalog. fault: why it cannot be
-    rendered, whatever the options. passes: the fault is its server's, and says nothing of it.
-    name: what is shown, the path without secrets if nothing else. id: the key in the ledger.
-    fields: more fields for the template; output: the output, whatever the template. mosaic: what a
-    whole mosaic is made of. part: what is cut out of one; group: its mosaic's id.
+    its lines share; of a catalog, below the item's id. version: what is known of its content
+    without opening it: size, mtime and ctime in ns, or ETag. date: ISO, from the catalog or the
+    name. bbox: west, south, east, north, from the catalog. fault: why it cannot be rendered,
+    whatever the options. closed: it is a folder that could not be listed. passes: the fault is its
+    server's, and says nothing of it. name: what is shown, the path without secrets if nothing else.
+    id: the key in the ledger. fields: more fields for the template; output: the output, whatever
+    the template. mosaic: what a whole mosaic is made of. part: what is cut out of one; group: its
+    mosaic's id.
     """
 
     path: str
@@ -48,6 +49,7 @@ class Scene:
     bbox: tuple[float, float, float, float] | None = None
     fault: str | None = None
     passes: bool = False
+    closed: bool = False
     shown: str | None = None
     fields: tuple[tuple[str, str], ...] = ()
     output: str | None = None

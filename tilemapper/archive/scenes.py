@@ -78,7 +78,7 @@ def _folder(root: str) -> Iterator[Scene]:
             if folder == top:
                 raise JobError(line) from error
             # One closed folder, such as lost+found, stops no other; it is named as scenes are.
-            yield Scene(folder, folder[base:], fault=line)
+            yield Scene(folder, folder[base:], fault=line, closed=True)
             continue
         for entry in listed:
             if entry.name.startswith("."):
