@@ -214,6 +214,17 @@ def test_verify_knows_the_layers_beside_a_map(tilemapper, make_raster, tmp_path,
         assert tilemapper("verify", layer)[0] == 1
 
 
+def test_verify_compares_what_is_lossless_by_option(tilemapper, make_raster, tmp_path):
+    target = tmp_path / "map.tif"
+    command = ["render", make_raster(300, 300), target, "--model", "identity", "--gsd", "native"]
+    webp = ["--co", "COMPRESS=WEBP", "--co", "QUALITY=100"]
+    assert tilemapper(*command, *webp)[0] == 0
+    code, out, err = tilemapper("verify", target)
+    assert (code, err) == (0, "")
+    assert "block(s) rendered again" in out
+    assert "0 block(s)" not in out
+
+
 def test_verify_does_not_take_lossy_pixels_for_wrong_ones(tilemapper, make_raster, tmp_path):
     target = tmp_path / "map.tif"
     command = ["render", make_raster(300, 280), target, "--model", "identity"]
