@@ -4,8 +4,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tilemapper.errors import JobError, OptionError
+from tilemapper.errors import JobError, ModelError, OptionError
 from tilemapper.training.jobfile import (
     check_job,
     load_job,
@@ -91,6 +93,12 @@ def test_an_unknown_key_of_a_file_is_refused_with_its_place(tmp_path):
             "at most 128 can be trained",
         ),
         ("[augment]\nscale = [2.0, 1.0]\n", "ascending"),
+        ("[trainer]\nclip = inf\n", "trainer.clip is 'inf': .* finite"),
+        ("[networks]\ngenerator_arguments = {dropout = nan}\n", "finite"),
+        ("[trainer]\nbetas = [2.0, 0.9]\n", "trainer.betas.0 is '2.0'"),
+        ("[augment]\ncrop = 100\n", "augment.crop is 100, a multiple of 256 .*generator unet"),
+        ('name = "my map"\n', "name is 'my map': .* match"),
+        ("[data]\ngsd_m = 20000.0\n", "data.gsd_m is '20000.0'"),
         ("not toml", "cannot be read as TOML"),
     ],
 )
@@ -100,6 +108,40 @@ def test_a_wrong_job_is_refused_in_one_line(tmp_path, text, words):
     with pytest.raises(JobError, match=words) as caught:
         load_job(config=path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("preset", "changes", "words"),
+    [
+        ("classic", {"losses.l1": "0", "losses.gan": "none"}, "no loss is left, set losses.l1"),
+        ("classic", {"losses.l1": "0", "gan_weight": "0"}, "no loss is left"),
+        ("classic", {"losses.l1": "0", "gan_from": "0.5"}, "losses.gan_from is 0.5"),
+        ("classic", {"crop": "32", "generator_arguments": "{depth=5}",
+         "discriminator_arguments": "{n_layers=4}"}, "at least 48 is needed by a discriminator"),
+        ("classic", {"crop": "16", "generator": "residual", "losses.gan": "none"}, "at least 32"),
+        ("classic", {"generator": "identity"}, "no weights to train"),
+        ("classic", {"generator_arguments": "{bands=4}"}, "bands is 4, 3 is needed"),
+        ("classic", {"discriminator_arguments": "{bands=3}"}, "bands is 3, 6 is needed"),
+        ("cyclegan", {"losses.gan": "none"}, "losses.gan is none"),
+        ("cyclegan", {"losses.gan": "wgan-gp"}, "losses.gan is wgan-gp"),
+        ("cyclegan", {"losses.l1": "50"}, "losses.l1 is 50.0, .* set it to 0;"),
+        ("cyclegan", {"losses.gradient_l1": "1"}, "no use for it, set it to 0.0"),
+        ("cyclegan", {"losses.feature_matching": "1"}, "losses.feature_matching is 1.0"),
+        ("cyclegan", {"losses.gan_from": "0.3"}, "losses.gan_from is 0.3"),
+        ("cyclegan", {"losses.joint_batch": "true"}, "joint_batch is true, .* set it to false"),
+        ("cyclegan", {"trainer.compile": "default"}, 'compile is "default", .* it to "off"'),
+        ("cyclegan", {"augment.noise": "0.1"}, "augment.noise is 0.1"),
+    ],
+)  # fmt: skip
+def test_keys_that_cannot_be_trained_together_or_have_no_effect_are_refused(preset, changes, words):
+    with pytest.raises(JobError, match=words) as caught:
+        load_job(preset=preset, overrides=changes)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_network_that_there_is_not_is_refused_when_the_job_is_read():
+    with pytest.raises(ModelError, match="did you mean width"):
+        load_job(overrides={"discriminator_arguments": "{widht=3}"})
 
 
 def test_a_missing_job_file_and_an_unknown_preset_are_named(tmp_path):
@@ -115,10 +157,32 @@ def test_a_job_written_and_read_again_is_the_same_job():
         assert check_job(tomllib.loads(job_text(job)), where="text") == job
 
 
+@given(
+    names=st.lists(st.text(min_size=1, max_size=80), min_size=2, max_size=4, unique=True),
+    boost=st.floats(1e-9, 100),
+    path=st.text(),
+    rate=st.floats(1e-300, 1e300),
+)
+def test_any_job_written_is_one_that_can_be_read(names, boost, path, rate):
+    job = load_job()
+    values = job.plain()
+    values["palette"] = [{"name": name, "colour": (i, 0, 0)} for i, name in enumerate(names)]
+    values["losses"]["class_boost"] = dict.fromkeys(names, boost)
+    values["data"]["extra"] = [{"path": path, "share": 0.5}]
+    values["trainer"]["learning_rate"] = rate
+    job = check_job(values, where="here")
+    assert check_job(tomllib.loads(job_text(job)), where="text") == job
+
+
 def test_comma_separated_values_are_a_sweep_and_bracketed_ones_are_not():
-    combinations = list(parse_overrides(["a=1,2", "b=[3,4]", "c=x,y"]))
+    combinations = list(parse_overrides(["batch=1,2", "augment.scale=[3,4]", "name=x,y"]))
     assert len(combinations) == 4
-    assert combinations[1] == {"a": "1", "b": "[3,4]", "c": "y"}
+    assert combinations[1] == {"batch": "1", "augment.scale": "[3,4]", "name": "y"}
     assert list(parse_overrides([])) == [{}]
     with pytest.raises(OptionError, match="no key=value"):
         list(parse_overrides(["steps"]))
+    for twice in (["trainer.batch=8", "trainer.batch=4,2"], ["batch=8", "trainer.batch=8"]):
+        with pytest.raises(OptionError, match=r"trainer\.batch is set already"):
+            list(parse_overrides(twice))
+    with pytest.raises(OptionError, match="a value is there twice"):
+        list(parse_overrides(["batch=8,4,8"]))

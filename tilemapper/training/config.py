@@ -7,18 +7,20 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tilemapper.networks.model import PaletteClass
+from tilemapper.training.agreement import disagreement
 
 Share = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
-# A class and a mark share a byte, see `classes`.
-MOST_CLASSES = 128
+# As a card takes it, which is written when all training is done.
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$"
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Section(BaseModel):
-    """A table of a job file: unknown keys are refused, values keep their type."""
+    """A table of a job file: unknown keys are refused, values keep their type, all are finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ExtraPairs(Section):
@@ -44,7 +46,7 @@ class DataConfig(Section):
     unpaired: bool = False
     resize: Count = 0
     storage: Literal["auto", "device", "host", "mmap"] = "auto"
-    gsd_m: Annotated[float, Field(ge=0)] = 0.0
+    gsd_m: Annotated[float, Field(ge=0, le=10_000)] = 0.0
     extra: tuple[ExtraPairs, ...] = ()
 
 
@@ -137,12 +139,12 @@ class TrainerConfig(Section):
     optimizer: Literal["adam", "adamw"] = "adam"
     learning_rate: Annotated[float, Field(gt=0)] = 2e-4
     discriminator_learning_rate: NonNegative = 0.0
-    betas: tuple[float, float] = (0.5, 0.999)
+    betas: tuple[Decay, Decay] = (0.5, 0.999)
     weight_decay: NonNegative = 0.0
     schedule: Literal["constant", "linear", "half-linear", "cosine"] = "linear"
     warm_up: Share = 0.0
     clip: NonNegative = 0.0
-    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    ema: Decay = 0.0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     channels_last: bool = True
     compile: Literal["off", "default", "reduce-overhead", "max-autotune"] = "off"
@@ -164,7 +166,7 @@ class TrainingJob(Section):
     """A whole job file of kind "training". ``palette``: the classes of a palette head, in order."""
 
     kind: Literal["training"] = "training"
-    name: str = "model"
+    name: Annotated[str, Field(pattern=NAME)] = "model"
     licence: str = ""
     origin: str = ""
     palette: tuple[PaletteClass, ...] = ()
@@ -176,7 +178,7 @@ class TrainingJob(Section):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> TrainingJob:
-        fault = _disagreement(self)
+        fault = disagreement(self)
         if fault:
             raise ValueError(fault)
         return self
@@ -189,28 +191,3 @@ class TrainingJob(Section):
     def plain(self) -> dict[str, Any]:
         """The job as JSON values, defaults included."""
         return self.model_dump(mode="json")
-
-
-def _disagreement(job: TrainingJob) -> str:
-    palette_head = job.networks.head == "palette"
-    if palette_head and len(job.palette) < 2:
-        return "networks.head is palette, at least 2 [[palette]] classes are needed"
-    if len(job.palette) > MOST_CLASSES:
-        return f"{len(job.palette)} [[palette]] classes, at most {MOST_CLASSES} can be trained"
-    if job.losses.cross_entropy and not palette_head:
-        return "losses.cross_entropy needs networks.head = palette"
-    if job.trainer.task == "cyclegan" and palette_head:
-        return "trainer.task cyclegan translates back, so networks.head must be rgb"
-    if job.data.unpaired and job.trainer.task != "cyclegan":
-        return "data.unpaired needs trainer.task = cyclegan"
-    names = [c.name for c in job.palette]
-    strange = [name for name in job.losses.class_boost if name not in names]
-    if strange:
-        return f"losses.class_boost {strange[0]}: no such class, the palette has {', '.join(names)}"
-    shares = sum(extra.share for extra in job.data.extra)
-    if shares >= 1:
-        return f"the shares of data.extra sum to {shares:g}, less than 1 is needed"
-    lengths = [n for n in ("steps", "epochs", "minutes") if getattr(job.trainer, n)]
-    if len(lengths) > 1:
-        return f"trainer.{lengths[0]} and trainer.{lengths[1]} are both set, set one to 0"
-    return ""

@@ -12,7 +12,8 @@ from pydantic import BaseModel, ValidationError
 
 import tilemapper
 from tilemapper.errors import JobError, OptionError
-from tilemapper.networks.build import nearest
+from tilemapper.networks.build import generator_arguments, nearest, parse
+from tilemapper.networks.patchgan import PatchGANArguments
 from tilemapper.training.config import TrainingJob
 
 DEFAULT_PRESET = "fast"
@@ -47,6 +48,7 @@ def load_job(
 
     Raises:
         OptionError: the preset or an override is unknown.
+        ModelError: a network, or an argument of one, is unknown.
         JobError: a file is missing, no TOML, or has an unknown key or a wrong value.
     """
     values: dict[str, Any] = {}
@@ -70,9 +72,14 @@ def load_job(
 
 
 def check_job(values: Mapping[str, Any], *, where: str) -> TrainingJob:
-    """``values`` as a job; JobError with one line about the first fault otherwise."""
+    """``values`` as a job.
+
+    Raises JobError, or ModelError for arguments of a network, with one line about the first fault.
+    """
     try:
-        return TrainingJob.model_validate(dict(values))
+        job = TrainingJob.model_validate(dict(values))
+        _check_networks(job)
+        return job
     except ValidationError as error:
         fault = error.errors()[0]
     place = [str(part) for part in fault["loc"]]
@@ -85,15 +92,23 @@ def check_job(values: Mapping[str, Any], *, where: str) -> TrainingJob:
     raise JobError(f"{where}:{subject} {message}; correct it")
 
 
+def _check_networks(job: TrainingJob) -> None:
+    """Raises ModelError for a network or an argument that there is not."""
+    networks = job.networks
+    generator_arguments(networks.generator, networks.generator_arguments)
+    parse(PatchGANArguments, networks.discriminator_arguments, where="discriminator")
+
+
 def parse_overrides(settings: Sequence[str]) -> Iterator[dict[str, str]]:
     """Every combination of ``key=value`` settings, where ``key=a,b,c`` stands for three.
 
     A value in brackets or quotes is one value. Yields one empty dict when there are no settings.
 
     Raises:
-        OptionError: a setting has no ``=``.
+        OptionError: a setting has no ``=``, or a key is unknown, or a key or value is there twice.
     """
-    keys, choices = [], []
+    keys: dict[str, str] = {}
+    choices = []
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals or not key.strip():
@@ -101,10 +116,17 @@ def parse_overrides(settings: Sequence[str]) -> Iterator[dict[str, str]]:
                 f"--set {setting}: no key=value; write it as trainer.batch=8 "
                 "(or trainer.batch=8,16 for a sweep)"
             )
-        keys.append(key.strip())
+        place = ".".join(_full_key(key.strip()))
+        if place in keys:
+            raise OptionError(
+                f"--set {setting}: {place} is set already; set it once, as {place}=A,B for a sweep"
+            )
+        keys[place] = key.strip()
         choices.append([value] if value[:1] in "[\"'{" else value.split(","))
+        if len(set(choices[-1])) < len(choices[-1]):
+            raise OptionError(f"--set {setting}: a value is there twice; give each of them once")
     for chosen in itertools.product(*choices):
-        yield dict(zip(keys, chosen, strict=True))
+        yield dict(zip(keys.values(), chosen, strict=True))
 
 
 def _full_key(key: str) -> list[str]:

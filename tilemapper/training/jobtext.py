@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from tilemapper.training.config import TrainingJob
+
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def job_text(job: TrainingJob) -> str:
@@ -29,7 +32,12 @@ def job_text(job: TrainingJob) -> str:
 def _toml(value: Any) -> str:
     """A JSON value as TOML; tables inside are written inline."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{name} = {_toml(v)}" for name, v in value.items()) + "}"
+        return "{" + ", ".join(f"{_key(name)} = {_toml(v)}" for name, v in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(_toml(v) for v in value) + "]"
-    return json.dumps(value, ensure_ascii=False)
+    # A JSON string is a TOML string, but for DEL.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")
+
+
+def _key(name: str) -> str:
+    return name if _BARE.fullmatch(name) else _toml(name)

@@ -13,8 +13,8 @@ from torch.nn import functional
 
 from tilemapper.errors import PairError
 from tilemapper.networks.model import PaletteClass
+from tilemapper.training.agreement import MOST_CLASSES
 from tilemapper.training.classes import FARTHEST
-from tilemapper.training.config import MOST_CLASSES
 from tilemapper.training.heldout import spread
 from tilemapper.training.pairs import PairSource
 
