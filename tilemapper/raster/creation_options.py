@@ -13,6 +13,17 @@ import rasterio._env
 from tilemapper.errors import OptionError
 from tilemapper.raster.encode import encoding_of
 
+# What GDAL's list does not bound: a quality of 500 is left out without a word, and file blocks too
+# large for memory end the process. 16 is what TIFF wants of their sides.
+_BOUNDS = {
+    "QUALITY": (1, 100),
+    "OVERVIEW_QUALITY": (1, 100),
+    "JPEG_QUALITY": (1, 100),
+    "WEBP_LEVEL": (1, 100),
+    "BLOCKSIZE": (16, 8192),
+    "BLOCKXSIZE": (16, 8192),
+    "BLOCKYSIZE": (1, 8192),
+}
 _BOOLEANS = ("YES", "NO", "TRUE", "FALSE", "ON", "OFF", "1", "0")
 
 
@@ -77,7 +88,8 @@ def _fault(option: ElementTree.Element, value: str) -> str:
     number = r"[+-]?\d+" if kind == "int" else r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
     if not re.fullmatch(number, value):
         return "a whole number" if kind == "int" else "a number"
-    least, most = option.get("min"), option.get("max")
+    bounds = _BOUNDS.get(option.get("name", "").upper(), (None, None))
+    least, most = option.get("min", bounds[0]), option.get("max", bounds[1])
     if least is not None and float(value) < float(least):
         return f"{least} or more"
     if most is not None and float(value) > float(most):
