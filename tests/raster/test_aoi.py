@@ -271,7 +271,7 @@ def test_polygons_too_detailed_to_be_kept_are_refused_with_what_thins_them(
 ):
     monkeypatch.setattr(edges, "MOST_POINTS", most_points)
     with pytest.raises(OptionError, match="ogr2ogr -simplify") as caught:
-        laid(tmp_path, [circle(60_000)], placed(), UTM)
+        laid(tmp_path, [circle(200_000)], placed(), UTM)
     assert "\n" not in str(caught.value)
     _, spec, _ = laid(tmp_path, [circle(20_000)], placed(), UTM)
     assert len(json.dumps(spec.aoi)) < 2**20

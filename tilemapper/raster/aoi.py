@@ -24,7 +24,7 @@ _MAX_BYTES = 256 * 2**20
 _FRACTIONS = 256
 # The laid polygons go into the plan and from there into a tag of the map, which no reader should
 # have to hold at any size: our own stops at 4 MiB.
-_MAX_STORED_BYTES = 2**20
+_MAX_STORED_BYTES = 3 * 2**20
 
 
 def read_polygons(path: str) -> tuple[dict[str, Any], CRS]:
