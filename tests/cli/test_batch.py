@@ -7,10 +7,14 @@ import pytest
 from click.testing import CliRunner
 
 from tests.archive.world import write_archive, write_job
+from tilemapper.archive.jobfile import load_job
+from tilemapper.archive.session import Session
+from tilemapper.archive.spreading import Spread
 from tilemapper.cli import archive_progress
-from tilemapper.cli.batch import batch
+from tilemapper.cli.batch import _spread, batch
 from tilemapper.cli.main import cli, run
 from tilemapper.cli.status import status
+from tilemapper.errors import DiskFullError, Interrupted, JobError
 
 
 @pytest.fixture
@@ -92,6 +96,51 @@ def test_after_a_run_a_dry_run_knows_the_pace(job):
     assert cost["reasons"] == {"source changed": 1}
     assert cost["hours"] > 0
     assert cost["disk_bytes"] > 0
+
+
+def test_no_workers_at_all_are_refused_as_by_render(job):
+    code, out, err = call(batch, str(job), "--workers", "0")
+    assert (code, out) == (2, "")
+    assert "must be auto, or a number from 1 on" in err
+
+
+def test_workers_that_are_typed_win_over_the_scheduler_of_the_job(job):
+    job.write_text(job.read_text().replace("[run]", '[run]\nscheduler = "tcp://127.0.0.1:1"'))
+    checked = load_job(job)
+    assert _spread(checked, None, None, False) == Spread(
+        scheduler="tcp://127.0.0.1:1", device="cpu"
+    )
+    assert _spread(checked, 2, None, False) == Spread(workers=2, device="cpu")
+    assert _spread(checked, 1, None, False) is None
+
+
+def test_metrics_that_cannot_be_written_are_refused_before_the_run(job, tmp_path):
+    code, out, err = call(batch, str(job), "--metrics", str(tmp_path / "none" / "m.prom"))
+    assert (code, out) == (1, "")
+    assert "m.prom: cannot be written (No such file or directory)" in err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(DiskFullError("disk: full; wait"), 75), (Interrupted(15), 143), (JobError("job: bad"), 1)],
+)
+def test_a_run_that_is_cut_short_leaves_its_figures_too(job, tmp_path, monkeypatch, error, code):
+    path = tmp_path / "m.prom"
+    real = Session.close
+
+    def close(run, outcome):
+        if run.summary.done:
+            raise error
+        real(run, outcome)
+
+    monkeypatch.setattr(Session, "close", close)
+    assert call(batch, str(job), "--metrics", str(path))[0] == code
+    text = path.read_text()
+    assert f'tilemapper_last_run_exit_code{{job="nightly"}} {code}' in text
+    assert 'tilemapper_last_run_scenes_done{job="nightly"} 1' in text
+    assert 'tilemapper_last_run_scenes_left{job="nightly"} 2' in text
+    assert 'tilemapper_scenes{job="nightly",state="done"} 1' in text
 
 
 @pytest.mark.parametrize("shard", ["0/3", "4/3", "a/b", "3", "-1/3"])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,8 +18,11 @@ from tilemapper.errors import TryAgainError
 if TYPE_CHECKING:
     from tilemapper.archive.estimate import ArchiveEstimate
     from tilemapper.archive.job import ArchiveJob
+    from tilemapper.archive.monitor import Monitor
     from tilemapper.archive.spreading import Spread
     from tilemapper.archive.summary import RunSummary
+
+_LAST_S = 5.0  # for the figures of a run whose scene hangs
 
 
 def _shard(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[int, int]:
@@ -102,21 +107,34 @@ def batch(
         )
         _print_estimate(cost, as_json)
         return 0
+    from tilemapper.archive.monitor import Monitor
     from tilemapper.archive.run import run_archive
 
-    with ArchiveProgress(as_json=as_json, quiet=quiet, verbose=verbose) as progress:
+    monitor = Monitor(checked, metrics)
+
+    def tell(event: dict[str, Any]) -> None:
+        monitor.tell(event)
+        progress.tell(event)
+
+    shown = ArchiveProgress(as_json=as_json, quiet=quiet, verbose=verbose)
+    with monitor.watching(), shown as progress:
         summary = run_archive(
-            checked, model, shard=shard, retry_failed=retry_failed, tell=progress.tell,
-            spread=_spread(checked, workers, scheduler, insecure), stalled=_leave,
+            checked, model, shard=shard, retry_failed=retry_failed, tell=tell,
+            spread=_spread(checked, workers, scheduler, insecure),
+            stalled=functools.partial(_leave, monitor),
         )  # fmt: skip
     leave(checked, summary, metrics=metrics)
     _print_summary(checked, summary, as_json, quiet)
     return summary.exit_code
 
 
-def _leave(line: str) -> None:
+def _leave(monitor: Monitor, line: str) -> None:
     """Ends a process whose main thread hangs in a scene; nothing gentler would."""
     click.echo(f"error: {line}", err=True)
+    # What the scene hangs in may be the very disk that figures are written to.
+    last = threading.Thread(target=monitor.leave, args=(TryAgainError.exit_code,), daemon=True)
+    last.start()
+    last.join(_LAST_S)
     os._exit(TryAgainError.exit_code)
 
 
@@ -126,13 +144,14 @@ def _spread(
     """How scenes are spread; None for this process alone."""
     from tilemapper.archive.spreading import Spread
 
-    scheduler = scheduler or job.run.scheduler
+    if scheduler is None and workers is None:
+        scheduler = job.run.scheduler  # what is typed wins over the job
     device = job.render.device
     if scheduler is not None:
         return Spread(scheduler=scheduler, insecure=insecure, device=device)
     from tilemapper.render.division import worker_count
 
-    count = worker_count(workers or job.run.workers, device)
+    count = worker_count(job.run.workers if workers is None else workers, device)
     if not count:
         return None
     on_gpu = device.startswith("cuda") or (device == "auto" and _has_gpu())
