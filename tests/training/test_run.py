@@ -242,9 +242,33 @@ def test_the_budget_ends_a_run_cleanly_and_gives_its_length(pairs, tmp_path):
     before = time.perf_counter()
     result = train(pairs, tmp_path / "run", settings=TINY, budget_minutes=0.01)
     assert result.step >= 1 and result.model is not None
+    assert result.finished  # although the steps are but a part of the time
     assert time.perf_counter() - before < 30
     with pytest.raises(JobError, match="no length"):
         train(pairs, tmp_path / "other", settings=TINY)
+
+
+def test_a_run_as_long_as_its_budget_goes_on_for_what_is_left_of_it(pairs, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    settings = {**TINY, "trainer.evaluate_every": "1", "trainer.schedule": "linear"}
+    stopped = train(pairs, run, settings=settings, budget_minutes=0.05, stop=stop_after(2))
+    assert not stopped.finished
+    before_s = read_checkpoint(run / "checkpoints" / "last.ckpt")["elapsed_s"]
+    assert 0 < before_s < 3
+    shares = []
+    usual = pix2pix.Pix2Pix.step
+
+    def watched(self, batch, step, done):
+        shares.append(done)
+        return usual(self, batch, step, done)
+
+    monkeypatch.setattr(pix2pix.Pix2Pix, "step", watched)
+    assert train(pairs, run, resume=True).finished
+    assert before_s / 3 <= shares[0] and shares == sorted(shares)
+    assert read_checkpoint(run / "checkpoints" / "last.ckpt")["elapsed_s"] >= 3
+    shorter = train(pairs, tmp_path / "other", settings={**settings, "trainer.minutes": "9"},
+                    budget_minutes=0.005)  # fmt: skip
+    assert not shorter.finished
 
 
 def test_a_loss_that_is_not_finite_stops_at_once_and_keeps_the_last_good_checkpoint(

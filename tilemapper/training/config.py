@@ -121,8 +121,10 @@ class LossesConfig(Section):
 class TrainerConfig(Section):
     """How long and how. One of ``steps``, ``epochs``, ``minutes`` is the length of the run.
 
-    ``minutes`` is the training time over which the schedule runs, resumes included; steps and
-    epochs repeat bit for bit on a CPU, minutes do not. ``schedule``: "constant", "linear" (to 0),
+    ``minutes`` is the time over which the schedule runs, resumes included; ``minutes_of`` says
+    whether it is that of the steps alone or of all, evaluation and checkpoints included, as it is
+    where --budget-minutes gives the length. Steps and epochs repeat bit for bit on a CPU, minutes
+    do not. ``schedule``: "constant", "linear" (to 0),
     "half-linear" (constant, then to 0 over the second half), "cosine". ``clip``: largest norm of
     the generator's gradient, 0 for none. ``ema``: decay of the averaged generator that is judged
     and exported, 0 for none. The ``_every`` are steps, 0 for never; ``keep``: numbered
@@ -135,6 +137,7 @@ class TrainerConfig(Section):
     steps: Count = 0
     epochs: Count = 0
     minutes: NonNegative = 0.0
+    minutes_of: Literal["steps", "all"] = "steps"
     batch: Annotated[int, Field(ge=1, le=4096)] = 16
     optimizer: Literal["adam", "adamw"] = "adam"
     learning_rate: Annotated[float, Field(gt=0)] = 2e-4

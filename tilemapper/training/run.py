@@ -125,7 +125,12 @@ def _with_length(job: TrainingJob, budget_minutes: float | None) -> TrainingJob:
             "give --budget-minutes"
         )
     return job.model_copy(
-        update={"trainer": trainer.model_copy(update={"minutes": float(budget_minutes)})}
+        update={
+            "trainer": trainer.model_copy(
+                # The budget counts all time: by that of the steps alone the run would never end.
+                update={"minutes": float(budget_minutes), "minutes_of": "all"}
+            )
+        }
     )
 
 

@@ -55,6 +55,8 @@ class Trainer:
         self.average = Average(task.generator, job.trainer.ema) if job.trainer.ema else None
         self.step = 0
         self.trained_s = 0.0
+        self._began_s: float | None = None
+        self._before_s = 0.0
         self.best: float | None = None
         self.watch = LossWatch(device)
         self._best_waits = False
@@ -78,7 +80,7 @@ class Trainer:
         Raises:
             TrainingError: a loss is not finite; the last checkpoint stays as it was.
         """
-        started = time.perf_counter()
+        self._began_s = started = time.perf_counter()
         while (done := self._done()) < 1:
             self._one_step(done, progress)
             self._write_down(recorder)
@@ -91,6 +93,12 @@ class Trainer:
         self.save()
         return self._done() >= 1
 
+    @property
+    def elapsed_s(self) -> float:
+        """Time in `run`, earlier calls up to the checkpoint included."""
+        now = 0.0 if self._began_s is None else time.perf_counter() - self._began_s
+        return self._before_s + now
+
     def _done(self) -> float:
         """Share of the run that is done; by the first process's clock where time is its length."""
         share = self._share()
@@ -102,7 +110,9 @@ class Trainer:
         """The same by this process's own clock."""
         if self.steps:
             return self.step / self.steps
-        return self.trained_s / (60 * self.job.trainer.minutes)
+        whole = self.job.trainer.minutes_of == "all"
+        spent_s = self.elapsed_s if whole else self.trained_s
+        return spent_s / (60 * self.job.trainer.minutes)
 
     def _one_step(self, done: float, progress: Callable[[Progress], None]) -> None:
         start = time.perf_counter()
@@ -196,6 +206,7 @@ class Trainer:
             "job": self.job.model_dump_json(),
             "step": self.step,
             "trained_s": self.trained_s,
+            "elapsed_s": self.elapsed_s,
             "best": self.best,
             "split": asdict(self.digest) if self.digest else None,
             "modules": {name: module.state_dict() for name, module in task.modules.items()},
@@ -222,6 +233,7 @@ class Trainer:
                 self.average.network.load_state_dict(state["average"])
             task.load_extra_state(state["extra"])
             self.step, self.trained_s = int(state["step"]), float(state["trained_s"])
+            self._before_s = float(state.get("elapsed_s", self.trained_s))  # older ones lack it
             self.best = state["best"]
         except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
             # torch's first line names the class alone, the next ones what does not fit.
