@@ -15,7 +15,7 @@ from rasterio.warp import transform_geom
 
 from tests.raster.made import UTM, city, placed, write_raster
 from tilemapper.errors import OptionError, RasterError
-from tilemapper.raster import edges
+from tilemapper.raster import aoi, edges
 from tilemapper.raster.source import SourceOptions, SourceView, inspect_source
 
 # A triangle with a hole, in metres of the raster that city() makes: 117 m wide, 81 m high.
@@ -270,8 +270,9 @@ def test_polygons_too_detailed_to_be_kept_are_refused_with_what_thins_them(
     tmp_path: Path, most_points: int, monkeypatch
 ):
     monkeypatch.setattr(edges, "MOST_POINTS", most_points)
+    monkeypatch.setattr(aoi, "_MAX_STORED_BYTES", 2**20)
     with pytest.raises(OptionError, match="ogr2ogr -simplify") as caught:
-        laid(tmp_path, [circle(200_000)], placed(), UTM)
+        laid(tmp_path, [circle(60_000)], placed(), UTM)
     assert "\n" not in str(caught.value)
     _, spec, _ = laid(tmp_path, [circle(20_000)], placed(), UTM)
     assert len(json.dumps(spec.aoi)) < 2**20
