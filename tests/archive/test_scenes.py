@@ -40,6 +40,15 @@ def test_a_glob_finds_what_matches(tmp_path):
     assert len(names(str(tmp_path / "2026-03-01" / "*.tif"))) == 2
 
 
+def test_a_glob_leaves_out_what_only_lies_beside_rasters(tmp_path):
+    made = write_scene(tmp_path / "a.tif", 1)
+    other = write_scene(tmp_path / "b.tif", 2).rename(tmp_path / "b.img")
+    for beside in ("a.tif.aux.xml", "a.tif.msk", "a.tif.ovr", "a.TFW", "readme.txt", "a.json"):
+        (tmp_path / beside).write_bytes(b"")
+    assert names(str(tmp_path / "*")) == [str(made), str(other)]
+    assert names(str(tmp_path / "*.ovr")) == [str(tmp_path / "a.tif.ovr")]
+
+
 def test_a_list_counts_paths_from_its_own_folder_and_leaves_comments_out(tmp_path):
     made = write_archive(tmp_path, 3, days=1)
     (tmp_path / "list.txt").write_text(f"# these\n\n2026-03-01/scene_00000.tif\n{made[1]}\r\n")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tilemapper.archive import remote, stac_source
+from tilemapper.archive.globbing import globbed, is_glob, literal
 from tilemapper.archive.job import RASTER_SUFFIXES, Source
 from tilemapper.archive.relpaths import below_shared, of_item
 from tilemapper.archive.scene import Scene, bare, date_of, day_of, local_scene, touches
@@ -22,7 +23,6 @@ from tilemapper.raster.secrets import public, redacted
 
 LIST_SUFFIXES = (".txt", ".lst")
 ASKED_AT_ONCE = 16
-_ESCAPED = re.compile(r"\[([*?\[])\]")  # what `glob.escape` makes of what begins a pattern
 
 
 def discover(source: Source, *, stdin: Iterable[str] | None = None) -> list[Scene]:
@@ -41,17 +41,18 @@ def discover(source: Source, *, stdin: Iterable[str] | None = None) -> list[Scen
 
 def _named(named: str, source: Source, stdin: Iterable[str] | None) -> Iterator[Scene]:
     """The scenes that one entry of ``scenes``, or one line of a list, stands for."""
-    missing = not remote.is_remote(named) and not os.path.lexists(named)
-    is_glob = missing and glob.has_magic(_ESCAPED.sub("", named))
-    if missing and not is_glob:
-        named = _ESCAPED.sub(r"\1", named)  # of the job's own folder, in a path that is no glob
     if named == "-":
         yield from _lines(sys.stdin if stdin is None else stdin, "-", source)
     elif remote.is_remote(named):
         yield from _remote(named, source)
-    elif is_glob:
-        yield from _globbed(named)
-    elif Path(named).is_dir():
+    elif is_glob(named):
+        yield from globbed(named)
+    else:
+        yield from _on_disk(literal(named), source)
+
+
+def _on_disk(named: str, source: Source) -> Iterator[Scene]:
+    if Path(named).is_dir():
         yield from _folder(named)
     elif named.lower().endswith(LIST_SUFFIXES):
         lines = _read_text(named).splitlines()
@@ -87,15 +88,6 @@ def _folder(root: str) -> Iterator[Scene]:
                 yield local_scene(entry.path, bare(entry.path[base:]))
             elif entry.is_dir(follow_symlinks=False):
                 waiting.append(entry.path)
-
-
-def _globbed(pattern: str) -> Iterator[Scene]:
-    plain = re.match(rf"(?:{_ESCAPED.pattern}|[^*?\[])*", pattern)
-    fixed = _ESCAPED.sub(r"\1", plain[0] if plain else "").rpartition("/")[0]
-    for path in glob.iglob(pattern, recursive=True):  # noqa: PTH207  takes absolute patterns
-        if Path(path).is_dir() and not path.lower().endswith(RASTER_SUFFIXES):
-            continue
-        yield local_scene(path, bare(path[len(fixed) :].lstrip("/")))
 
 
 def _lines(lines: Iterable[str], where: str, source: Source) -> Iterator[Scene]:

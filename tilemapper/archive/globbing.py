@@ -1,0 +1,42 @@
+"""Globs on a disk as a source: which scenes one finds, and what is no glob though it looks so."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from tilemapper.archive.job import RASTER_SUFFIXES
+from tilemapper.archive.scene import Scene, bare, local_scene
+
+# What lies beside rasters: their masks, overviews, statistics and places, and what tells of them.
+BESIDE = (
+    ".msk", ".ovr", ".xml", ".txt", ".lst", ".json", ".geojson", ".csv", ".md", ".prj",
+    ".tfw", ".tifw", ".jgw", ".jpgw", ".pgw", ".pngw", ".j2w", ".wld",
+)  # fmt: skip
+_ESCAPED = re.compile(r"\[([*?\[])\]")  # what `glob.escape` makes of what begins a pattern
+
+
+def is_glob(named: str) -> bool:
+    """Whether a local path is a pattern: no file of that name is there, and not all is escaped."""
+    return glob.has_magic(_ESCAPED.sub("", named)) and not os.path.lexists(named)
+
+
+def literal(named: str) -> str:
+    """The path that is meant by one that is no glob: its folder may have been escaped."""
+    return named if os.path.lexists(named) else _ESCAPED.sub(r"\1", named)
+
+
+def globbed(pattern: str) -> Iterator[Scene]:
+    """The files that match, without folders and what only lies beside rasters."""
+    plain = re.match(rf"(?:{_ESCAPED.pattern}|[^*?\[])*", pattern)
+    fixed = _ESCAPED.sub(r"\1", plain[0] if plain else "").rpartition("/")[0]
+    # Named by its ending, such a file is wanted.
+    aside = tuple(ending for ending in BESIDE if not pattern.lower().endswith(ending))
+    for path in glob.iglob(pattern, recursive=True):  # noqa: PTH207  takes absolute patterns
+        name = path.lower()
+        if name.endswith(aside) or (Path(path).is_dir() and not name.endswith(RASTER_SUFFIXES)):
+            continue
+        yield local_scene(path, bare(path[len(fixed) :].lstrip("/")))
