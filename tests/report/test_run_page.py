@@ -109,3 +109,28 @@ def test_the_slider_shows_one_sample_at_a_time(browser, run):
     assert slider.get_attribute("aria-valuetext") == "step 20"
     assert slider.accessible_name == "Step"
     assert browser.get_log("browser") == []
+
+
+@pytest.mark.parametrize("count", [1, 12, 40])
+def test_every_name_of_many_curves_lies_inside_and_none_over_another(count):
+    curves = {f"class {k}": [(0, 0.0), (1, 0.9 + 0.001 * k)] for k in range(count)}
+    svg = curves_svg(curves, title="many")
+    height = int(re.search(r'viewBox="0 0 720 (\d+)"', svg)[1])
+    places = sorted(float(y) for y in re.findall(r'<text x="\d+" y="([\d.]+)" class="name"', svg))
+    assert len(places) == count
+    assert places[0] >= 10  # the height of its letters
+    assert places[-1] <= height
+    assert all(below - above >= 12.9 for above, below in itertools.pairwise(places))
+
+
+def test_figures_of_classes_have_charts_of_their_own(tmp_path):
+    event = {"kind": "held_out", "step": 1, "ssim": 0.5, "rail_iou": 0.5, "rail_invented": 0.5}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(event) + "\n")
+    html = write_run_page(tmp_path).read_text()
+    charts = re.findall(r"<figcaption>(.*?)</figcaption>(.*?)</figure>", html, re.DOTALL)
+    names = {title: re.findall(r'class="name">(\w+)', drawn) for title, drawn in charts}
+    assert names == {
+        "Held-out figures": ["ssim"],
+        "Held-out areas of classes": ["rail_iou"],
+        "Held-out share of what is invented": ["rail_invented"],
+    }

@@ -98,10 +98,14 @@ def _curves(events: Sequence[Mapping[str, Any]]) -> str:
     losses, held_out = _series(events, "train"), _series(events, "held_out")
     shares = {n: p for n, p in held_out.items() if max(y for _, y in p) <= SHARE_TOP}
     others = {n: p for n, p in held_out.items() if n not in shares}
+    areas = {n: shares.pop(n) for n in [*shares] if n.endswith("_iou")}
+    invented = {n: shares.pop(n) for n in [*shares] if n.endswith("_invented")}
     return section(
         "Curves",
         _chart("Losses in training", losses),
         _chart("Held-out figures", shares),
+        _chart("Held-out areas of classes", areas),
+        _chart("Held-out share of what is invented", invented),
         *(_chart(f"Held-out {name}", {name: points}) for name, points in others.items()),
     )
 
