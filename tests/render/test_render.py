@@ -393,6 +393,14 @@ def test_the_entropy_of_a_palette_model_is_high_where_classes_are_alike(models, 
     assert np.abs(doubt[:, :200].astype(int) - round(255 * 0.6088)).max() <= 1
 
 
+@pytest.mark.parametrize("layer", ["target", "uncertainty"])
+def test_a_name_of_another_kind_of_file_is_refused(make_raster, models, tmp_path, layer):
+    outputs = {"target": tmp_path / "map.tif", layer: tmp_path / "map.PNG"}
+    with pytest.raises(OptionError, match=r"map\.PNG: \.png is another kind .* name it map\.tif"):
+        render(make_raster(64, 64), model=models / "identity", **outputs)
+    assert not list(tmp_path.glob("map*"))
+
+
 def test_two_layers_on_one_file_are_refused(make_raster, models, tmp_path):
     with pytest.raises(OptionError, match="would be one file"):
         render(

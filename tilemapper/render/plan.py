@@ -37,6 +37,7 @@ from tilemapper.raster.spec import SourceSpec
 # 13 % here, 6 % there.
 DEFAULT_BLOCK = 4096
 DRIVERS = ("COG", "GTiff")
+_OTHER_KINDS = (".png", ".jpg", ".jpeg", ".jp2", ".webp", ".gif", ".vrt", ".img", ".nc", ".pdf")
 
 
 @dataclass(frozen=True)
@@ -253,6 +254,7 @@ def make_plan(
     if uncertainty is not None:
         layers.append(Layer("uncertainty", str(uncertainty), 1, Encoding()))
     _check_targets(layers)
+    _check_suffixes(layers)
     if source.crs_wkt and stored_crs(CRS.from_wkt(source.crs_wkt)) is None:
         raise RasterError(
             f"{source.path}: a GeoTIFF cannot hold its CRS ({_crs_name(source.crs_wkt)}); "
@@ -277,6 +279,17 @@ def make_plan(
         tta=tta,
         compiled=compiled,
     )
+
+
+def _check_suffixes(layers: Sequence[Layer]) -> None:
+    """A TIFF under the name of another kind would be opened by programs as what it is not."""
+    for layer in layers:
+        suffix = Path(layer.target).suffix.lower()
+        if suffix in _OTHER_KINDS:
+            raise OptionError(
+                f"{layer.target}: {suffix} is another kind of file, outputs are GeoTIFF; name it "
+                f"{Path(layer.target).with_suffix('.tif').name}, and convert it with gdal_translate"
+            )
 
 
 def _crs_name(wkt: str) -> str:
