@@ -13,6 +13,7 @@ import pytest
 
 from tests.training.synthetic_pairs import TINY, write_pairs
 from tilemapper.cli.main import cli, run
+from tilemapper.errors import TrainingError
 from tilemapper.training.checkpoint import read_checkpoint
 
 TINY_SETTINGS = [word for key, value in TINY.items() for word in ("--set", f"{key}={value}")]
@@ -55,6 +56,36 @@ def test_several_values_are_a_sweep_that_ends_with_one_table(pairs, tmp_path, ca
     assert (tmp_path / "sweep" / "steps=2,l1=1.0" / "model" / "model.toml").exists()
 
 
+def test_a_sweep_with_a_value_that_is_none_is_refused_before_its_first_run(pairs, tmp_path, capsys):
+    out = tmp_path / "sweep"
+    wrong = {("steps=1", "losses.l1=0.0,foo"): "losses.l1 is 'foo'", ("steps=1,0",): "no length"}
+    for settings, words in wrong.items():
+        assert train(pairs, "--out", out, settings=settings) == 1
+        assert words in capsys.readouterr().err
+        assert not out.exists()
+
+
+def test_a_sweep_of_which_a_run_fails_shows_those_that_are_done(
+    pairs, tmp_path, capsys, monkeypatch
+):
+    from tilemapper.api import train as api
+
+    usual = api.train_run
+
+    def fails(data, out, **options):
+        if "l1=2.0" in str(out):
+            raise TrainingError("step 1: loss l1 is nan; lower it")
+        return usual(data, out, **options)
+
+    monkeypatch.setattr(api, "train_run", fails)
+    out = tmp_path / "sweep"
+    assert train(pairs, "--out", out, settings=("steps=1", "losses.l1=1.0,2.0")) == 1
+    said = capsys.readouterr()
+    assert [line.split()[0] for line in said.out.splitlines()] == ["run", "l1=1.0"]
+    assert said.err == "error: step 1: loss l1 is nan; lower it\n"
+    assert "l1=1.0" in (out / "report.html").read_text()
+
+
 def test_a_sweep_that_was_stopped_goes_on_with_the_runs_that_never_began(pairs, tmp_path, capsys):
     out = tmp_path / "sweep"
     assert train(pairs, "--out", out / "steps=1", settings=("steps=1",)) == 0
@@ -80,6 +111,7 @@ def test_a_terminal_sees_losses_images_a_second_and_the_share_of_waiting(
         (["--preset", "fats"], 2, "did you mean fast"),
         (["--set", "learing_rate=1"], 2, "did you mean learning_rate"),
         (["--set", "learning_rate"], 2, "no key=value"),
+        (["--set", "batch=8", "--set", "trainer.batch=4,2"], 2, "trainer.batch is set already"),
         (["--set", "batch=0"], 1, "trainer.batch is '0'"),
         (["--config", "none.toml"], 1, "none.toml: not found"),
         (["--resume"], 1, "no run to resume"),
@@ -106,15 +138,28 @@ def test_missing_and_damaged_pairs_are_named(pairs, tmp_path, capsys):
     assert "2.png" in err and err.count("\n") == 1
 
 
-def test_a_run_that_was_stopped_says_what_goes_on_with_it(pairs, tmp_path, capsys, monkeypatch):
-    def stopped(*_places, stop, **_options):
+@pytest.mark.parametrize(
+    ("begun", "words"),
+    [
+        (True, "run the same command with --resume to go on"),
+        (False, "run the same command to go on"),
+    ],
+)
+def test_a_run_that_was_stopped_says_what_goes_on_with_it(
+    pairs, tmp_path, capsys, monkeypatch, begun, words
+):
+    def stopped(_data, out, *, stop, **_options):
+        out.mkdir()
+        if begun:
+            (out / "config.toml").touch()
         os.kill(os.getpid(), signal.SIGINT)
         assert stop()
+        os.kill(os.getpid(), signal.SIGINT)  # once more, as while pairs are being read
 
     monkeypatch.setattr("tilemapper.api.train.train_and_report", stopped)
     assert train(pairs, "--out", tmp_path / "run", settings=("steps=1",)) == 130
     line = capsys.readouterr().err.splitlines()[-1]
-    assert line == "interrupted by signal 2; run the same command with --resume to go on"
+    assert line == f"interrupted by signal 2; {words}"
 
 
 @pytest.mark.fault

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tilemapper.cli.options import debug_option, json_option
+
 if TYPE_CHECKING:
     from tilemapper.api.evaluate import EvaluationResult
 
@@ -72,8 +74,8 @@ def _bounds(
     type=click.Path(path_type=Path),
     help="ONNX network, never downloaded: of features (FID, KID) or of two images (LPIPS).",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--debug", is_flag=True, expose_value=False, help="Show an error's traceback.")
+@json_option
+@debug_option
 def evaluate(model: str, data: Path, as_json: bool, **options: Any) -> None:
     """Measure MODEL on the pairs of DATA, at 256 pixels and at native scale.
 

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from tilemapper.cli.options import debug_option, json_option
 from tilemapper.cli.signals import farewell
+from tilemapper.cli.train_progress import first_process, leaving_cleanly, progress_bar
 from tilemapper.errors import Interrupted
 
 if TYPE_CHECKING:
     from tilemapper.training.run import RunResult
-    from tilemapper.training.task import Progress
 
 SHOWN = ("road_f1", "water_iou", "park_iou", "mean_iou", "acc5", "psnr", "ssim", "loss")
 
@@ -46,8 +43,8 @@ SHOWN = ("road_f1", "water_iou", "park_iou", "mean_iou", "acc5", "psnr", "ssim",
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads; all cores by default.")
 @click.option("--seed", type=click.IntRange(min=0), help="Of weights, order and augmentation.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@json_option
+@debug_option
 def train(
     data: Path,
     out: Path,
@@ -56,7 +53,6 @@ def train(
     seed: int | None,
     threads: int | None,
     as_json: bool,
-    debug: bool,
     **options: Any,
 ) -> None:
     """Train a model on the pairs in DATA (see `tilemapper pairs`).
@@ -66,7 +62,6 @@ def train(
     each process takes its part of the batch.
     """
     from tilemapper.training.jobfile import parse_overrides
-    from tilemapper.training.runfolder import CONFIG_NAME
 
     given = [*settings]
     given += [f"data.direction={direction}"] if direction else []
@@ -78,18 +73,47 @@ def train(
         torch.set_num_threads(threads)
     options["command"] = shlex.join(["tilemapper", *sys.argv[1:]])
     if len(combinations) == 1:
-        result = _run(data, out, combinations[0], options)
+        result = _run(data, out, combinations[0], options, is_sweep=False)
         _say(json.dumps(_plain(result)) if as_json else _summary(result))
         return
+    _sweep(data, out, combinations, options, as_json=as_json)
+
+
+def _sweep(
+    data: Path,
+    out: Path,
+    combinations: list[dict[str, str]],
+    options: dict[str, Any],
+    *,
+    as_json: bool,
+) -> None:
+    """Runs all combinations; what is done when one fails is shown before its error."""
+    from tilemapper.training.run import read_job
+    from tilemapper.training.runfolder import CONFIG_NAME
+
     varied = [key for key in combinations[0] if len({c[key] for c in combinations}) > 1]
-    rows = []
+    runs = []
     for combination in combinations:
         name = ",".join(f"{key.rpartition('.')[2]}={combination[key]}" for key in varied)
         folder = out / name.replace("/", "_")
         # A sweep that was stopped has runs that never began.
         begun = options["resume"] and (folder / CONFIG_NAME).exists()
-        rows.append((name, _run(data, folder, combination, {**options, "resume": begun})))
-    if _first_process():
+        chosen = {**options, "resume": begun}
+        named = {key: chosen[key] for key in ("preset", "config", "resume", "budget_minutes")}
+        # All of them before the first: hours later is late to learn of a value that is none.
+        read_job(folder, settings=combination, **named)
+        runs.append((name, folder, combination, chosen))
+    rows: list[tuple[str, RunResult]] = []
+    try:
+        for name, folder, combination, chosen in runs:
+            rows.append((name, _run(data, folder, combination, chosen, is_sweep=True)))
+    finally:
+        if rows:
+            _show_sweep(out, rows, as_json=as_json)
+
+
+def _show_sweep(out: Path, rows: list[tuple[str, RunResult]], *, as_json: bool) -> None:
+    if first_process():
         from tilemapper.api.run_page import write_sweep_page
 
         write_sweep_page(out, [(name, run.folder, run.figures) for name, run in rows])
@@ -99,21 +123,19 @@ def train(
         _say(_sweep_table(rows))
 
 
-def _first_process() -> bool:
-    """Whether this is the one of torchrun's processes that speaks; true without torchrun."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 def _say(text: str) -> None:
-    if _first_process():
+    if first_process():
         click.echo(text)
 
 
-def _run(data: Path, out: Path, settings: dict[str, str], options: dict[str, Any]) -> RunResult:
+def _run(
+    data: Path, out: Path, settings: dict[str, str], options: dict[str, Any], *, is_sweep: bool
+) -> RunResult:
     from tilemapper.api.train import train_and_report
+    from tilemapper.training.runfolder import CONFIG_NAME
 
     try:
-        with _leaving_cleanly() as stop, _progress_bar() as progress:
+        with leaving_cleanly() as stop, progress_bar() as progress:
             result = train_and_report(
                 data,
                 out,
@@ -127,56 +149,12 @@ def _run(data: Path, out: Path, settings: dict[str, str], options: dict[str, Any
             raise Interrupted(stop[0])
     except Interrupted as stopped:
         number = stopped.exit_code - 128
-        code = farewell(number, "run the same command with --resume")
+        # A run that was still reading its pairs has nothing to resume; a sweep begins what has not.
+        begun = is_sweep or (out / CONFIG_NAME).exists()
+        again = "run the same command with --resume" if begun else "run the same command"
+        code = farewell(number, again)
         click.get_current_context().exit(code)
     return result
-
-
-@contextmanager
-def _leaving_cleanly() -> Iterator[list[int]]:
-    """The number of the first signal, 0 while there is none; a second one ends at once.
-
-    A step that is half done would leave networks and optimisers of different steps, so the first
-    signal only asks the loop to leave.
-    """
-    stop = [0]
-    names = (signal.SIGINT, signal.SIGTERM)
-
-    def asked(number: int, _frame: object) -> None:
-        if stop[0]:
-            raise Interrupted(number)
-        stop[0] = number
-        click.echo("stopping after this step; once more to stop at once", err=True)
-
-    before = [signal.signal(name, asked) for name in names]
-    try:
-        yield stop
-    finally:
-        for name, handler in zip(names, before, strict=True):
-            signal.signal(name, handler)
-
-
-@contextmanager
-def _progress_bar() -> Iterator[Callable[[Progress], None]]:
-    """A bar on stderr with losses, images a second and the share of time waiting for data."""
-    if not sys.stderr.isatty() or not _first_process():
-        yield lambda _: None
-        return
-    from tqdm import tqdm
-
-    with tqdm(
-        total=1000, bar_format="{percentage:3.0f}%|{bar}| {elapsed}<{remaining} {postfix}"
-    ) as bar:
-
-        def show(progress: Progress) -> None:
-            bar.n = round(1000 * progress.done)
-            losses = " ".join(f"{name} {value:.3f}" for name, value in progress.losses.items())
-            bar.set_postfix_str(
-                f"step {progress.step} {losses} {progress.images_per_s:.1f} images/s "
-                f"waiting {progress.waiting_share:.1%}"
-            )
-
-        yield show
 
 
 def _summary(result: RunResult) -> str:

@@ -99,11 +99,14 @@ def train(
     try:
         held = open_run(folder, resume=resume) if processes.rank == 0 else nullcontext()
         with held, kept_memory() if chosen.type == "cpu" else nullcontext():
-            source_config = folder / CONFIG_NAME if resume else config
-            job = load_job(
-                preset=None if resume else preset, config=source_config, overrides=settings
+            job = read_job(
+                folder,
+                preset=preset,
+                config=config,
+                settings=settings,
+                resume=resume,
+                budget_minutes=budget_minutes,
             )
-            job = _with_length(job, budget_minutes)
             run = _Run(job, Path(data), folder, chosen, processes, notice)
             limits = Limits(None if budget_minutes is None else 60 * budget_minutes, stop)
             return run.train(limits, progress, resume=resume, command=command)
@@ -113,6 +116,28 @@ def train(
         raise DiskFullError(f"{error}, with --resume") from error
     finally:
         leave_processes(processes)
+
+
+def read_job(
+    folder: Path,
+    *,
+    preset: str | None,
+    config: str | Path | None,
+    settings: Mapping[str, str] | None,
+    resume: bool,
+    budget_minutes: float | None,
+) -> TrainingJob:
+    """The job of a call of `train` with these arguments, its length included.
+
+    Raises:
+        OptionError, JobError, ModelError: as `load_job`, and JobError for a run without length.
+    """
+    job = load_job(
+        preset=None if resume else preset,
+        config=folder / CONFIG_NAME if resume else config,
+        overrides=settings,
+    )
+    return _with_length(job, budget_minutes)
 
 
 def _with_length(job: TrainingJob, budget_minutes: float | None) -> TrainingJob:
