@@ -15,6 +15,7 @@ import rasterio
 from tests.archive.world import write_archive, write_job, write_scene
 from tilemapper.archive import publishing, worker
 from tilemapper.archive import run as run_module
+from tilemapper.archive.estimate import estimate
 from tilemapper.archive.jobfile import load_job
 from tilemapper.archive.leaving import leave
 from tilemapper.archive.ledger import Ledger
@@ -433,6 +434,38 @@ def test_a_folder_that_cannot_be_listed_for_a_night_loses_no_work(small, identit
     assert str(folder) in summary.failures[0]["scene"]
     assert status(small).gone == 0
     assert all(blocks.exists() for blocks in staged)
+
+
+def two_jobs(folder: Path, model: Path) -> list[Path]:
+    """Jobs of one name, each with scenes of its own, whose outputs lie in one folder."""
+    paths = []
+    for name in ("one", "two"):
+        write_scene(folder / name / "in" / f"{name}.tif", 1)
+        paths.append(write_job(folder / name, model, render="batch_size = 1"))
+        paths[-1].write_text(paths[-1].read_text().replace("out/", "../out/"))
+    return paths
+
+
+def test_two_jobs_of_one_name_do_not_share_a_ledger(tmp_path, models, identity):
+    one, two = two_jobs(tmp_path, models / "identity")
+    assert rendered(load_job(one), identity) == ["one"]
+    for use in (run_archive, lambda job, model: estimate(job, model, discover(job.source))):
+        with pytest.raises(JobError, match=r"two/nightly.toml: .* is that of .*one/nightly\.toml"):
+            use(load_job(two), identity)
+    assert status(load_job(one)).gone == 0
+    two.write_text(two.read_text().replace('"nightly"', '"other"'))
+    assert rendered(load_job(two), identity) == ["two"]
+
+
+def test_a_job_that_was_moved_or_copied_keeps_its_ledger(tmp_path, models, identity):
+    one, two = two_jobs(tmp_path, models / "identity")
+    run_archive(load_job(one), identity)
+    two.write_text(one.read_text().replace('"in"', f'"{tmp_path}/one/in"'))
+    assert rendered(load_job(two), identity) == []  # a copy
+    (tmp_path / "three").mkdir()
+    three = two.rename(tmp_path / "three" / "moved.toml")
+    three.write_text(three.read_text().replace("[output]", 'exclude = ["x"]\n[output]'))
+    assert rendered(load_job(three), identity) == []
 
 
 def test_a_scene_that_comes_back_counts_again_and_is_not_rendered_again(small, identity, tmp_path):

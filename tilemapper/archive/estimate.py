@@ -17,6 +17,7 @@ from tilemapper.archive.decisions import ArchivePlan, Decision
 from tilemapper.archive.engines import engine_for
 from tilemapper.archive.job import ArchiveJob
 from tilemapper.archive.ledger import Ledger
+from tilemapper.archive.owning import check_owner
 from tilemapper.archive.planning import plan_archive
 from tilemapper.archive.scene import Scene
 from tilemapper.archive.units import size_of
@@ -67,13 +68,15 @@ def estimate(
     """What `run_archive` with the same arguments would do.
 
     Raises:
-        JobError: two scenes would be written to one output.
+        JobError: two scenes would be written to one output, or the ledger is another job's.
     """
     job.render.check_model(model.card.name, has_classes=model.card.head == "palette")
     path = job.work / "ledger.sqlite"
     digest = model.card.digest
     with contextlib.ExitStack() as stack:
         ledger = stack.enter_context(Ledger(path, read_only=True)) if path.exists() else None
+        if ledger is not None:
+            check_owner(job, ledger)
         plan = plan_archive(
             job, scenes, ledger, model_digest=digest, shard=shard, retry_failed=retry_failed
         )

@@ -47,11 +47,11 @@ class Figures(Database):
 
     def left_revision(self) -> str | None:
         """The revision of which reports were written last."""
-        return self._fact("left revision")
+        return self.fact("left revision")
 
     def left_at(self) -> float:
         """When reports were written last; 0 if never."""
-        return float(self._fact("left at") or 0)
+        return float(self.fact("left at") or 0)
 
     def note_left(self, revision: str) -> None:
         """Notes that the reports of a revision stand, and that later scenes are still to come."""
@@ -63,7 +63,16 @@ class Figures(Database):
                 [("left revision", revision), ("left at", repr(last))],
             )
 
-    def _fact(self, key: str) -> str | None:
+    def note(self, facts: dict[str, str]) -> None:
+        """Writes down facts of the whole ledger, by their keys."""
+        with self.transaction() as db:
+            db.executemany(
+                "INSERT INTO facts (key, value) VALUES (?,?) "
+                "ON CONFLICT (key) DO UPDATE SET value=excluded.value", facts.items(),
+            )  # fmt: skip
+
+    def fact(self, key: str) -> str | None:
+        """A fact of the whole ledger; None if it was never noted."""
         with self.said():
             row = self.db.execute("SELECT value FROM facts WHERE key=?", (key,)).fetchone()
         return None if row is None else str(row[0])

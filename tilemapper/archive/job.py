@@ -7,7 +7,7 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from tilemapper.archive.rendering import Bounds, Closed, Positive, Render
 from tilemapper.archive.template import checked_template, fields_of, fixed_of
@@ -94,6 +94,7 @@ class ArchiveJob(Closed):
     render: Render = Render()
     run: Run = Run()
     mosaic: Mosaic | None = None
+    _file: Path | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> ArchiveJob:
@@ -113,6 +114,17 @@ class ArchiveJob(Closed):
         if self.is_remote and self.mosaic is not None:
             raise ValueError("mosaics are written to disks only; give a local output.template")
         return self
+
+    @property
+    def file(self) -> Path | None:
+        """Where the job was read; None if it was made in memory."""
+        return self._file
+
+    def read_from(self, path: Path) -> ArchiveJob:
+        """The job, with the file that it was read from."""
+        job = self.model_copy()
+        job._file = path.absolute()
+        return job
 
     @property
     def templates(self) -> tuple[str, ...]:

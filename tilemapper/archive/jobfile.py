@@ -40,7 +40,8 @@ def load_job(path: str | Path) -> ArchiveJob:
             "jobs are run by tilemapper train"
         )
     values.setdefault("name", _name_of(path))
-    return rooted(_checked(values, str(path)), path.absolute().parent)
+    job = rooted(_checked(values, str(path)), path.absolute().parent)
+    return job.read_from(path)
 
 
 def _name_of(path: Path) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from tilemapper.archive.decisions import Decision
 from tilemapper.archive.job import ArchiveJob
 from tilemapper.archive.ledger import Ledger
+from tilemapper.archive.owning import check_owner, note_owner
 from tilemapper.archive.planning import plan_archive
 from tilemapper.archive.scene import Scene, is_large
 from tilemapper.archive.session import Session
@@ -51,7 +52,8 @@ def run_archive(
             `run.stall_minutes`; it is waited for if None. Workers end themselves.
 
     Raises:
-        JobError: the archive cannot be listed, or two scenes would share an output.
+        JobError: the archive cannot be listed, two scenes would share an output, or the ledger is
+            another job's.
         TargetError, DiskFullError, LockedError: the ledger cannot be written.
         ModelError, DeviceError: the model cannot be loaded.
         NoWorkerError: no scheduler answers, or no worker is left.
@@ -60,6 +62,8 @@ def run_archive(
     job.render.check_model(model.card.name, has_classes=model.card.head == "palette")
     found = listed(job, model.card.gsd_m) if scenes is None else scenes
     with Ledger(job.work / "ledger.sqlite") as ledger:
+        check_owner(job, ledger)
+        note_owner(job, ledger)
         plan = plan_archive(
             job, found, ledger, model_digest=model.card.digest, shard=shard,
             retry_failed=retry_failed,
