@@ -95,13 +95,18 @@ class Engine:
             try:
                 parts = [self._run(tiles[at : at + size]) for at in range(0, len(tiles), size)]
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
-                size = self._fits = self._smaller(size, error)
+                size = self._fits = self.smaller(size, error)
             else:
                 return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def _smaller(self, size: int, error: BaseException) -> int:
+    def smaller(self, size: int, error: BaseException) -> int:
+        """Half of a call that did not fit into memory, which a warning says.
+
+        Raises:
+            DeviceError: it was of one tile.
+        """
         if size == 1:
             raise DeviceError(
                 f"{self.device}: not enough memory for one tile of model {self.model.card.name}; "
@@ -112,7 +117,7 @@ class Engine:
         warnings.warn(
             f"{self.device}: out of memory at {size} tiles, going on with {size // 2}",
             RuntimeWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
         return size // 2
 
@@ -168,7 +173,8 @@ def compiled_network(network: nn.Module, tile: int, batch_size: int) -> nn.Modul
     return compiled  # type: ignore[return-value]
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device or the host ran out of memory."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         "can't allocate memory" in str(error) or "out of memory" in str(error)
     )

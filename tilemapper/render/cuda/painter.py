@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import logging
 import threading
-import warnings
 import weakref
 
 import numpy as np
 import torch
 
-from tilemapper.errors import DeviceError
 from tilemapper.render.cuda.streams import Streams
-from tilemapper.render.engine import Engine, unsound
+from tilemapper.render.engine import Engine, is_out_of_memory, unsound
 
 LOG = logging.getLogger(__name__)
 
@@ -78,7 +76,7 @@ class Painter:
                 try:
                     return self._in_parts(tiles)
                 except (torch.OutOfMemoryError, RuntimeError) as error:
-                    if not out_of_memory(error):
+                    if not is_out_of_memory(error):
                         raise
                     self._shrink(error)
 
@@ -126,7 +124,7 @@ class Painter:
             graph = _Graph(self._forward, tiles, self.streams)
             same = torch.equal(graph(tiles), expected)
         except RuntimeError as error:
-            if out_of_memory(error):
+            if is_out_of_memory(error):
                 raise
             LOG.info("%s: no CUDA graph (%s)", self.device, (str(error).splitlines() or [""])[0])
             return None
@@ -136,21 +134,9 @@ class Painter:
         return graph
 
     def _shrink(self, error: BaseException) -> None:
-        if self._fits == 1:
-            raise DeviceError(
-                f"{self.device}: not enough memory for one tile of model "
-                f"{self.engine.model.card.name}; free some, or use a smaller model or --device cpu"
-            ) from error
         # Its memory goes first; the next call records one of the new shape.
         self._graph, self._records = None, self.device.type == "cuda"
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        warnings.warn(
-            f"{self.device}: out of memory at {self._fits} tiles, going on with {self._fits // 2}",
-            RuntimeWarning,
-            stacklevel=4,
-        )
-        self._fits //= 2
+        self._fits = self.engine.smaller(self._fits, error)
 
 
 # The painter of each engine, for as long as the engine lives.
@@ -192,10 +178,3 @@ class _Graph:
         self._tiles.copy_(tiles)
         self._graph.replay()
         return self._result.clone()
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether a device or the host ran out of memory."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        "can't allocate memory" in str(error) or "out of memory" in str(error)
-    )
