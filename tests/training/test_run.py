@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,6 +32,8 @@ from tilemapper.errors import (
 from tilemapper.networks.model import open_model
 from tilemapper.training import pix2pix
 from tilemapper.training.checkpoint import read_checkpoint, write_checkpoint
+from tilemapper.training.dataset import Dataset
+from tilemapper.training.jobfile import load_job
 from tilemapper.training.pairs import open_pairs, split_pairs
 from tilemapper.training.recording import read_events
 from tilemapper.training.run import train
@@ -146,6 +149,19 @@ def test_extra_pairs_join_in(pairs, tmp_path):
     extra = write_pairs(tmp_path / "extra", 2)
     settings = {**TINY, "trainer.steps": "1", "data.extra": f'[{{path="{extra}", share=0.5}}]'}
     assert train(pairs, tmp_path / "run", settings=settings).finished
+
+
+def test_the_val_folder_of_extra_pairs_is_not_trained_on(pairs, tmp_path):
+    extra = tmp_path / "extra"
+    write_pairs(extra / "train", 2)
+    write_pairs(extra / "val", 3)
+    settings = {**TINY, "trainer.steps": "1", "data.extra": f'[{{path="{extra}", share=0.5}}]'}
+    data = Dataset(load_job(overrides=settings), pairs, tmp_path, torch.device("cpu"))
+    assert [group.count for group in data.groups] == [len(data.split.train), 2]
+    assert len(data.pixels) == len(data.split.train) + 2
+    shutil.rmtree(extra / "train")
+    with pytest.raises(PairError, match="held-out pairs only"):
+        Dataset(load_job(overrides=settings), pairs, tmp_path, torch.device("cpu"))
 
 
 def test_a_run_starts_from_the_weights_of_a_model(pairs, tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tilemapper.errors import JobError
+from tilemapper.errors import JobError, PairError
 from tilemapper.training.classes import FAR, FARTHEST, ClassColours
 from tilemapper.training.config import TrainingJob
 from tilemapper.training.feed import Group
@@ -53,9 +53,15 @@ class Dataset:
         chosen = [(self.source, i) for i in self.split.train]
         self.groups = [Group(0, len(chosen), 1 - sum(e.share for e in config.extra))]
         for extra in config.extra:
-            source = open_pairs(extra.path, direction=config.direction)
-            self.groups.append(Group(len(chosen), len(source), extra.share))
-            chosen += [(source, i) for i in range(len(source))]
+            source = open_pairs(extra.path, direction=config.direction, unpaired=config.unpaired)
+            # All of them but a val folder: whoever made one measures on it.
+            own = split_pairs(source, share=0).train
+            if not own:
+                raise PairError(
+                    f"{extra.path}: held-out pairs only, others are needed; name their folder"
+                )
+            self.groups.append(Group(len(chosen), len(own), extra.share))
+            chosen += [(source, i) for i in own]
         palette = job.networks.head == "palette"
         mark = ClassColours(job.palette, torch.device("cpu")).mark if palette else None
         self.pixels = self._load(chosen, storage=config.storage, device=device, make_target=mark)
