@@ -18,12 +18,13 @@ import torch
 from tests.archive.world import write_job
 from tests.faults.injection import Driver, Ended
 from tests.faults.oracle import check_map, holes, painted, remove_tree, sha256, write_source
+from tests.training.images import load_all
 from tests.training.synthetic_pairs import TINY, write_pairs
 from tilemapper.archive.jobfile import load_job
 from tilemapper.errors import PairError
 from tilemapper.networks.model import open_model
 from tilemapper.training.checkpoint import read_checkpoint
-from tilemapper.training.pairs import load_arrays, open_pairs
+from tilemapper.training.pairs import open_pairs
 
 # What these commands load on their way, loaded once; the last ones are loaded by others late.
 MODULES = (
@@ -323,7 +324,7 @@ class Cutting(Subject):
         return {str(path.relative_to(self.out)): sha256(path) for path in paths}
 
     def remember(self) -> None:
-        left, right = load_arrays(open_pairs(self.out))
+        left, right = load_all(open_pairs(self.out))
         wanted = painted(140, 200).transpose(1, 2, 0)
         places = [(row, col) for row in (0, 64) for col in (0, 64, 128)]
         for index, (row, col) in enumerate(places):

@@ -46,3 +46,8 @@ def write_side_by_side(folder: Path, count: int, size=128, first=1) -> Path:
         both = np.concatenate(make_pair(number, size), axis=1)
         Image.fromarray(both).save(folder / f"{number}.png")
     return folder
+
+
+def load_all(source):
+    """All sources and all targets of pairs of one size, (n, h, w, 3) uint8 each."""
+    return tuple(map(np.stack, zip(*map(source.load, range(len(source))), strict=True)))

@@ -9,7 +9,7 @@ from numpy.testing import assert_array_equal
 from rasterio.enums import Resampling
 from rasterio.warp import reproject, transform_bounds
 
-from tests.training.images import make_map, make_pair
+from tests.training.images import load_all, make_map, make_pair
 from tilemapper.errors import (
     DiskFullError,
     LockedError,
@@ -20,7 +20,7 @@ from tilemapper.errors import (
 )
 from tilemapper.training import cutting, newfolder
 from tilemapper.training.cutting import CutOptions, cut_pairs
-from tilemapper.training.pairs import load_arrays, open_pairs
+from tilemapper.training.pairs import open_pairs
 
 UTM = "EPSG:32633"
 ORIGIN = (500_000.0, 5_200_000.0)
@@ -53,7 +53,7 @@ def test_pairs_on_one_grid_are_cut_pixel_by_pixel_and_read_back_as_pairs(tmp_pat
     source = open_pairs(tmp_path / "out")
     assert source.names == result.names
     satellite, target = make_pair(4, 300)
-    arrays = load_arrays(source)
+    arrays = load_all(source)
     assert_array_equal(arrays[0][3], satellite[128:256, 128:256])
     assert_array_equal(arrays[1][1], target[:128, 128:256])
 

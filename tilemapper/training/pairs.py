@@ -1,14 +1,8 @@
-"""Pairs of satellite and map images: opens any layout, loads all of them at once, packs them."""
+"""Pairs of satellite and map images: opens any layout, packs them."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from tilemapper.errors import OptionError, PairError
 from tilemapper.training.npz import Npz, pack_pairs
@@ -27,7 +21,6 @@ __all__ = [
     "Pair",
     "PairSource",
     "Split",
-    "load_arrays",
     "open_pairs",
     "pack_pairs",
     "split_pairs",
@@ -62,52 +55,3 @@ def open_pairs(
     if is_sided(path):
         return Folders(path, direction, unpaired=unpaired)
     return SideBySide(path, direction)
-
-
-def load_arrays(
-    source: PairSource, indices: Sequence[int] | None = None, *, folder: Path | None = None
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """All chosen pairs as two arrays (n, h, w, 3) uint8, decoded by threads.
-
-    Args:
-        source: the pairs.
-        indices: which ones, in this order; all of them by default.
-        folder: where to keep the arrays as memory-mapped ``source.npy`` and ``target.npy``;
-            in memory by default.
-
-    Raises:
-        PairError: a pair is damaged, or its size differs from the first pair's.
-    """
-    chosen = range(len(source)) if indices is None else indices
-    if not len(chosen):
-        raise PairError("no pair chosen, at least one is needed; check the split")
-    first = source.load(chosen[0])
-    shape = (len(chosen), *first[0].shape)
-    arrays = _new_array(shape, folder, "source"), _new_array(shape, folder, "target")
-
-    def fill(row: int) -> None:
-        images = source.load(chosen[row])
-        for array, image in zip(arrays, images, strict=True):
-            if image.shape != shape[1:]:
-                raise PairError(
-                    f"{source.names[chosen[row]]}: {image.shape[1]}x{image.shape[0]} px found, "
-                    f"{shape[2]}x{shape[1]} as in {source.names[chosen[0]]} is needed; "
-                    "run tilemapper pairs check"
-                )
-            array[row] = image
-
-    # Decoders release the interpreter's lock, so threads are enough.
-    with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
-        for _ in pool.map(fill, range(len(chosen))):
-            pass
-    return arrays
-
-
-def _new_array(shape: tuple[int, ...], folder: Path | None, name: str) -> NDArray[np.uint8]:
-    if folder is None:
-        return np.empty(shape, np.uint8)
-    folder.mkdir(parents=True, exist_ok=True)
-    mapped: NDArray[np.uint8] = np.lib.format.open_memmap(
-        folder / f"{name}.npy", mode="w+", dtype=np.uint8, shape=shape
-    )
-    return mapped
