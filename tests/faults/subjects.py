@@ -263,7 +263,8 @@ class Training(Subject):
     def result(self) -> dict[str, Any]:
         """What a run is for: its last state without the clock, and the exported weights."""
         state = read_checkpoint(self.run / "checkpoints" / "last.ckpt")
-        state.pop("trained_s")
+        for clock in ("trained_s", "elapsed_s"):
+            state.pop(clock)
         model = open_model(self.run / "model")
         weights = (model.folder / str(model.card.weights)).read_bytes()
         return {"state": state, "weights": hashlib.sha256(weights).hexdigest()}
