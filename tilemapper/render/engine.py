@@ -97,29 +97,9 @@ class Engine:
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
-                size = self._fits = self.smaller(size, error)
+                size = self._fits = smaller(self.device, self.model, size, error)
             else:
                 return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-    def smaller(self, size: int, error: BaseException) -> int:
-        """Half of a call that did not fit into memory, which a warning says.
-
-        Raises:
-            DeviceError: it was of one tile.
-        """
-        if size == 1:
-            raise DeviceError(
-                f"{self.device}: not enough memory for one tile of model {self.model.card.name}; "
-                "free some, or use a smaller model or --device cpu"
-            ) from error
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        warnings.warn(
-            f"{self.device}: out of memory at {size} tiles, going on with {size // 2}",
-            RuntimeWarning,
-            stacklevel=4,
-        )
-        return size // 2
 
     @torch.inference_mode()
     def _run(self, tiles: NDArray[np.uint8]) -> NDArray[np.int16]:
@@ -171,6 +151,27 @@ def compiled_network(network: nn.Module, tile: int, batch_size: int) -> nn.Modul
             f"--compile: the compiled generator differs by {apart:.3g} on average; go without it"
         )
     return compiled  # type: ignore[return-value]
+
+
+def smaller(device: torch.device, model: Model, size: int, error: BaseException) -> int:
+    """Half of a call of ``size`` tiles that did not fit into memory, which a warning says.
+
+    Raises:
+        DeviceError: it was of one tile.
+    """
+    if size == 1:
+        raise DeviceError(
+            f"{device}: not enough memory for one tile of model {model.card.name}; free some, or "
+            "use a smaller model or --device cpu"
+        ) from error
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    warnings.warn(
+        f"{device}: out of memory at {size} tiles, going on with {size // 2}",
+        RuntimeWarning,
+        stacklevel=4,
+    )
+    return size // 2
 
 
 def is_out_of_memory(error: BaseException) -> bool:

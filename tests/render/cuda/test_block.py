@@ -245,7 +245,7 @@ def test_without_a_graph_that_can_be_trusted_plain_calls_go_on(monkeypatch, tile
     assert Graph.made == [4]  # not tried again
 
 
-def test_memory_that_runs_out_under_a_graph_halves_it(monkeypatch, tiles):
+def test_memory_that_runs_out_under_a_graph_halves_it(monkeypatch, tiles, models):
     class Tight(Graph):
         def __call__(self, tiles):
             if len(Graph.made) == 1 and self.used:
@@ -256,6 +256,7 @@ def test_memory_that_runs_out_under_a_graph_halves_it(monkeypatch, tiles):
         used = False
 
     painter = with_graphs(monkeypatch, Device(), Tight)
+    painter.engine.model = open_model(models / "unet")
     painter.device = torch.device("cuda")  # only its kind is asked
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     with pytest.warns(RuntimeWarning, match="out of memory at 4 tiles, going on with 2"):

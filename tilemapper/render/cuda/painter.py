@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from tilemapper.render.cuda.streams import Streams
-from tilemapper.render.engine import Engine, is_out_of_memory, unsound
+from tilemapper.render.engine import Engine, is_out_of_memory, smaller, unsound
 
 LOG = logging.getLogger(__name__)
 
@@ -136,7 +136,7 @@ class Painter:
     def _shrink(self, error: BaseException) -> None:
         # Its memory goes first; the next call records one of the new shape.
         self._graph, self._records = None, self.device.type == "cuda"
-        self._fits = self.engine.smaller(self._fits, error)
+        self._fits = smaller(self.device, self.engine.model, self._fits, error)
 
 
 # The painter of each engine, for as long as the engine lives.
