@@ -174,6 +174,28 @@ def test_any_job_written_is_one_that_can_be_read(names, boost, path, rate):
     assert check_job(tomllib.loads(job_text(job)), where="text") == job
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("losses.class_boost", {"park": 2.0, "water": 3.5}),
+        ("augment.scale", (0.5, 2.0)),
+        ("trainer.ema", 0.0),
+        ("trainer.channels_last", False),
+        ("name", "other"),
+    ],
+)
+def test_settings_in_python_may_be_any_value_of_a_job(monkeypatch, tmp_path, key, value):
+    from tilemapper.api import train as api
+
+    seen = {}
+    monkeypatch.setattr(api, "train_and_report", lambda *_, **options: seen.update(options))
+    api.train(tmp_path, tmp_path, settings={key: value})
+    found = load_job(overrides=seen["settings"])
+    for name in key.split("."):
+        found = getattr(found, name)
+    assert found == value
+
+
 def test_comma_separated_values_are_a_sweep_and_bracketed_ones_are_not():
     combinations = list(parse_overrides(["batch=1,2", "augment.scale=[3,4]", "name=x,y"]))
     assert len(combinations) == 4

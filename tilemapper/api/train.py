@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 
 from tilemapper.api.run_page import write_run_page
+from tilemapper.training.jobtext import toml_value
 from tilemapper.training.run import RunResult
 from tilemapper.training.run import train as train_run
 from tilemapper.training.task import Progress
@@ -55,7 +55,7 @@ def train(
         PairError, JobError, TargetError, TrainingError, OptionError: as they are named.
     """
     chosen = {
-        key: value if isinstance(value, str) else json.dumps(value)  # which is TOML too
+        key: value if isinstance(value, str) else toml_value(value)
         for key, value in (settings or {}).items()
     }
     if direction is not None:
