@@ -119,7 +119,7 @@ def _of_networks(job: TrainingJob) -> str:
     norm = getattr(arguments, "norm", "none")
     alone = norm.startswith("instance") or (norm == "batch" and job.trainer.batch == 1)
     if networks.generator == "residual" and crop == arguments.multiple and alone:
-        return f"augment.crop is {crop}, at least {2 * crop} is needed by norm {norm} at batch 1"
+        return f"augment.crop is {crop}, at least {2 * crop} is needed by norm {norm} of one value"
     least = LEAST_SIDE * 2**judge.n_layers * judge.scales
     if job.losses.gan != "none" and crop < least:
         return (
