@@ -40,7 +40,8 @@ class Said(JSONResponse):
 
     def render(self, content: Any) -> bytes:
         """The body."""
-        return json.dumps(content, ensure_ascii=False, allow_nan=False).encode(errors="replace")
+        text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return text.encode(errors="replace")
 
 
 def make_app(service: Service) -> FastAPI:
