@@ -148,6 +148,18 @@ def test_a_mask_beside_the_source_is_part_of_it(make_raster, models, tmp_path, i
         render(city, target, models / "identity")
 
 
+def test_what_a_gis_adds_beside_the_source_changes_nothing(
+    make_raster, models, tmp_path, interrupted
+):
+    city, target = make_raster(1024, 1024), tmp_path / "map.tif"
+    interrupted(city, target, models / "identity")
+    write_raster(tmp_path / "city.tif.ovr", noise(512, 512))
+    (tmp_path / "city.tif.aux.xml").write_text("<PAMDataset></PAMDataset>")
+    with rasterio.open(city) as src:
+        assert len(src.files) == 3
+    assert render(city, target, models / "identity").blocks_resumed == 2
+
+
 def test_a_change_behind_a_vrt_while_it_is_read_is_found(
     make_raster, models, tmp_path, monkeypatch
 ):

@@ -59,13 +59,13 @@ def _places(src: DatasetReader) -> list[str | None]:
 def _beside(path: str, src: DatasetReader) -> dict[str, str]:
     """Hashes of the files that a raster has its pixels or mask in besides itself: a VRT's, a .msk.
 
-    Not of ``.aux.xml``, which any GIS writes that opens the raster: what it says of CRS and nodata
-    is in the plan. {} where there are none.
+    Not of what a GIS adds that opens the raster, ``.aux.xml``, of which CRS and nodata are in the
+    plan, and overviews, which no render reads. {} where there are none.
     """
     names, times = [], []
     for name in sorted(src.files):
         file = Path(name)
-        if name.endswith(".aux.xml") or not file.is_file() or file.samefile(path):
+        if name.endswith((".aux.xml", ".ovr")) or not file.is_file() or file.samefile(path):
             continue
         status = file.stat()
         names.append((file.name, status.st_size))
