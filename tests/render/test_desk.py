@@ -43,6 +43,20 @@ def a_desk(monkeypatch):
     return made
 
 
+def test_a_view_that_is_handed_back_meanwhile_is_not_taken_for_ones_own(a_desk):
+    """On a GPU blocks of two renders may be at work at once, of one model and two sources."""
+
+    class Busy(list):
+        def __iter__(self):  # as one looks, another render hands its view back
+            found = list(super().__iter__())
+            self.append((order(source="a.tif").key, View("a.tif")))
+            return iter(found)
+
+    a_desk._idle = Busy()
+    for _ in range(3):
+        assert a_desk._view_of(order(source="b.tif"), lambda _: None).source == "b.tif"
+
+
 def at_once(a_desk, orders):
     """How many of these orders are served at the same time, at most."""
     now, most, lock = [0], [0], threading.Lock()

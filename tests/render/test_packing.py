@@ -105,15 +105,37 @@ def test_a_relu_is_taken_into_its_convolution_and_changes_no_bit(dtype):
     built = fold_norms(build_generator("residual", arguments, 3)).to(dtype)
     eager = built.to(memory_format=torch.channels_last)
     packed = packed_for_cpu(copy.deepcopy(eager), batch(dtype))
-    # In float32 on one thread PyTorch computes so small a network itself, to other last bits.
-    if dtype == torch.bfloat16:
-        assert not convolutions(packed)
-        # All but the last of each residual block, whose sum has the ReLU, and the head.
-        blocks = sum(type(m).__name__ == "ResidualBlock" for m in eager.modules())
-        assert relus(packed) == len(convolutions(eager)) - blocks - 1
+    assert not convolutions(packed)
+    # All but the last of each residual block, whose sum has the ReLU, and the head.
+    blocks = sum(type(m).__name__ == "ResidualBlock" for m in eager.modules())
+    assert relus(packed) == len(convolutions(eager)) - blocks - 1
     for seed in range(3):
         given = batch(dtype, seed=seed)
-        assert torch.equal(packed(given), eager(given))
+        with packing._several_threads():  # on one PyTorch has kernels of its own
+            assert torch.equal(packed(given), eager(given))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.inference_mode()
+def test_neither_cores_nor_batch_decide_a_bit(dtype):
+    """PyTorch itself computes 1 x 1 convolutions in float32 otherwise on one thread."""
+    torch.manual_seed(0)
+    arguments = {"width": 4, "stride": 16, "blocks": 1, "bottom_blocks": 1}
+    built = fold_norms(build_generator("residual", arguments, 3)).to(dtype)
+    eager = built.to(memory_format=torch.channels_last)
+    assert any(conv.kernel_size == (1, 1) for conv in convolutions(eager))
+    tiles, before = batch(dtype, count=16), torch.get_num_threads()
+    found = []
+    try:
+        for threads, size in ((1, 4), (2, 4), (1, 16), (1, 3)):
+            torch.set_num_threads(threads)
+            packed = packed_for_cpu(copy.deepcopy(eager), tiles[:size])
+            assert torch.get_num_threads() == threads
+            torch.set_num_threads(1)  # as every lane does
+            found.append(torch.cat([packed(part) for part in tiles.split(size)]))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(found[0], other) for other in found[1:])
 
 
 @torch.inference_mode()

@@ -62,7 +62,8 @@ class _Desk:
                 view.close()
             raise
         else:
-            self._idle.append((order.key, view))
+            with self._opening:
+                self._idle.append((order.key, view))
         finally:
             with self._turn:
                 self._at_it.remove(key)
@@ -84,11 +85,12 @@ class _Desk:
         return self._engine[1]
 
     def _view_of(self, order: Order, beat: Beat) -> SourceView:
-        for other in [entry for entry in self._idle if entry[0] != order.key]:
-            self._idle.remove(other)
-            other[1].close()
-        if self._idle:
-            return self._idle.pop()[1]
+        """A view of the order's source; with ``_opening`` held, as whoever hands one back has it."""
+        for entry in list(self._idle):
+            self._idle.remove(entry)
+            if entry[0] == order.key:
+                return entry[1]
+            entry[1].close()
         os.environ.setdefault("GDAL_CACHEMAX", str(CACHE_MB))
         view = SourceView(order.plan.source)
         beat(0)

@@ -11,8 +11,9 @@ rounding of the result, and a pass over the memory less is made (5 % of a residu
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, fx, nn
@@ -71,6 +72,27 @@ def packed_for_cpu(network: nn.Module, batch: Tensor) -> nn.Module:
     """
     if not all(hasattr(torch.ops.mkldnn, name) for name in _OPERATORS):
         return network
+    with _several_threads():
+        return _packed_if_same(network, batch)
+
+
+@contextlib.contextmanager
+def _several_threads() -> Iterator[None]:
+    """More than one thread for this thread's calls.
+
+    On one PyTorch leaves float32 convolutions of 1 x 1 in batches of less than 16 to a kernel of
+    its own, with other last bits. What is packed, and so every pixel, would then hang on how many
+    cores a process has, and on the batch; the packed operators know neither.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(2, before))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _packed_if_same(network: nn.Module, batch: Tensor) -> nn.Module:
     wanted, shapes = _watched(network, batch)
     try:
         packed = _replaced(network, shapes)
