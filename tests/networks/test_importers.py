@@ -16,9 +16,11 @@ FOREIGN = {
     "junyanz": JunyanzUNet,
     "junyanz depth 7": lambda: JunyanzUNet(depth=7),
     "junyanz instance norm": lambda: JunyanzUNet(norm=nn.InstanceNorm2d),
+    "junyanz no norm": lambda: JunyanzUNet(norm=nn.Identity),
     "junyanz resnet": lambda: JunyanzResNet(width=4),
     "junyanz resnet batch": lambda: JunyanzResNet(width=4, blocks=6, norm=nn.BatchNorm2d),
     "junyanz resnet dropout": lambda: JunyanzResNet(width=4, blocks=2, dropout=True),
+    "junyanz resnet no norm": lambda: JunyanzResNet(width=4, blocks=2, norm=nn.Identity),
     "aladdinpersson": AladdinperssonUNet,
     "aladdinpersson-reflect": lambda: AladdinperssonUNet(bottleneck_padding="reflect"),
 }
@@ -37,13 +39,13 @@ def per_tile(network):
 @pytest.mark.parametrize("norm_stats", ["running", "instance"])
 def test_an_imported_generator_computes_what_the_foreign_one_does(tmp_path, kind, norm_stats):
     foreign = randomise(FOREIGN[kind]())
-    has_statistics = any(isinstance(m, nn.BatchNorm2d) for m in foreign.modules())
+    needs_instance = any(isinstance(m, nn.InstanceNorm2d) for m in foreign.modules())
     state = {key: tensor.clone() for key, tensor in foreign.state_dict().items()}
     torch.save(
         {"state_dict": state, "optimizer": {}} if "aladdin" in kind else state, tmp_path / "g"
     )
     dialect = kind.split()[0]
-    if norm_stats == "running" and not has_statistics:
+    if norm_stats == "running" and needs_instance:
         with pytest.raises(ModelError, match="use --norm-stats instance"):
             read_checkpoint(tmp_path / "g", dialect=dialect, norm_stats=norm_stats)
         return
@@ -154,6 +156,34 @@ def test_wrong_dialects_and_wrong_contents_are_named(tmp_path):
     assert "ups.1.conv.weight is (3, 3, 4, 4)" in refused(path, "aladdinpersson")
     torch.save(flat | {"initial_down.0.weight": torch.zeros(700, 3, 4, 4)}, path)
     assert "width is 700" in refused(path, "aladdinpersson")
+
+
+def test_biases_and_gains_that_a_generator_always_has_are_missed(tmp_path):
+    """A missing tensor is no zero: only what a layout can lack may be filled in."""
+    instance = JunyanzUNet(width=1, norm=nn.InstanceNorm2d)
+    down = "model.model.1.model.1.bias"  # of the first convolution before a norm
+    for dialect, network, lost in (
+        ("junyanz", JunyanzUNet(width=1), "model.model.3.bias"),
+        ("junyanz", JunyanzUNet(width=1, norm=nn.Identity), "model.model.3.bias"),
+        ("junyanz", instance, "model.model.0.bias"),
+        ("junyanz", instance, down),
+        ("junyanz", JunyanzUNet(width=1), "model.model.1.model.2.weight"),
+        ("junyanz", JunyanzResNet(width=1), "model.26.bias"),
+        ("aladdinpersson", AladdinperssonUNet(width=1), "final_up.0.bias"),
+        ("aladdinpersson", AladdinperssonUNet(width=1), "initial_down.0.bias"),
+        ("aladdinpersson", AladdinperssonUNet(width=1), "bottleneck.0.bias"),
+    ):
+        state = network.state_dict()
+        del state[lost]
+        torch.save(state, tmp_path / "g")
+        assert f"misses {lost};" in refused(tmp_path / "g", dialect, "instance")
+    gains = {f"down{k}.conv.1.weight" for k in range(1, 7)}
+    gains |= {f"up{k}.conv.1.weight" for k in range(1, 8)}
+    flat = AladdinperssonUNet(width=1).state_dict()
+    torch.save({key: t for key, t in flat.items() if key not in gains}, tmp_path / "g")
+    for norm_stats in ("running", "instance"):
+        said = refused(tmp_path / "g", "aladdinpersson", norm_stats)
+        assert "misses down1.conv.1.weight;" in said
 
 
 def test_a_generator_of_four_bands_is_refused_before_anything_is_written(tmp_path):

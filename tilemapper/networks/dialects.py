@@ -6,7 +6,7 @@ A `Layout` says which of our layers each foreign one is; `importers` carries the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from torch import Tensor
@@ -28,22 +28,34 @@ class Layer:
     """One of our layers and where its convolution and norm stand in the checkpoint.
 
     ``swap``: the input channels are [skip, up] there, and [up, skip] here.
+    ``bare``: without a norm, and still with a bias only where the others' norms are instance norms.
     """
 
     ours: str
     conv: str
     norm: str | None = None
     swap: bool = False
+    bare: bool = False
+
+    def biased(self, norm: str) -> bool:
+        """Whether its convolution has a bias in every checkpoint whose norms are of this kind."""
+        if norm == "instance":
+            return True
+        return self.norm is None and not self.bare
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A foreign network in our terms."""
+    """A foreign network in our terms.
+
+    ``bare_norms``: its norms may lack gains, or be left out.
+    """
 
     architecture: Literal["unet", "resnet"]
     layers: list[Layer]
     arguments: dict[str, Any] = field(default_factory=dict)
     tile: int = 256
+    bare_norms: bool = True
 
 
 def layout_of(state: Mapping[str, Tensor], dialect: Dialect, *, name: str) -> Layout:
@@ -72,9 +84,9 @@ def _junyanz_unet(state: Mapping[str, Tensor]) -> Layout:
     while f"{paths[-1]}{1 if len(paths) == 1 else 3}.model.1.weight" in state:
         paths.append(f"{paths[-1]}{1 if len(paths) == 1 else 3}.model.")
     last = len(paths) - 1
-    layers = [Layer("downs.0", f"{paths[0]}0")]
+    layers = [Layer("downs.0", f"{paths[0]}0", bare=True)]
     layers += [Layer(f"downs.{k}", f"{paths[k]}1", f"{paths[k]}2") for k in range(1, last)]
-    layers += [Layer(f"downs.{last}", f"{paths[last]}1")]
+    layers += [Layer(f"downs.{last}", f"{paths[last]}1", bare=True)]
     layers += [Layer("ups.0", f"{paths[last]}3", f"{paths[last]}4")]
     layers += [
         Layer(f"ups.{last - k}", f"{paths[k]}5", f"{paths[k]}6", swap=True)
@@ -99,7 +111,7 @@ def _aladdinpersson(state: Mapping[str, Tensor], *, reflect: bool) -> Layout:
         "padding": "reflect",
         "bottleneck_padding": "reflect" if reflect else "zeros",
     }
-    return _unet(layers, arguments, state["initial_down.0.weight"])
+    return replace(_unet(layers, arguments, state["initial_down.0.weight"]), bare_norms=False)
 
 
 def _unet(layers: list[Layer], arguments: dict[str, Any], first: Tensor) -> Layout:

@@ -54,7 +54,7 @@ def import_checkpoint(
         "bands": layout.arguments["bands"],
         "direction": direction,
         "gsd_m": gsd_m,
-        "norm": norm_stats,
+        "norm": "running" if layout.arguments["norm"] == "none" else norm_stats,
         "licence": licence,
         "origin": f"imported from {checkpoint.name} ({dialect}), sha256 {digest}",
     }
@@ -167,12 +167,18 @@ def _unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _norm_of(state: Mapping[str, Any], layout: Layout, norm_stats: NormStats, *, name: str) -> str:
-    """Our norm for the checkpoint's: BatchNorm has gains and running statistics, others not."""
-    norm = next(layer.norm for layer in layout.layers if layer.norm)
-    affine = f"{norm}.weight" in state
+    """Our norm for the checkpoint's: BatchNorm has gains and running statistics, others not.
+
+    junyanz's generators have biases with instance norms only: without gains and biases there is
+    no norm at all. Gains or biases that only some layers have are missed when they are carried.
+    """
+    layers = [layer for layer in layout.layers if layer.norm]
+    affine = not layout.bare_norms or any(f"{layer.norm}.weight" in state for layer in layers)
+    if not affine and not any(f"{layer.conv}.bias" in state for layer in layers):
+        return "none"
     if norm_stats == "instance":
         return "instance_affine" if affine else "instance"
-    if not affine or f"{norm}.running_mean" not in state:
+    if not affine or not any(f"{layer.norm}.running_mean" in state for layer in layers):
         raise ModelError(
             f"{name}: has instance norms and no running statistics; use --norm-stats instance"
         )
@@ -186,7 +192,7 @@ def _carry(
     carried: dict[str, Tensor] = {}
     try:
         for layer in layout.layers:
-            carried |= _carry_layer(state, layer, wanted)
+            carried |= _carry_layer(state, layer, wanted, layout.arguments["norm"])
     except RuntimeError as error:
         raise ModelError(f"{name}: shapes do not fit together ({error}); fetch it again") from error
     except KeyError as error:
@@ -202,13 +208,15 @@ def _carry(
 
 
 def _carry_layer(
-    state: dict[str, Tensor], layer: Layer, wanted: dict[str, Tensor]
+    state: dict[str, Tensor], layer: Layer, wanted: dict[str, Tensor], norm: str
 ) -> dict[str, Tensor]:
     """Takes one layer's tensors out of ``state``."""
     weight = state.pop(f"{layer.conv}.weight")
     if layer.swap:
         weight = torch.cat(weight.chunk(2)[::-1])
     bias = state.pop(f"{layer.conv}.bias", None)
+    if bias is None and layer.biased(norm):
+        raise KeyError(f"{layer.conv}.bias")
     carried = {f"{layer.ours}.conv.weight": weight}
     place = f"{layer.ours}.conv.bias"
     if place in wanted:
