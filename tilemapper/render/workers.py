@@ -111,8 +111,11 @@ _SENT: dict[str, Model] = {}
 
 def model_files(model: Model) -> Files:
     """The files that a worker needs of a model."""
-    names = [CARD_NAME, *([model.card.weights] if model.card.weights else [])]
-    return {name: (model.folder / name).read_bytes() for name in names}
+    return {name: (model.folder / name).read_bytes() for name in _names(model)}
+
+
+def _names(model: Model) -> list[str]:
+    return [CARD_NAME, *([model.card.weights] if model.card.weights else [])]
 
 
 def take_model(digest: str, files: Files, scratch: Path) -> None:
@@ -138,23 +141,33 @@ def model_of(order: Order) -> Model:
         ModelError: neither is here, or the folder holds another model.
     """
     digest = order.plan.model_digest
-    if digest in _SENT:
-        return _SENT[digest]
+    sent = _SENT.get(digest)
+    # Temporary folders are swept, and a worker may serve for weeks: what is gone is sent again.
+    if sent is not None and _is_whole(sent):
+        return sent
+    _SENT.pop(digest, None)
     model = open_model(order.model.folder)
     if model.card.digest != digest:
         raise ModelError(f"{model.folder}: another model stands there; send the right one")
-    if model.card.weights and not (model.folder / model.card.weights).is_file():
+    if not _is_whole(model):
         raise ModelError(f"{model.folder}: the weights are missing; send the model")
     return model
+
+
+def _is_whole(model: Model) -> bool:
+    return all((model.folder / name).is_file() for name in _names(model))
 
 
 def stage_files(folder: Path, receipt: Receipt, files: Files) -> None:
     """Puts a block that travelled into the folder of finished blocks, whole or not at all.
 
     Raises:
-        StagingError: what arrived is not what the receipt says.
+        StagingError: what arrived is not what the receipt says, or less.
         DiskFullError, TargetError: the folder cannot be written.
     """
+    damaged = StagingError(f"{folder}: block {receipt.block} arrived damaged; run again")
+    if not receipt.files.keys() <= files.keys():
+        raise damaged
     part = folder / f".{receipt.block}.{os.getpid()}.{secrets.token_hex(4)}"
     try:
         part.mkdir()
@@ -164,7 +177,7 @@ def stage_files(folder: Path, receipt: Receipt, files: Files) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             if file_sha256(part / name) != receipt.files[name]:
-                raise StagingError(f"{folder}: block {receipt.block} arrived damaged; run again")
+                raise damaged
         fsync_folder(part)
         publish(part, folder / receipt.block)
     except OSError as error:
