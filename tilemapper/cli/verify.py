@@ -12,7 +12,11 @@ from tilemapper.cli.options import debug_option, json_option
 @click.command()
 @click.argument("target", metavar="DST")
 @click.option("--model", help="Model it was rendered with, if not found by the name in its tags.")
-@click.option("--source", help="Source it was rendered from, if it lies elsewhere now.")
+@click.option(
+    "--source",
+    help="Source it was rendered from, if it lies elsewhere now, is remote, or of a kind such as "
+    "VRT.",
+)
 @click.option(
     "--blocks",
     type=click.IntRange(min=0),
@@ -35,9 +39,9 @@ def verify(
 ) -> None:
     """Check that the map DST, or a layer beside it, is what its tags say.
 
-    Layout (a valid COG), tags, size and georeferencing are checked, and a few blocks are rendered
-    again from the source and compared pixel by pixel (not of JPEG and the like, which change
-    pixels). Ends with 1 if anything is wrong.
+    Layout (a valid COG), tags, size, georeferencing and a part of the overviews are checked, and a
+    few blocks are rendered again from the source and compared pixel by pixel (not of JPEG and the
+    like, which change pixels). Ends with 1 if anything is wrong.
 
     tilemapper verify map.tif --blocks 10
     """

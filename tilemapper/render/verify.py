@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -18,15 +17,16 @@ from rio_cogeo.cogeo import cog_validate
 from tilemapper.errors import RasterError, TilemapperError
 from tilemapper.networks.model import Model, open_model
 from tilemapper.raster.encode import FILE_BLOCK, LOSSLESS
-from tilemapper.raster.identity import TIMES, identity_of
 from tilemapper.raster.lattice import Block, Lattice
 from tilemapper.raster.opening import open_raster
 from tilemapper.raster.source import SourceView
 from tilemapper.raster.spec import SourceSpec
 from tilemapper.render.block import blend_rows, predict_rows
+from tilemapper.render.claims import Claim, source_of
 from tilemapper.render.devices import choose_device, default_batch
 from tilemapper.render.engine import Engine
 from tilemapper.render.layers import palette_of, to_layers
+from tilemapper.render.overview_check import overview_fault
 from tilemapper.render.render import CACHE_MB
 from tilemapper.render.strips import read_tile_rows
 
@@ -75,7 +75,8 @@ def verify(
     Args:
         target: the map, or a raster that ``classes`` or ``uncertainty`` of `render` wrote.
         model: the model it was rendered with, when it is not found by the name in its tags.
-        source: its source, when it lies elsewhere now.
+        source: its source, when it lies elsewhere now; needed where it is remote or of an uncommon
+            kind, which is not opened because a tag says so.
         blocks: file blocks of 512 px to render again and compare, chosen by ``seed``; 0 for none.
         seed: of the choice.
         device: to render on; the map's own kind of device gives the same bytes.
@@ -94,9 +95,9 @@ def verify(
                 f"{target}: has no TILEMAPPER_PLAN tag, so tilemapper did not render it; verify "
                 "works on its outputs only"
             )
-        plan = json.loads(tags["TILEMAPPER_PLAN"])
+        claim = Claim.of(str(target), tags["TILEMAPPER_PLAN"])
         verdict.note("tags", good=not missing, fault=f"tags are missing: {', '.join(missing)}")
-        spec = _source(plan, source)
+        spec = source_of(claim, str(target), source)
         verdict.note(
             "size",
             good=(dst.height, dst.width) == (spec.height, spec.width),
@@ -104,12 +105,14 @@ def verify(
         )
         verdict.note(
             "georeferencing",
-            good=np.allclose(dst.transform[:6], spec.transform[:6], rtol=1e-9)
-            and (dst.crs is None) == (spec.crs_wkt is None),
+            good=claim.lies_at(dst.crs, dst.transform[:6]),
             fault="CRS or transform are not those of the plan",
         )
         _check_cog(verdict, target)
         _check_pixels(verdict, dst)
+        if verdict.ok:
+            fault = overview_fault(str(target), dst, kind=_kind(dst), seed=seed)
+            verdict.note("overviews", good=not fault, fault=fault)
         lossless = _is_lossless(dst)
         if not lossless:
             verdict.notices.append(
@@ -119,9 +122,9 @@ def verify(
             kind = _kind(dst)
             opened = _model(tags, model)
             with rasterio.Env(GDAL_CACHEMAX=CACHE_MB << 20), SourceView(spec) as view:
-                engine = _engine(opened, plan, device)
+                engine = _engine(opened, claim.plan, device)
                 for block in _choose(spec, blocks, seed):
-                    same = _same(dst, view, spec, engine, plan, block, kind)
+                    same = _same(dst, view, spec, engine, claim.plan, block, kind)
                     verdict.note(
                         block.name, good=same, fault=f"block {block.name} renders otherwise"
                     )
@@ -155,26 +158,6 @@ def _is_lossless(dst: Any) -> bool:
     name = "NONE" if dst.compression is None else dst.compression.name.upper()
     said = dst.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION_REVERSIBILITY", "")
     return name.removeprefix("ADOBE_") in LOSSLESS or said.startswith("LOSSLESS")
-
-
-def _source(plan: dict[str, Any], moved: str | Path | None) -> SourceSpec:
-    """The source as the map's plan has it, checked to be the same file still."""
-    values = dict(plan["source"], notices=())
-    if moved is not None:
-        values["path"] = str(moved)
-    spec = SourceSpec.from_json(values)
-    with open_raster(spec.path, allow_drivers=(spec.driver,)) as src:
-        found = identity_of(spec.path, src)
-    # A copy has another date: what counts is its size and its bytes.
-    changed = [
-        key for key in spec.identity if key not in TIMES and found.get(key) != spec.identity[key]
-    ]
-    if changed:
-        raise RasterError(
-            f"{spec.path}: is not the raster that was rendered ({', '.join(changed)} differ); "
-            "name the right one with --source"
-        )
-    return spec
 
 
 def _model(tags: dict[str, str], named: str | Path | Model | None) -> Model:

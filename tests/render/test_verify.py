@@ -1,0 +1,183 @@
+"""What `verify` finds out about maps whose pixels are right, and what it does not open."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+
+import numpy as np
+import pytest
+import rasterio
+import rasterio.shutil
+from affine import Affine
+from rasterio.enums import Resampling
+
+import tilemapper
+from tests.conftest import ORIGIN, noise, write_raster
+from tilemapper.cli.main import cli, run
+from tilemapper.errors import RasterError
+from tilemapper.render.verify import verify
+
+
+@pytest.fixture(autouse=True)
+def _models(models, monkeypatch):
+    monkeypatch.setenv("TILEMAPPER_MODELS", str(models))
+
+
+@pytest.fixture
+def target(make_raster, tmp_path):
+    """A map of 700 x 600 px with one overview."""
+    tilemapper.render(make_raster(700, 600), tmp_path / "map.tif", "identity", gsd="native")
+    return tmp_path / "map.tif"
+
+
+def changed(target, out, *, crs=None, transform=None, plan=None):
+    """A copy of a map with other tags, a valid COG still."""
+    loose = out.with_suffix(".loose.tif")
+    shutil.copy(target, loose)
+    with rasterio.open(loose, "r+", IGNORE_COG_LAYOUT_BREAK="YES") as dst:
+        if crs is not None:
+            dst.crs = crs
+        if transform is not None:
+            dst.transform = transform
+        if plan is not None:
+            dst.update_tags(TILEMAPPER_PLAN=plan)
+    rasterio.shutil.copy(
+        loose, out, driver="COG", compress="DEFLATE", overviews="FORCE_USE_EXISTING"
+    )
+    return out
+
+
+def plan_of(target):
+    with rasterio.open(target) as src:
+        return json.loads(src.tags()["TILEMAPPER_PLAN"])
+
+
+def test_a_map_that_only_went_through_gdal_is_still_good(target, tmp_path):
+    assert verify(changed(target, tmp_path / "other.tif")).faults == []
+
+
+@pytest.mark.parametrize(
+    "moved", [{"crs": "EPSG:32755"}, {"transform": ORIGIN @ Affine.translation(0.01, 0)}]
+)
+def test_a_map_that_lies_elsewhere_is_found(target, tmp_path, moved):
+    verdict = verify(changed(target, tmp_path / "other.tif", **moved), blocks=1)
+    assert verdict.faults == ["CRS or transform are not those of the plan"]
+
+
+def test_in_degrees_a_tenth_of_a_percent_of_a_pixel_counts(tmp_path):
+    grid = Affine(8e-6, 0, -73, 0, -8e-6, 40)
+    city = write_raster(tmp_path / "city.tif", noise(300, 300), crs="EPSG:4326", transform=grid)
+    target = tmp_path / "map.tif"
+    tilemapper.render(city, target, "identity", gsd="native")
+    assert verify(target).ok
+    wider = Affine(8.008e-6, 0, -73, 0, -8e-6, 40)
+    assert not verify(changed(target, tmp_path / "other.tif", transform=wider), blocks=0).ok
+
+
+def with_overviews(target, out, painted):
+    """The map's own pixels above overviews that were made of others."""
+    loose = out.with_suffix(".loose.tif")
+    with rasterio.open(target) as src:
+        profile, pixels, tags = src.profile, src.read(), src.tags()
+    profile = {key: profile[key] for key in ("width", "height", "count", "dtype", "crs")}
+    with rasterio.open(loose, "w", driver="GTiff", transform=ORIGIN, **profile) as dst:
+        dst.write(painted(pixels))
+        dst.update_tags(**tags)
+    with rasterio.open(loose, "r+") as dst:
+        dst.build_overviews([2], Resampling.average)
+    with rasterio.open(loose, "r+") as dst:
+        dst.write(pixels)
+    rasterio.shutil.copy(
+        loose, out, driver="COG", compress="DEFLATE", overviews="FORCE_USE_EXISTING"
+    )
+    return out
+
+
+def test_overviews_of_another_picture_are_found(target, tmp_path):
+    assert verify(with_overviews(target, tmp_path / "same.tif", np.copy)).faults == []
+    black = verify(with_overviews(target, tmp_path / "black.tif", np.zeros_like), blocks=1)
+    assert black.faults == ["overview 1 shows another picture at r0000000-c0000000"]
+
+    def spotted(pixels):
+        pixels = pixels.copy()
+        pixels[:, 300:364, 300:364] = 0
+        return pixels
+
+    assert not verify(with_overviews(target, tmp_path / "spot.tif", spotted), blocks=1).ok
+
+
+@pytest.mark.parametrize("model", ["classes", "unet"])
+def test_overviews_of_a_masked_map_and_its_layers_are_good(tmp_path, model):
+    mask = np.ones((1100, 1301), bool)
+    mask[:600, :333] = mask[700:731, 801:] = False
+    city = write_raster(tmp_path / "city.tif", noise(1100, 1301), mask=mask)
+    layers = {"uncertainty": tmp_path / "doubt.tif"}
+    if model == "classes":
+        layers["classes"] = tmp_path / "classes.tif"
+    tilemapper.render(city, tmp_path / "map.tif", model, gsd="native", **layers)
+    for path in (tmp_path / "map.tif", *layers.values()):
+        verdict = verify(path, blocks=0)
+        assert (verdict.faults, "overviews" in verdict.checked) == ([], True)
+
+
+def test_a_lossy_map_has_good_overviews(make_raster, tmp_path):
+    target = tmp_path / "map.tif"
+    options = {"COMPRESS": "JPEG"}
+    tilemapper.render(make_raster(700, 600), target, "unet", gsd="native", creation_options=options)
+    assert verify(target).faults == []
+
+
+def test_an_address_that_only_the_map_names_is_not_opened(target, tmp_path, capfd):
+    plan = plan_of(target)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        plan["source"]["path"] = f"http://127.0.0.1:{server.getsockname()[1]}/beacon.tif"
+        other = changed(target, tmp_path / "other.tif", plan=json.dumps(plan))
+        assert run(cli, ["verify", str(other)]) == 1
+        with pytest.raises(BlockingIOError):
+            server.accept()
+    error = capfd.readouterr().err
+    assert "its source is remote" in error
+    assert "--source URL" in error
+    assert error.count("\n") == 1
+    # The one that was named is taken.
+    assert run(cli, ["verify", str(other), "--source", str(tmp_path / "city.tif")]) == 0
+
+
+def test_an_uncommon_driver_that_only_the_map_names_is_not_used(target, tmp_path):
+    plan = plan_of(target)
+    plan["source"] |= {"driver": "VRT", "path": str(tmp_path / "city.vrt")}
+    rasterio.shutil.copy(tmp_path / "city.tif", tmp_path / "city.vrt", driver="VRT")
+    other = changed(target, tmp_path / "other.tif", plan=json.dumps(plan))
+    with pytest.raises(RasterError, match=r"a VRT file .* name it with --source"):
+        verify(other)
+
+
+def without_fill(plan):
+    del plan["source"]["fill"]
+
+
+def with_words(plan):
+    plan["overlap"] = "much"
+
+
+def with_list(plan):
+    plan["source"] = []
+
+
+def with_another_crs(plan):
+    plan["source"]["crs_wkt"] = "nowhere"
+
+
+@pytest.mark.parametrize("damage", [None, without_fill, with_words, with_list, with_another_crs])
+def test_a_damaged_plan_is_said_in_one_line(target, tmp_path, damage):
+    plan = plan_of(target)
+    if damage is not None:
+        damage(plan)
+    text = "{broken" if damage is None else json.dumps(plan)
+    other = changed(target, tmp_path / "other.tif", plan=text)
+    with pytest.raises(RasterError, match="TILEMAPPER_PLAN tag is damaged") as caught:
+        verify(other)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,97 @@
+"""Whether a raster's overviews show its pixels: each level is halved and laid beside the next.
+
+A viewer shows little else than overviews, so a map with right pixels below wrong ones is wrong.
+"""
+
+from __future__ import annotations
+
+import random
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.errors import RasterioError
+from rasterio.windows import Window
+
+from tilemapper.raster.encode import FILE_BLOCK
+from tilemapper.raster.lattice import Block, Lattice
+from tilemapper.raster.opening import open_raster
+from tilemapper.raster.pyramid import halve
+
+BLOCKS = 4  # looked at of each level
+# What GDAL's ways of halving and lossy compression leave the same: means of cells, in grey levels.
+CELL = 16
+MEAN, MOST = 4.0, 32.0
+MASKS_APART = 0.05  # share of a block
+
+
+def overview_fault(target: str, dst: Any, *, kind: str, seed: int) -> str:
+    """What is wrong with the overviews, "" if nothing; ``dst`` is the raster, opened.
+
+    Args:
+        target: its path.
+        dst: its full resolution.
+        kind: map, classes or uncertainty; only of a map may GDAL have made the overviews.
+        seed: of the file blocks that are looked at.
+    """
+    with ExitStack() as stack:
+        below = dst
+        for level in range(len(dst.overviews(1))):
+            above = stack.enter_context(open_raster(target, overview=level))
+            shape = -(-below.height // 2), -(-below.width // 2)
+            if (above.height, above.width) != shape:
+                return (
+                    f"overview {level + 1} has {above.width} x {above.height} px, "
+                    f"{shape[1]} x {shape[0]} are needed"
+                )
+            for block in _some_blocks(above, seed):
+                try:
+                    good = _agrees(below, above, block, kind)
+                except RasterioError as error:
+                    return f"overview {level + 1} cannot be read ({error})"
+                if not good:
+                    return f"overview {level + 1} shows another picture at {block.name}"
+            below = above
+    return ""
+
+
+def _some_blocks(dst: Any, seed: int) -> list[Block]:
+    blocks = Lattice(dst.height, dst.width).blocks(FILE_BLOCK)
+    return random.Random(seed).sample(blocks, min(BLOCKS, len(blocks)))
+
+
+def _agrees(below: Any, above: Any, block: Block, kind: str) -> bool:
+    """Whether a block of a level is the level below it, halved."""
+    window = Window(
+        2 * block.col,
+        2 * block.row,
+        min(2 * block.width, below.width - 2 * block.col),
+        min(2 * block.height, below.height - 2 * block.row),
+    )
+    expected, keep = halve(*_read(below, window), average=kind != "classes")
+    found, kept = _read(above, Window(block.col, block.row, block.width, block.height))
+    if kind != "map":
+        return np.array_equal(keep, kept) and np.array_equal(expected, found)
+    if (keep != kept).mean() > MASKS_APART:
+        return False
+    both = keep & kept
+    apart = _cells((expected.astype(np.int16) - found) * both)
+    count = _cells(both[None])
+    means = np.abs(apart[:, count[0] > 0]) / count[:, count[0] > 0]
+    return not means.size or bool(means.mean() <= MEAN and means.max() <= MOST)
+
+
+def _read(dst: Any, window: Window) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Pixels, 0 where they are masked, and what is not."""
+    kept = dst.dataset_mask(window=window) > 0
+    return dst.read(window=window) * kept, kept
+
+
+def _cells(values: NDArray[Any]) -> NDArray[np.int64]:
+    """Sums over cells of (bands, height, width), those at the ends of what is there."""
+    _, height, width = values.shape
+    rows, cols = range(0, height, CELL), range(0, width, CELL)
+    sums = np.add.reduceat(values.astype(np.int64), [*rows], axis=1)
+    summed: NDArray[np.int64] = np.add.reduceat(sums, [*cols], axis=2)
+    return summed
