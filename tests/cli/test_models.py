@@ -159,5 +159,19 @@ def test_export_never_replaces_a_file_unasked(shelf, tmp_path):
     assert (tmp_path / "out.onnx").read_text() == "precious"
 
 
+def test_export_replaces_models_and_empty_folders_and_nothing_else(shelf, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "README.md").write_text("precious")
+    code, _, err = call("export", "small", out, "--overwrite")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "holds files and no model.toml" in err
+    assert [(path.name, path.read_text()) for path in out.iterdir()] == [("README.md", "precious")]
+    (out / "README.md").unlink()
+    for name in ("same", "small"):
+        assert call("export", name, out, "--overwrite")[0] == 0
+        assert open_model(out).card.digest == open_model(name).card.digest
+
+
 def test_the_group_names_its_four_commands():
     assert sorted(models.commands) == ["export", "import", "list", "show"]

@@ -133,6 +133,7 @@ def import_command(checkpoint: Path, out_dir: Path, as_json: bool, **options: An
 def export_command(name: str, out: Path, overwrite: bool, as_json: bool) -> None:
     """Export the model NAME to OUT: an ONNX file (OUT.onnx), or a model folder otherwise."""
     from tilemapper.errors import TargetError
+    from tilemapper.networks.card import CARD_NAME
     from tilemapper.networks.model import open_model, save_model
     from tilemapper.raster.atomic import write_bytes_atomic
 
@@ -144,6 +145,12 @@ def export_command(name: str, out: Path, overwrite: bool, as_json: bool) -> None
 
         write_bytes_atomic(out, onnx_model(model))
     else:
+        # A model is replaced, not what else a folder may hold: its README.md would be lost.
+        if out.is_dir() and not (out / CARD_NAME).exists() and any(out.iterdir()):
+            raise TargetError(
+                f"{out}: holds files and no {CARD_NAME}, a model or an empty folder can be "
+                "replaced; choose another path"
+            )
         save_model(out, model.card, model.generator(), _readme(model))
     click.echo(json.dumps({"model": model.card.name, "out": str(out)}) if as_json else str(out))
 
