@@ -32,6 +32,7 @@ from tilemapper.render import blockfile
 from tilemapper.render import staging as staging_module
 from tilemapper.render.engine import Engine, open_engine
 from tilemapper.render.journal import Receipt, read_journal
+from tilemapper.render.planning import plan_render
 from tilemapper.render.render import render
 from tilemapper.render.staging import locked, staging_folder
 
@@ -399,6 +400,36 @@ def test_a_name_of_another_kind_of_file_is_refused(make_raster, models, tmp_path
     with pytest.raises(OptionError, match=r"map\.PNG: \.png is another kind .* name it map\.tif"):
         render(make_raster(64, 64), model=models / "identity", **outputs)
     assert not list(tmp_path.glob("map*"))
+
+
+def test_auto_is_a_number_left_open_from_python_too(make_raster, models, tmp_path):
+    city = make_raster(300, 300)
+    for name, options in (
+        ("plain.tif", {}),
+        ("auto.tif", {"batch_size": "auto", "block": "auto", "bidx": None, "compile": False}),
+    ):
+        render(city, tmp_path / name, models / "identity", **options)
+    assert digest(tmp_path / "plain.tif") == digest(tmp_path / "auto.tif")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"batch_size": "many"}, "batch_size 'many': a number or auto is needed"),
+        ({"block": "1024"}, "block '1024': a number or auto is needed"),
+        ({"bidx": "1,2,3"}, r"bidx '1,2,3': numbers of bands are needed, such as \(1, 2, 3\)"),
+    ],
+)
+def test_words_for_numbers_are_refused_from_python(make_raster, models, tmp_path, options, said):
+    with pytest.raises(OptionError, match=said):
+        render(make_raster(64, 64), tmp_path / "map.tif", models / "identity", **options)
+
+
+def test_compile_has_the_commands_name(make_raster, models, tmp_path):
+    model = open_model(models / "identity")
+    options = {"compile": True, "device": "cpu"}
+    plan = plan_render(make_raster(64, 64), tmp_path / "map.tif", model, **options)
+    assert plan.compiled
 
 
 def test_two_layers_on_one_file_are_refused(make_raster, models, tmp_path):

@@ -85,7 +85,7 @@ class _Desk:
         return self._engine[1]
 
     def _view_of(self, order: Order, beat: Beat) -> SourceView:
-        """A view of the order's source; with ``_opening`` held, as whoever hands one back has it."""
+        """A view of the order's source; with ``_opening`` held, as for handing one back."""
         for entry in list(self._idle):
             self._idle.remove(entry)
             if entry[0] == order.key:

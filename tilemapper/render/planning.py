@@ -25,8 +25,8 @@ def plan_render(
     model: Model,
     *,
     overlap: int = 64,
-    batch_size: int | None = None,
-    block: int | None = None,
+    batch_size: int | str | None = None,
+    block: int | str | None = None,
     device: str = "auto",
     precision: str = "auto",
     gsd: str | float = "auto",
@@ -43,20 +43,25 @@ def plan_render(
     uncertainty: str | Path | None = None,
     tta: bool = False,
     compiled: bool = False,
+    compile: bool = False,
     workers: str | int = "auto",
     scheduler: str | None = None,
     insecure: bool = False,
     restart: bool = False,
 ) -> Plan:
-    """The plan of a render; options are those of the command, None standing for ``auto``.
+    """The plan of a render; options are those of the command, None standing for ``auto`` too.
 
     Without a target nothing is to be written. A scheduler is asked for its workers' devices. What
     an unfinished render has chosen for itself is kept, unless ``restart`` throws it away.
+    ``compiled`` is ``compile`` by the name that the rest of the package has for it.
 
     Raises:
         OptionError, RasterError, ModelError, DeviceError, NoWorkerError: as they are named.
     """
     check_renders(model.card)
+    batch_size, block = _number("batch_size", batch_size), _number("block", block)
+    if isinstance(bidx, str):
+        raise OptionError(f"bidx {bidx!r}: numbers of bands are needed, such as (1, 2, 3)")
     stored = (stored_plan(target) if target and not restart else None) or {}
     options = SourceOptions(
         gsd=gsd,
@@ -104,11 +109,20 @@ def plan_render(
         classes=Path(classes) if classes else None,
         uncertainty=Path(uncertainty) if uncertainty else None,
         tta=tta,
-        compiled=compiled,
+        compiled=compiled or compile,
     )
     if devices == "auto" and on_cuda:
         devices = "cuda"
     return replace(plan, workers=count, devices=devices)
+
+
+def _number(name: str, value: int | str | None) -> int | None:
+    """A number, or None for ``auto``."""
+    if value is None or value == "auto":
+        return None
+    if isinstance(value, str):
+        raise OptionError(f"{name} {value!r}: a number or auto is needed")
+    return value
 
 
 def _stored_batch(stored: Mapping[str, Any], device: str) -> int | None:
