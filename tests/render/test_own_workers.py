@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 from distributed import Nanny
 
+from tilemapper.memory import ENVIRONMENT
 from tilemapper.render.cluster import own
 from tilemapper.render.nannies import OwnWorkers
 
@@ -61,6 +62,33 @@ def test_all_workers_are_killed_at_the_end_whatever_state_they_are_in(monkeypatc
     workers.end()
     assert set(killed) == {101, 102, 103, 104}
     assert asked == [101, 102]
+
+
+def test_variables_that_nannies_set_are_set_back_and_no_others_are_touched(monkeypatch):
+    """This process has other threads: none may ever find its environment empty."""
+
+    class Watched(dict):
+        def clear(self):
+            raise AssertionError("emptied")
+
+    class PretendedCluster:
+        scheduler = SimpleNamespace(workers={"a": 1})
+
+        def __init__(self, **_options):
+            os.environ.update(ENVIRONMENT)
+
+        def scale(self, _count):
+            os.environ["SET_BY_ANOTHER_THREAD"] = "1"
+
+    first, *others = ENVIRONMENT
+    monkeypatch.setattr(own, "_Cluster", PretendedCluster)
+    monkeypatch.setattr(own, "_cluster_options", lambda *_: {})
+    monkeypatch.setattr(own.OwnWorkers, "end", lambda self: None)
+    kept = {name: value for name, value in os.environ.items() if name not in others}
+    monkeypatch.setattr(os, "environ", Watched(kept | {first: "its own"}))
+    with own.own_workers(1, "cpu", dashboard=False):
+        assert os.environ[first] == ENVIRONMENT[first]
+    assert os.environ == kept | {first: "its own", "SET_BY_ANOTHER_THREAD": "1"}
 
 
 def test_a_worker_whose_heart_stands_still_is_ended_while_others_wait():

@@ -9,7 +9,7 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import dask
@@ -95,8 +95,8 @@ def own_workers(count: int, device: str, *, dashboard: bool) -> Iterator[OwnWork
     if dashboard and importlib.util.find_spec("bokeh") is None:
         raise OptionError("--dashboard: bokeh is not installed; pip install bokeh, or leave it out")
     own = OwnWorkers(_Nanny)
-    before = dict(os.environ)
     with (
+        _kept(ENVIRONMENT),
         quiet_dask(),
         dask.config.set(CONFIG | {PRELOAD: [HUSH, *dask.config.get(PRELOAD, [])]}),
         tempfile.TemporaryDirectory(prefix="tilemapper-", ignore_cleanup_errors=True) as scratch,
@@ -120,9 +120,23 @@ def own_workers(count: int, device: str, *, dashboard: bool) -> Iterator[OwnWork
             yield own
         finally:
             own.end()
-            # Nannies set variables here for the processes that they start.
-            os.environ.clear()
-            os.environ.update(before)
+
+
+@contextlib.contextmanager
+def _kept(names: Iterable[str]) -> Iterator[None]:
+    """Sets these variables back, which nannies set here for the processes that they start.
+
+    No others: threads may be reading them, or have set them meanwhile.
+    """
+    before = {name: os.environ.get(name) for name in names}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _unstarted(count: int, reason: str) -> NoWorkerError:
