@@ -20,7 +20,10 @@ from tilemapper.render.targets import check_target
 
 @dataclass(frozen=True)
 class Estimate:
-    """A plan's cost. ``tiles`` counts every tile as valid; masked ones will not be run."""
+    """A plan's cost. ``tiles`` counts every tile as valid; masked ones will not be run.
+
+    ``memory_bytes`` is what each of the ``workers`` needs.
+    """
 
     target: str
     width: int
@@ -28,6 +31,7 @@ class Estimate:
     gsd_m: float | None
     model: str
     device: str
+    workers: int
     precision: str
     batch_size: int
     tiles: int
@@ -47,13 +51,14 @@ class Estimate:
     def lines(self) -> list[str]:
         """The same in words."""
         gsd = "unknown" if self.gsd_m is None else f"{self.gsd_m:.3g} m"
+        each = " a worker" if self.workers > 1 else ""
         return [
             *self.notices,
             f"output   {self.target}: {self.width} x {self.height} px, {gsd} a pixel",
             f"model    {self.model} on {self.device}, {self.precision}, batch {self.batch_size}",
             f"tiles    {self.tiles} in {self.blocks} block(s) of {self.block} px "
             f"(+{self.redundant_share:.1%} at block borders)",
-            f"memory   {self.memory_bytes / 2**20:.0f} MiB beyond the model",
+            f"memory   {self.memory_bytes / 2**20:.0f} MiB{each} beyond the model",
             f"disk     {self.disk_bytes / 1e6:.1f} MB at most, staging and output together",
             f"time     {self.seconds:.0f} s at {self.tiles_s:.1f} tiles/s, measured on one batch",
         ]
@@ -88,6 +93,7 @@ def estimate(
         gsd_m=plan.source.gsd_m,
         model=plan.model_name,
         device=plan.device,
+        workers=max(1, plan.workers),
         precision=plan.precision,
         batch_size=plan.batch_size,
         tiles=plan.tile_count,
@@ -108,6 +114,6 @@ def _speed(plan: Plan, model: Model, scheduler: str | None, *, insecure: bool) -
         from tilemapper.render.cluster import cluster_speed  # loads dask
 
         return cluster_speed(scheduler, plan, model, insecure=insecure)
-    # Workers on a CPU share its cores, those on GPUs the GPUs.
+    # Workers on a CPU share its cores, those on GPUs the GPUs; each needs a block to be at.
     gpus = len(named_gpus(plan.devices)) if plan.device.startswith("cuda") else 1
-    return tiles_a_second(plan, model) * max(1, min(plan.workers, gpus))
+    return tiles_a_second(plan, model) * max(1, min(plan.workers, gpus, len(plan.blocks)))

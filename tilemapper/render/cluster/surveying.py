@@ -90,4 +90,5 @@ def cluster_speed(scheduler: str, plan: Plan, model: Model, *, insecure: bool = 
                 ) from error
             if rate is not None:
                 break
-        return plan.workers * float(rate or 0)
+        # With fewer blocks than workers some stand idle.
+        return min(plan.workers, len(plan.blocks)) * float(rate or 0)
