@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import pickle
+import threading
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +24,8 @@ from tilemapper.render.speed import tiles_a_second
 from tilemapper.render.workers import Files, Look, Order, examine, model_of, take_model
 
 BEAT_S = 0.5  # between two signs of life of a worker
+FETCH_S = 30.0  # for a finished block until it is fetched, and for its bytes on a slow line:
+SLOWEST = 1 << 18  # bytes a second; one that takes longer does not arrive at all
 
 
 @functools.lru_cache(maxsize=2)
@@ -102,12 +107,29 @@ def _render(
         worker.log_event(topic, {"ticket": ticket, "tiles": total})
 
     try:
-        return render_here(_order(payload), block, beat, carry=carry, scratch=_scratch())
+        receipt, files = render_here(_order(payload), block, beat, carry=carry, scratch=_scratch())
     except TilemapperError as error:
         failure = type(error)(str(error))
         failure.add_note("".join(traceback.format_exception(error)))
+    else:
+        if files:
+            _beat_on_the_way(beat, sum(map(len, files.values())))
+        return receipt, files
     # Raised out here it has no cause: GDAL's errors cannot be unpacked where they arrive.
     raise failure
+
+
+def _beat_on_the_way(beat: Callable[[int], None], size: int) -> None:
+    """Gives signs of life while ``size`` bytes travel, which else would pass for a hung worker."""
+
+    def keep() -> None:
+        deadline = time.monotonic() + FETCH_S + size / SLOWEST
+        with contextlib.suppress(Exception):  # the block has arrived, or the worker closes
+            while time.monotonic() < deadline:
+                time.sleep(BEAT_S)
+                beat(0)
+
+    threading.Thread(target=keep, name="on-the-way", daemon=True).start()
 
 
 TASKS = Tasks(_examine, _take_model, _render)

@@ -1,0 +1,75 @@
+"""What a worker says of a block that is finished and still on its way to the client."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from tilemapper.render.cluster import tasks
+
+
+class PretendedWorker:
+    """Holds the answer of one task until it is fetched."""
+
+    local_directory = "scratch"
+
+    def __init__(self):
+        self.said = []
+        self.state = SimpleNamespace(tasks={"key": SimpleNamespace(state="memory")})
+
+    def get_current_task(self):
+        return "key"
+
+    def log_event(self, topic, message):
+        self.said.append((topic, message))
+
+
+@pytest.fixture
+def worker(monkeypatch):
+    pretended = PretendedWorker()
+    monkeypatch.setattr(tasks, "get_worker", lambda: pretended)
+    monkeypatch.setattr(tasks, "_order", lambda payload: None)
+    monkeypatch.setattr(tasks, "BEAT_S", 0.02)
+    return pretended
+
+
+def rendered(monkeypatch, files):
+    def render_here(order, block, beat, **_how):
+        beat(4)
+        return "receipt", files
+
+    monkeypatch.setattr(tasks, "render_here", render_here)
+    assert tasks._render(b"", None, "b0-1", "topic", bool(files)) == ("receipt", files)
+
+
+def heard(worker, seconds=0.4):
+    """What is said from now on."""
+    worker.said.clear()
+    time.sleep(seconds)
+    return worker.said
+
+
+def test_a_worker_is_heard_of_until_its_block_has_arrived(worker, monkeypatch):
+    """On a slow line a block travels for minutes: a silent worker would be given up."""
+    rendered(monkeypatch, {"map.tiles": b"pixels"})
+    found = heard(worker)
+    assert len(found) > 2
+    assert found[0] == ("topic", {"ticket": "b0-1", "tiles": 4})
+    worker.state.tasks.clear()  # as when the client forgets the ticket
+    time.sleep(0.1)
+    assert not heard(worker)
+
+
+def test_a_block_that_never_arrives_does_not_keep_its_worker_for_ever(worker, monkeypatch):
+    monkeypatch.setattr(tasks, "FETCH_S", 0.1)
+    rendered(monkeypatch, {"map.tiles": b"pixels"})
+    time.sleep(0.3)
+    assert not heard(worker)
+
+
+def test_a_block_that_does_not_travel_is_over_at_once(worker, monkeypatch):
+    rendered(monkeypatch, {})
+    time.sleep(0.1)
+    assert not heard(worker)
