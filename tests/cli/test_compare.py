@@ -18,6 +18,11 @@ import tilemapper as package
 from tests.conftest import ORIGIN, noise, read_raster, write_raster
 from tilemapper.api import compare as door
 from tilemapper.cli.main import cli, run
+from tilemapper.raster.lattice import Lattice
+from tilemapper.render.plan import DEFAULT_BLOCK
+from tilemapper.report.seam_figures import SeamGroup, SeamJump
+from tilemapper.report.seam_verdict import standing_out
+from tilemapper.report.seams import BLOCK
 
 MAP_COLOURS = np.array([(232, 228, 224), (177, 209, 255), (255, 255, 255)], np.uint8)
 
@@ -233,3 +238,50 @@ def test_the_door_in_python_is_the_same(pair, tmp_path, models, monkeypatch):
     shown = found._repr_html_()
     assert shown.count("data:image/jpeg") == 2
     assert "seam jump index" in shown
+
+
+def smooth(height: int, width: int) -> np.ndarray:
+    """Waves of 40 to 140 grey levels and a little noise: without an edge of its own."""
+    rows, cols = np.mgrid[:height, :width]
+    waves = 90 + 40 * np.sin(rows / 9) * np.cos(cols / 11)
+    return np.stack([waves] * 3) + np.random.default_rng(0).normal(0, 2, (3, height, width))
+
+
+def test_hard_seams_of_one_kind_of_line_alone_are_called_seams(tilemapper, tmp_path):
+    pixels = smooth(1100, 1100)
+    stepped = pixels.copy()
+    for index, start in enumerate(Lattice(1100, 1100, 64).cols.starts[1:]):
+        stepped[:, :, start:] += 20 if index % 2 else -20
+    city = write_raster(tmp_path / "city.tif", pixels.clip(0, 255).astype(np.uint8))
+    target = write_raster(tmp_path / "map.tif", stepped.clip(0, 255).astype(np.uint8))
+    page = tmp_path / "report.html"
+    code, out, err = tilemapper("compare", city, target, "--out", page)
+    assert (code, err) == (0, "")
+    assert re.search(r"shows most at vertical tile starts \(\+\d", out)
+    html = page.read_text()
+    assert 'class="verdict poor"' in html
+    assert "The lattice shows, most of all at vertical tile starts" in html
+    code, out, _ = tilemapper("compare", city, city, "--out", page, "--overwrite")
+    assert "shows most" not in out
+    assert 'class="verdict good"' in page.read_text()
+
+
+@pytest.mark.parametrize(("lines", "shows"), [(1, False), (2, True), (20, True)])
+def test_a_few_lines_may_be_high_by_chance(lines, shows):
+    heat = np.zeros((1, 1), np.float32)
+    groups = [
+        SeamGroup("vertical", "no line", 23, 0.02, 0.1, 32),
+        SeamGroup("vertical", "tile ends", lines, 0.42, 0.5, 224),
+    ]
+    seams = SeamJump(0.0, 0.0, 0.0, 0.0, groups, 10, 10, 1000, True, heat)
+    assert (standing_out(seams) is not None) == shows
+
+
+def test_blocks_that_are_supposed_are_not_stated(tilemapper, pair, tmp_path):
+    assert BLOCK == DEFAULT_BLOCK
+    page = tmp_path / "report.html"
+    call = ("compare", *pair, "--out", page, "--shift-blocks", 0, "--overwrite")
+    assert tilemapper(*call)[0] == 0
+    assert "of 4096 px (supposed" in page.read_text()
+    assert tilemapper(*call, "--block", 512)[0] == 0
+    assert "(supposed" not in page.read_text()

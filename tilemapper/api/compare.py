@@ -20,7 +20,6 @@ from tilemapper.raster.jpeg import jpeg_bytes
 from tilemapper.raster.png import write_png
 from tilemapper.raster.webp import encode_within
 from tilemapper.render.grid_shift import grid_shift
-from tilemapper.render.plan import DEFAULT_BLOCK
 from tilemapper.render.targets import check_target
 from tilemapper.report.alignment import Laid, Rendered, lay, open_rendered
 from tilemapper.report.compare_page import Pictures, compare_page
@@ -94,7 +93,7 @@ def compare(
         del overview  # tens of megabytes that are not needed beside what follows
         opened, notices = _model_of(rendered, model)
         card = None if opened is None else opened.card
-        found = compare_laid(laid, rendered, card=card, block=block or DEFAULT_BLOCK, seed=seed)
+        found = compare_laid(laid, rendered, card=card, block=block, seed=seed)
         found.notices += notices
         found.small = small
         found.timings = dict(timings or {})

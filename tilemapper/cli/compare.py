@@ -73,6 +73,8 @@ def compare(source: str, target: str, as_json: bool, **options: Any) -> None:
 
 def lines(found: Comparison) -> list[str]:
     """The figures in a few lines."""
+    from tilemapper.report.seam_verdict import standing_out
+
     seams, shift, truth = found.seams, found.shift, found.truth
     said = [f"{found.target}: {found.width} x {found.height} px, source {found.how}"]
     if seams.index is not None:
@@ -81,6 +83,8 @@ def lines(found: Comparison) -> list[str]:
             f"seams    SJI {seams.index:+.3f}, beyond the network's own pattern {excess:+.3f} "
             f"({seams.lines} of {seams.lines_there} lines)"
         )
+        if where := standing_out(seams):
+            said.append(f"         shows most at {where}")
     if found.disagreement is not None:
         said.append(f"overlaps OD {found.disagreement:.2f} grey levels")
     if shift is not None:

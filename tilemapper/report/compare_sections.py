@@ -8,10 +8,8 @@ from typing import Any
 from tilemapper.report.comparison import Comparison
 from tilemapper.report.lattice_lines import NONE
 from tilemapper.report.looks import Look
+from tilemapper.report.seam_verdict import seam_tone, seam_verdict, standing_out
 from tilemapper.report.template import data_uri, facts_table, section, table
-
-INVISIBLE, SMALL = 0.01, 0.1  # seam jump index up to which lines are called invisible, and faint
-AGREED = 2.0  # grey levels of overlap disagreement that the project's own goal allows
 
 
 def compare_sections(found: Comparison, looks: list[Look]) -> str:
@@ -50,7 +48,7 @@ def _seams(found: Comparison) -> str:
     looked = "all pixels" if seams.whole else f"a sample of {seams.pixels / 1e6:.0f} Mpx"
     return section(
         "Seams",
-        f'<p class="verdict {_tone(found)}">{escape(seam_verdict(found))}</p>',
+        f'<p class="verdict {seam_tone(found)}">{escape(seam_verdict(found))}</p>',
         facts_table(_seam_facts(found)),
         table(
             ("SJI by line", "lines", "index", "worst line"),
@@ -72,6 +70,7 @@ def _seam_facts(found: Comparison) -> dict[str, Any]:
         "SJI, seam jump index (visible)": f"{seams.index:+.3f} over {seams.lines} of "
         f"{seams.lines_there} lines{own}",
         "SJI beyond that pattern": None if seams.excess is None else f"{seams.excess:+.3f}",
+        "Lines that show most": standing_out(seams),
         "OD, overlap disagreement (hidden)": None
         if found.disagreement is None
         else f"{found.disagreement:.2f} grey levels between tiles side by side",
@@ -82,34 +81,6 @@ def _seam_facts(found: Comparison) -> dict[str, Any]:
             f"{shift.changed:.1%} of the pixels change ({shift.blocks} sample blocks)"
         )
     return facts
-
-
-def seam_verdict(found: Comparison) -> str:
-    """The seam figures in words."""
-    excess = found.seams.excess
-    if excess is None:
-        return "No line of the lattice could be measured."
-    if excess <= INVISIBLE:
-        words = "The lattice does not show"
-    elif excess <= SMALL:
-        words = "The lattice shows faintly, if at all"
-    else:
-        words = "The lattice shows"
-    if found.disagreement is None:
-        return f"{words}."
-    if found.disagreement <= AGREED:
-        return f"{words}, and overlapping tiles agree."
-    return (
-        f"{words}; overlapping tiles disagree by {found.disagreement:.1f} grey levels, which "
-        "blending hides."
-    )
-
-
-def _tone(found: Comparison) -> str:
-    excess, apart = found.seams.excess, found.disagreement
-    if excess is None:
-        return ""
-    return "good" if excess <= SMALL and (apart is None or apart <= AGREED) else "poor"
 
 
 def _looks(looks: list[Look]) -> str:
@@ -186,7 +157,8 @@ def _plan_facts(found: Comparison) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "Lattice": f"{found.lattice.tile_count} tiles of {found.lattice.tile} px, overlap "
         f"{found.lattice.overlap}" + ("" if plan else " (supposed: the map does not say)"),
-        "Blocks": f"of {found.block} px",
+        "Blocks": f"of {found.block} px"
+        + ("" if found.block_known else " (supposed: name theirs with --block)"),
     }
     if plan is not None:
         warp = plan["source"].get("warp")

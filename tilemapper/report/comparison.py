@@ -11,7 +11,8 @@ from tilemapper.raster.lattice import TILE, Lattice
 from tilemapper.raster.secrets import public
 from tilemapper.report.alignment import Laid, Rendered, name_of
 from tilemapper.report.class_shares import ClassShare, ClassTally
-from tilemapper.report.seams import SeamJump, seam_jump_index
+from tilemapper.report.seam_verdict import standing_out
+from tilemapper.report.seams import BLOCK, SeamJump, seam_jump_index
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Comparison:
         transform: the map's, a to f; the identity without georeferencing.
         how: in which way the source was laid on that grid.
         lattice: of the render, or the default one when the map does not say.
+        block: side of its blocks, the usual one unless ``block_known``.
         seams: the seam jump index; ``disagreement``: OD in grey levels, from the map's tags.
         shift: grid-shift invariance, None if not measured.
         classes: shares of a palette model's classes; empty for others.
@@ -67,6 +69,7 @@ class Comparison:
     how: str
     lattice: Lattice
     block: int
+    block_known: bool
     seams: SeamJump
     disagreement: float | None
     classes: list[ClassShare]
@@ -91,6 +94,8 @@ class Comparison:
                     f"{seams.index:+.3f}, beyond the network's own {seams.excess:+.3f}",
                 )
             )
+        if where := standing_out(seams):
+            facts.append(("seams show", f"most at {where}"))
         if self.disagreement is not None:
             facts.append(("overlap disagreement", f"{self.disagreement:.2f} grey levels"))
         if shift is not None:
@@ -131,7 +136,7 @@ class Comparison:
 
 
 def compare_laid(
-    laid: Laid, rendered: Rendered, *, card: ModelCard | None, block: int, seed: int
+    laid: Laid, rendered: Rendered, *, card: ModelCard | None, block: int | None, seed: int
 ) -> Comparison:
     """Measures a map beside its source: seams and classes; the rest is for the caller to add.
 
@@ -139,7 +144,7 @@ def compare_laid(
         laid: the source on the map's grid.
         rendered: the map.
         card: of the model that rendered it, if known.
-        block: side of the blocks it was rendered in.
+        block: side of the blocks it was rendered in; None to suppose the usual one.
         seed: of the sample of a large raster.
 
     Raises:
@@ -157,7 +162,7 @@ def compare_laid(
         width=grid.width,
         overlap=lattice.overlap,
         tile=lattice.tile,
-        block=block,
+        block=block or BLOCK,
         seed=seed,
         on_window=None if tally is None else tally.add,
     )
@@ -171,7 +176,8 @@ def compare_laid(
         transform=grid.transform,
         how=laid.how,
         lattice=lattice,
-        block=block,
+        block=block or BLOCK,
+        block_known=block is not None,
         seams=seams,
         disagreement=disagreement_of(rendered.tags),
         classes=[] if tally is None else tally.shares(),
