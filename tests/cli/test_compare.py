@@ -18,7 +18,10 @@ import tilemapper as package
 from tests.conftest import ORIGIN, noise, read_raster, write_raster
 from tilemapper.api import compare as door
 from tilemapper.cli.main import cli, run
+from tilemapper.cli.report import write_report
+from tilemapper.errors import DeviceError
 from tilemapper.raster.lattice import Lattice
+from tilemapper.render.outcome import RenderResult
 from tilemapper.render.plan import DEFAULT_BLOCK
 from tilemapper.report.seam_figures import SeamGroup, SeamJump
 from tilemapper.report.seam_verdict import standing_out
@@ -285,3 +288,33 @@ def test_blocks_that_are_supposed_are_not_stated(tilemapper, pair, tmp_path):
     assert "of 4096 px (supposed" in page.read_text()
     assert tilemapper(*call, "--block", 512)[0] == 0
     assert "(supposed" not in page.read_text()
+
+
+def test_the_shift_is_that_of_the_map_in_its_precision_with_its_symmetries(
+    tmp_path, models, monkeypatch
+):
+    city, target = write_raster(tmp_path / "city.tif", noise(400, 400)), tmp_path / "map.tif"
+    monkeypatch.setenv("TILEMAPPER_MODELS", str(models))
+    package.render(city, target, "unet", precision="bf16", tta=True, gsd="native", device="cpu")
+    asked = {}
+
+    def noted(*args, **options):
+        asked.update(options)
+        raise DeviceError("cuda:0: not enough memory for one tile of model unet; free some")
+
+    monkeypatch.setattr(door, "grid_shift", noted)
+    found = package.compare(city, target)
+    assert (asked["precision"], asked["tta"]) == ("bf16", True)
+    # The map stands: a device that is too small for the figure is no error of the comparison.
+    assert found.shift is None
+    assert any("Grid shift not measured: cuda:0" in notice for notice in found.notices)
+
+
+@pytest.mark.parametrize(("scheduler", "device"), [("tcp://10.0.0.1:8786", "auto"), (None, "cuda")])
+def test_the_page_of_a_cluster_is_measured_on_what_is_here(monkeypatch, scheduler, device):
+    asked = {}
+    monkeypatch.setattr(door, "compare", lambda *args, **options: asked.update(options))
+    result = RenderResult("map.tif", 1, 1, 1, 1, 0, 1.0, 1, "unet", None, None)
+    options = {"model": None, "overwrite": False, "allow_drivers": (), "device": "cuda"}
+    write_report("page.html", "city.tif", result, options | {"scheduler": scheduler})
+    assert asked["device"] == device

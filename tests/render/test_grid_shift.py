@@ -7,6 +7,9 @@ import pytest
 
 from tests.conftest import noise, write_raster
 from tilemapper.errors import RasterError
+from tilemapper.networks.model import open_model
+from tilemapper.raster.lattice import Block
+from tilemapper.render.engine import Engine
 from tilemapper.render.grid_shift import grid_shift
 
 
@@ -48,3 +51,21 @@ def test_a_raster_of_one_tile_is_compared_as_far_as_it_goes(make_raster, models)
     found = grid_shift(make_raster(150, 200), models / "identity", blocks=1)
     assert found.mean == 0
     assert found.pixels == 54 * 104
+
+
+def test_blocks_are_chosen_from_a_part_of_the_raster(tmp_path, models):
+    mask = np.zeros((1500, 1500), bool)
+    mask[800:1100, 900:1200] = True
+    source = write_raster(tmp_path / "part.tif", noise(1500, 1500), mask=mask)
+    part = Block(800, 900, 300, 300)
+    found = grid_shift(source, models / "identity", blocks=5, size=200, within=part)
+    assert found.pixels == 5 * 200 * 200
+
+
+def test_symmetries_are_averaged_as_in_the_map(make_raster, models):
+    source = make_raster(500, 500)
+    call = {"blocks": 1, "size": 128}
+    engine = Engine(open_model(models / "unet"), tta=True, batch_size=4)
+    averaged = grid_shift(source, models / "unet", tta=True, precision="fp32", **call)
+    assert averaged == grid_shift(source, engine, **call)
+    assert averaged != grid_shift(source, models / "unet", precision="fp32", **call)

@@ -13,12 +13,13 @@ import rasterio
 from numpy.typing import NDArray
 
 from tilemapper.api.truth import truth_figures
-from tilemapper.errors import ModelError, OptionError, RasterError
+from tilemapper.errors import DeviceError, ModelError, OptionError, RasterError
 from tilemapper.networks.model import Model, open_model
 from tilemapper.raster.atomic import write_text_atomic
 from tilemapper.raster.jpeg import jpeg_bytes
 from tilemapper.raster.png import write_png
 from tilemapper.raster.webp import encode_within
+from tilemapper.render.devices import PRECISIONS
 from tilemapper.render.grid_shift import grid_shift
 from tilemapper.render.targets import check_target
 from tilemapper.report.alignment import Laid, Rendered, lay, open_rendered
@@ -192,17 +193,21 @@ def _add_shift(
     found: Comparison, laid: Laid, model: Model, blocks: int, seed: int, device: str
 ) -> None:
     """Measures grid-shift invariance, if this source can be rendered again."""
-    overlap = found.lattice.overlap
+    # As the map was rendered: in another precision, or without its symmetries, it is another map.
+    plan = found.plan or {}
+    precision = plan.get("precision")
     try:
         shift = grid_shift(
             laid.planned or laid.path,
             model,
-            overlap=overlap,
+            overlap=found.lattice.overlap,
             blocks=blocks,
             seed=seed,
             device=device,
+            precision=precision if precision in PRECISIONS else "auto",
+            tta=plan.get("tta") is True,
         )
-    except RasterError as error:
+    except (RasterError, DeviceError) as error:
         found.notices.append(f"Grid shift not measured: {error}.")
         return
     values = asdict(shift)

@@ -37,7 +37,8 @@ def write_report(report: str, source: str, result: RenderResult, options: dict[s
         model=options["model"],
         overwrite=options["overwrite"],
         block=result.block,
-        device=options["device"],
+        # The device of a cluster's workers need not be one of this machine.
+        device="auto" if options["scheduler"] else options["device"],
         allow_drivers=options["allow_drivers"],
         timings={
             "Rendered": f"{result.tiles} tiles in {result.seconds:.1f} s ({rate:.1f} tiles/s)"

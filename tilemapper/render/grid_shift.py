@@ -25,7 +25,8 @@ from tilemapper.raster.lattice import RIM, Block, Lattice
 from tilemapper.raster.source import SourceOptions, SourceView, inspect_source
 from tilemapper.raster.spec import SourceSpec
 from tilemapper.render.block import blend_rows, predict_rows
-from tilemapper.render.engine import Engine, open_engine
+from tilemapper.render.devices import choose_device, choose_precision, default_batch
+from tilemapper.render.engine import Engine
 from tilemapper.render.layers import palette_of, to_layers
 from tilemapper.render.render import CACHE_MB
 from tilemapper.render.strips import View, read_tile_rows
@@ -64,6 +65,8 @@ def grid_shift(
     seed: int = 0,
     device: str = "auto",
     precision: str = "auto",
+    tta: bool = False,
+    within: Block | None = None,
     options: SourceOptions | None = None,
     tick: Callable[[int], None] | None = None,
 ) -> GridShift:
@@ -78,6 +81,8 @@ def grid_shift(
         seed: of the choice.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; not used with an engine.
         precision: ``auto``, ``fp32`` or ``bf16``; not used with an engine.
+        tta: average the symmetries, as for `render`; not used with an engine.
+        within: the part of the raster to choose blocks from, as far as they fit there.
         options: how the raster is presented; not used with a spec.
         tick: called with the number of tiles done since the last call.
 
@@ -85,7 +90,7 @@ def grid_shift(
         RasterError: the raster cannot be read, is too small for two lattices, or has no valid
             pixel in any sample.
     """
-    engine = _engine(model, device, precision)
+    engine = _engine(model, device, precision, tta)
     if not isinstance(source, SourceSpec):
         gsd_m = engine.model.card.gsd_m
         source = inspect_source(str(source), options or SourceOptions(), gsd_m)
@@ -102,7 +107,7 @@ def grid_shift(
     with rasterio.Env(GDAL_CACHEMAX=CACHE_MB << 20), SourceView(source) as view:
         moved_view = _Moved(view, shift)
         moved_lattice = Lattice(source.height - shift, source.width - shift, overlap, lattice.tile)
-        for block in _choose(lattice, shift, size, blocks, seed):
+        for block in _choose(lattice, shift, size, blocks, seed, within):
             moved = Block(block.row - shift, block.col - shift, block.height, block.width)
             first, keep = _pixels(view, lattice, block, engine, source.fill, tick)
             second, _ = _pixels(moved_view, moved_lattice, moved, engine, source.fill, tick)
@@ -130,24 +135,39 @@ class _Moved:
         return self._view.wanted(row=row, col=col, height=height, width=width)
 
 
-def _engine(model: str | Path | Model | Engine, device: str, precision: str) -> Engine:
+def _engine(model: str | Path | Model | Engine, device: str, precision: str, tta: bool) -> Engine:
     if isinstance(model, Engine):
         return model
     opened = model if isinstance(model, Model) else open_model(model)
-    return open_engine(opened, device=device, precision=precision)
+    device = choose_device(device)
+    return Engine(
+        opened,
+        device=device,
+        precision=choose_precision(precision, device, opened),
+        batch_size=default_batch(device),
+        tta=tta,
+    )
 
 
-def _choose(lattice: Lattice, shift: int, size: int, count: int, seed: int) -> list[Block]:
+def _choose(
+    lattice: Lattice, shift: int, size: int, count: int, seed: int, within: Block | None
+) -> list[Block]:
     """Blocks that no tile reaches whose part beyond the moved raster's start is reflected.
 
     A raster too small for that is compared from there on, reflection and all.
     """
     rng = random.Random(seed)
     clear = shift + lattice.tile - RIM
+    part = within or Block(0, 0, lattice.height, lattice.width)
     spans = []
-    for length in (lattice.height, lattice.width):
+    for length, start, extent in (
+        (lattice.height, part.row, part.height),
+        (lattice.width, part.col, part.width),
+    ):
         first = clear if length > clear else shift
-        spans.append((first, max(first, length - size), length))
+        last = max(first, length - size)
+        first = min(max(first, start), last)
+        spans.append((first, max(first, min(last, start + extent - size)), length))
     chosen = {(rng.randint(*spans[0][:2]), rng.randint(*spans[1][:2])) for _ in range(count)}
     return [
         Block(row, col, min(size, spans[0][2] - row), min(size, spans[1][2] - col))
