@@ -74,7 +74,10 @@ def test_what_would_take_too_long_is_left_out_and_said(models, make_raster):
 
 def test_tiny_and_masked_rasters_end_in_words(models, tmp_path, make_raster):
     small = diagnose(models / "identity", make_raster(20, 30))
-    assert grades(small) == dict.fromkeys(NAMES, "good")
+    unknown = ("tile mismatch", "grid shift")
+    assert {name for name, grade in grades(small).items() if grade != "good"} == set(unknown)
+    assert [f.grade for f in small.findings if f.name in unknown] == ["not measured"] * 2
+    assert small.verdict.endswith("(tile mismatch, grid shift not measured)")
     city = write_raster(tmp_path / "void.tif", noise(300, 300), mask=np.zeros((300, 300), bool))
     with pytest.raises(RasterError, match="no valid pixel"):
         diagnose(models / "identity", city)
@@ -116,3 +119,20 @@ def test_a_grey_raster_is_examined_once_its_band_is_named(models, tmp_path):
 
 def test_a_raster_without_a_model_is_wrong_usage(make_raster):
     assert run(cli, ["info", str(make_raster(20, 30))]) == 2
+
+
+def test_tiles_without_overlap_are_not_called_one_tile_that_is_good(models, make_raster):
+    found = diagnose(models / "identity", make_raster(700, 700), overlap=0)
+    mismatch = next(finding for finding in found.findings if finding.name == "tile mismatch")
+    assert (mismatch.grade, mismatch.value) == ("not measured", None)
+    assert mismatch.advice == "tiles do not overlap with --overlap 0"
+    assert mismatch.advice in "\n".join(found.lines())
+
+
+def test_the_shift_is_measured_where_the_pixels_are(models, tmp_path):
+    mask = np.zeros((3000, 3000), bool)
+    mask[1495:1505, 1495:1505] = True
+    city = write_raster(tmp_path / "mostly.tif", noise(3000, 3000), mask=mask)
+    found = diagnose(models / "identity", city)
+    shift = next(finding for finding in found.findings if finding.name == "grid shift")
+    assert (shift.grade, shift.value) == ("good", 0)

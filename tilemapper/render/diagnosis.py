@@ -68,9 +68,9 @@ class Finding:
         return cls(name, value, words, grade, advice)
 
 
-def unmeasured(name: str, seconds: float) -> Finding:
-    """The finding of what would have taken too long."""
-    return Finding(name, None, "-", "not measured", f"would take {seconds:.0f} s on this device")
+def unmeasured(name: str, why: str) -> Finding:
+    """The finding of what could not be measured, or not in time."""
+    return Finding(name, None, "-", "not measured", why)
 
 
 @dataclass(frozen=True)

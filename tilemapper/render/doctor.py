@@ -79,14 +79,13 @@ def diagnose(
             ("train/eval gap", 6 * len(tiles), lambda: _training_gap(opened, engine, tiles)),
             ("precision gap", 6 * len(tiles), lambda: _precisions(opened, engine, tiles)),
             ("tile mismatch", sample.tile_count, lambda: _mismatch(sample, engine)),
-            ("grid shift", shifted, lambda: _shift(spec, engine, overlap)),
+            ("grid shift", shifted, lambda: _shift(spec, engine, sample)),
         ]
         findings = []
         for name, count, measure in plan:
             left_s = limit_s - (time.monotonic() - begun)
-            findings.append(
-                measure() if count * tile_s < left_s else unmeasured(name, count * tile_s)
-            )
+            slow = f"would take {count * tile_s:.0f} s on this device"
+            findings.append(measure() if count * tile_s < left_s else unmeasured(name, slow))
     return Diagnosis(
         model=opened.card.name,
         raster=spec.path,
@@ -200,15 +199,19 @@ def _mismatch(sample: _Sample, engine: Engine) -> Finding:
     """Do tiles agree where they overlap?"""
     levels = sample.disagreement(engine)
     if levels is None:
-        return Finding("tile mismatch", None, "-", "good", "one tile: nothing overlaps")
+        apart = "no two tiles with valid pixels overlap; use a larger or fuller raster"
+        why = apart if sample.lattice.overlap else "tiles do not overlap with --overlap 0"
+        return unmeasured("tile mismatch", why)
     return Finding.of("tile mismatch", levels, "grey levels RMS where tiles overlap")
 
 
-def _shift(spec: SourceSpec, engine: Engine, overlap: int) -> Finding:
+def _shift(spec: SourceSpec, engine: Engine, sample: _Sample) -> Finding:
     """Does the map stay when its lattice moves?"""
     try:
-        found = grid_shift(spec, engine, overlap=overlap, blocks=SHIFTED)
+        # There valid pixels are; of all of a raster that is masked mostly, blocks may have none.
+        overlap, part = sample.lattice.overlap, sample.block
+        found = grid_shift(spec, engine, overlap=overlap, blocks=SHIFTED, within=part)
     except RasterError as error:
-        return Finding("grid shift", None, "-", "good", str(error))
+        return unmeasured("grid shift", str(error))
     words = f"grey levels on average, {found.changed:.0%} of pixels change, P99 {found.p99:.0f}"
     return Finding.of("grid shift", found.mean, words)
