@@ -72,6 +72,13 @@ def test_a_sweep_compares_its_runs_and_marks_the_best(tmp_path, run):
     assert "Held-out road_f1" in html
 
 
+def test_a_figure_whose_name_is_html_stays_text(tmp_path, run):
+    runs = [("a", run, {"<img src=x onerror=alert(1)>_iou": 0.5})]
+    html = write_sweep_page(tmp_path, runs).read_text()
+    assert "<img src=x" not in html
+    assert "&lt;img src=x onerror=alert(1)&gt;_iou" in html
+
+
 def test_the_network_is_listed_in_the_order_of_the_data():
     generator = build_generator("unet", {"width": 4}, 3, "rgb").eval()
     layers = layers_of(generator, 256)

@@ -174,7 +174,8 @@ def _runs(page: RunPage) -> str:
         for run, figures, _ in page.runs
     ]
     caption = "The best of each column stands out." if len(page.runs) > 1 else ""
-    listed = table(("run", *names), rows, caption=caption, numbers=tuple(range(1, len(names) + 1)))
+    heads = ("run", *map(escape, names))
+    listed = table(heads, rows, caption=caption, numbers=tuple(range(1, len(names) + 1)))
     charts = []
     for name in names:  # a single point a run is in the table already
         curves = {run: _series(events, "held_out").get(name, ()) for run, _, events in page.runs}
