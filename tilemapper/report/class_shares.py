@@ -26,8 +26,10 @@ class ClassTally:
     def __init__(self, palette: Sequence[tuple[str, Colour]]) -> None:
         self._palette = list(palette)
         self._others = len(self._palette)
-        # One byte for each colour there is: a look-up is ten times faster than finding the nearest.
-        self._table = np.full(1 << 24, self._others, np.uint8)
+        # An entry for each colour there is: a look-up is ten times faster than finding the nearest.
+        # Of one byte where that will do: other colours are one class more than the palette's.
+        small = np.uint8 if self._others < 256 else np.uint16
+        self._table = np.full(1 << 24, self._others, small)
         for index, (_, colour) in reversed(list(enumerate(self._palette))):
             self._table[_key(np.array(colour, np.uint32))] = index
         self._counts = np.zeros(self._others + 1, np.int64)
