@@ -28,8 +28,9 @@ from PIL import Image
 from tilemapper.networks.model import Model, open_model
 from tilemapper.raster.blend import AXIS_ONE
 from tilemapper.raster.lattice import Axis, Lattice
-from tilemapper.render.array import palette_of, render_array
+from tilemapper.render.array import render_array
 from tilemapper.render.engine import Engine, open_engine
+from tilemapper.render.layers import palette_of
 from tilemapper.render.stream import stream
 from tilemapper.report.city import paint, write_city
 
