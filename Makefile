@@ -34,8 +34,9 @@ demo: $(VENV)/.demo
 	@echo "map:     $(CURDIR)/demo/map.tif"
 	@echo "picture: $(CURDIR)/demo/before_after.png"
 
+# A file's tests stay together: they share what is dear to make. More processes would only wait.
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 faults: $(VENV)/.test
 	$(BIN)/python -m pytest -m 'fault and not soak'
