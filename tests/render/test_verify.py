@@ -17,6 +17,7 @@ import tilemapper
 from tests.conftest import ORIGIN, noise, write_raster
 from tilemapper.cli.main import cli, run
 from tilemapper.errors import RasterError
+from tilemapper.render.overview_check import overview_fault
 from tilemapper.render.verify import verify
 
 
@@ -122,11 +123,27 @@ def test_overviews_of_a_masked_map_and_its_layers_are_good(tmp_path, model):
         assert (verdict.faults, "overviews" in verdict.checked) == ([], True)
 
 
-def test_a_lossy_map_has_good_overviews(make_raster, tmp_path):
+@pytest.mark.parametrize("compress", ["JPEG", "WEBP"])
+@pytest.mark.parametrize("quality", ["75", "20"])
+def test_a_lossy_map_has_good_overviews(make_raster, tmp_path, compress, quality):
+    target = tmp_path / "map.tif"
+    options = {"COMPRESS": compress, "QUALITY": quality}
+    tilemapper.render(make_raster(700, 600), target, "unet", gsd="native", creation_options=options)
+    assert verify(target).faults == []
+
+
+def test_black_overviews_of_a_lossy_map_are_found(make_raster, tmp_path):
     target = tmp_path / "map.tif"
     options = {"COMPRESS": "JPEG"}
     tilemapper.render(make_raster(700, 600), target, "unet", gsd="native", creation_options=options)
-    assert verify(target).faults == []
+    with rasterio.open(target, "r+", IGNORE_COG_LAYOUT_BREAK="YES") as dst:
+        pixels = dst.read()
+        dst.write(np.zeros_like(pixels))
+        dst.build_overviews([2], Resampling.average)
+        dst.write(pixels)
+    with rasterio.open(target) as dst:  # no COG any more, which verify says first
+        fault = overview_fault(str(target), dst, kind="map", lossless=False, seed=0)
+    assert "overview 1 shows another picture" in fault
 
 
 def test_an_address_that_only_the_map_names_is_not_opened(target, tmp_path, capfd):

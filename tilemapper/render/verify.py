@@ -110,10 +110,11 @@ def verify(
         )
         _check_cog(verdict, target)
         _check_pixels(verdict, dst)
-        if verdict.ok:
-            fault = overview_fault(str(target), dst, kind=_kind(dst), seed=seed)
-            verdict.note("overviews", good=not fault, fault=fault)
         lossless = _is_lossless(dst)
+        if verdict.ok:
+            kind = _kind(dst)
+            fault = overview_fault(str(target), dst, kind=kind, lossless=lossless, seed=seed)
+            verdict.note("overviews", good=not fault, fault=fault)
         if not lossless:
             verdict.notices.append(
                 f"{dst.compression.value} changes pixels, so no block is rendered again to compare"
