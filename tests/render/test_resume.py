@@ -7,6 +7,7 @@ import fcntl
 import os
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -98,6 +99,22 @@ def test_the_plan_is_what_is_removed_last(make_raster, models, tmp_path, monkeyp
         (True, str(tmp_path / "map.tif.part" / "blocks")),
         (True, str(tmp_path / "map.tif.part")),
     ]
+
+
+def test_a_staging_folder_that_cannot_be_removed_does_not_fail_a_render_that_stands(
+    make_raster, models, tmp_path, monkeypatch
+):
+    real = Path.unlink
+
+    def unlink(path, missing_ok=False):
+        if path.name == "journal":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    city, target = make_raster(300, 300), tmp_path / "map.tif"
+    render(city, target, models / "identity")
+    assert np.array_equal(read_raster(target), read_raster(city))
 
 
 def test_a_target_that_appears_meanwhile_is_not_replaced(

@@ -81,7 +81,8 @@ class Staging:
         The plan goes last: a run that finds it beside a finished target knows that all is done.
         """
         shutil.rmtree(self.blocks, ignore_errors=True)
-        (self.folder / "journal").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the target stands, whatever litter stays
+            (self.folder / "journal").unlink()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -133,7 +134,7 @@ def locked(target: Path) -> Iterator[Path]:
         finally:
             # An empty folder would only puzzle: nothing was staged, so nothing is kept. Another
             # run may have made and locked it anew once ours was removed.
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):
                 empty = {path.name for path in folder.iterdir()} == {"lock"}
                 if empty and _is_at(lock, folder / "lock"):
                     shutil.rmtree(folder, ignore_errors=True)
