@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 from rasterio.errors import RasterioError
 
@@ -40,9 +40,9 @@ def finish_layer(staging: Staging, layer: Layer, tags: Mapping[str, str]) -> Non
         beside = target.parent.resolve() == staging.folder.parent.resolve()
         with (
             atomic_write(target, inside=staging.folder if beside else None) as part,
-            tempfile.TemporaryFile(dir=staging.folder) as made,
+            _nameless(staging.folder) as made,
         ):
-            joined = join(staging, layer, tags, part, cast(BinaryIO, made))
+            joined = join(staging, layer, tags, part, made)
             with ThreadPoolExecutor(1, "sync") as pool:
                 # The disk writes while the bytes are compared; a failure of either is raised here,
                 # the disk's own first: what it could not take may be read back as something else.
@@ -63,6 +63,19 @@ def finish_layer(staging: Staging, layer: Layer, tags: Mapping[str, str]) -> Non
         if isinstance(error, TargetError) or error.errno is None:
             raise
         raise writing_failed(target, error) from error
+
+
+@contextlib.contextmanager
+def _nameless(folder: Path) -> Iterator[BinaryIO]:
+    """A new file whose name is gone at once, so that no kill leaves it behind.
+
+    Not one of `tempfile`: where making it fails it tries another way, and a full disk is not told.
+    """
+    path = folder / ".made.tmp"
+    with path.open("w+b") as file:
+        with contextlib.suppress(OSError):  # then it goes with the folder
+            path.unlink()
+        yield file
 
 
 def _check(staging: Staging, layer: Layer, joined: Joined | None, path: Path) -> None:
