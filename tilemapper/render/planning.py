@@ -15,7 +15,8 @@ from tilemapper.raster.source import SourceOptions, inspect_source
 from tilemapper.raster.tone import Statistics
 from tilemapper.render.devices import auto_batch, choose_device, choose_precision
 from tilemapper.render.division import CUDA_BLOCK, MANY, block_for, worker_count
-from tilemapper.render.plan import DEFAULT_BLOCK, Plan, make_plan
+from tilemapper.render.plan import DEFAULT_BLOCK, Plan
+from tilemapper.render.plan_making import make_plan
 from tilemapper.render.staging import stored_plan
 
 
