@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -42,12 +43,21 @@ def small_disk(request, tmp_path) -> Iterator[Path]:
 
 
 def fill(path: Path, leave: int) -> None:
-    """Writes a file that leaves so many bytes free on its disk."""
-    free = os.statvfs(path.parent)
-    size = free.f_bfree * free.f_frsize - leave
-    with path.open("wb") as ballast:
-        if size > 0:
-            os.posix_fallocate(ballast.fileno(), 0, size)
+    """Writes a file that leaves so many bytes free on its disk.
+
+    What a disk says is free it need not give: some of it goes into its own tables. So the file
+    grows until the disk is full, and is cut.
+    """
+    chunk = os.urandom(1 << 16)
+    with path.open("wb", buffering=0) as ballast:
+        try:
+            while ballast.write(chunk) == len(chunk):
+                pass
+        except OSError as e:
+            if e.errno != errno.ENOSPC:
+                raise
+        ballast.truncate(max(0, ballast.tell() - leave))
+        os.fsync(ballast.fileno())
 
 
 def filled_disk(driver: Driver, oracle: Oracle, steps: int) -> tuple[int, list[str]]:
