@@ -13,8 +13,10 @@ from numpy.testing import assert_array_equal
 
 from tilemapper.errors import DiskFullError, OptionError, TargetError
 from tilemapper.raster.writing import GridWriter
-from tilemapper.report.city import CRS, GSD_M, files, paint, write_city
+from tilemapper.report.city import CRS, GSD_M, files, paint, tones, write_city
+from tilemapper.report.city.canvas import Canvas
 from tilemapper.report.city.dice import Dice, direction, hashed, spline_noise
+from tilemapper.report.city.district import paint_district
 from tilemapper.report.city.painter import _Kept
 from tilemapper.report.city.plan import Plan
 from tilemapper.report.city.tones import MAP_CLASSES
@@ -171,6 +173,22 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch, nth):
     with pytest.raises(DiskFullError, match="No space left"):
         write_city(tmp_path / "a.tif", truth=tmp_path / "b.tif", height=600, width=600)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_lies_beside_a_sheet_is_not_painted_on_its_other_side():
+    canvas = Canvas(60, 80, (1.0, 0.0))
+    empty = canvas.packed()
+    for outline in ((-30, 10, -5, 40), (10, -30, 40, -5), (-9, -9, -3, -3), (90, 10, 99, 40)):
+        canvas.fill(*outline, tones.COURT, tones.PITCH)
+        assert_array_equal(canvas.packed(), empty)
+    canvas.fill(-5, -5, 3, 2, tones.COURT, tones.PITCH)
+    assert (canvas.ground == tones.PITCH).sum() == 6
+
+
+def test_a_ball_field_beyond_a_district_leaves_its_streets():
+    plan = Plan(1, (1200.0, 700.0))
+    ground = paint_district(plan, plan.district(1, 5)).packed >> 8
+    assert (ground == tones.PITCH).sum(axis=1).max() <= 50  # no field of a block is wider
 
 
 def test_sheets_are_kept_up_to_a_limit_only():

@@ -45,7 +45,8 @@ class Canvas:
 
     def fill(self, u0: int, v0: int, u1: int, v1: int, tone: int, ground: int = -1) -> None:
         """Fills [u0, u1) x [v0, v1); the map class only where one is given."""
-        u0, v0 = max(u0, 0), max(v0, 0)
+        # Nothing here may be negative: it would count from the sheet's other side.
+        u0, v0, u1, v1 = max(u0, 0), max(v0, 0), max(u1, 0), max(v1, 0)
         self.tone[v0:v1, u0:u1] = tone
         if ground >= 0:
             self.ground[v0:v1, u0:u1] = ground
