@@ -17,3 +17,13 @@ def test_every_class_and_other_colours_are_counted(count):
     shares = tally.shares()
     assert [found.share for found in shares[:-1]] == [1 / (2 * count)] * count
     assert (shares[-1].name, shares[-1].share) == ("other colours", 0.5)
+
+
+def test_shares_are_of_the_valid_pixels_whose_own_share_is_known():
+    tally = ClassTally([("land", (1, 1, 1))])
+    assert tally.valid == 0.0
+    rgb, valid = np.ones((4, 10, 3), np.uint8), np.zeros((4, 10), bool)
+    valid[:, :3] = True
+    tally.add(rgb, valid)
+    tally.add(rgb[:1], np.zeros((1, 10), bool))
+    assert ([found.share for found in tally.shares()], tally.valid) == ([1.0], 0.24)

@@ -33,11 +33,18 @@ class ClassTally:
         for index, (_, colour) in reversed(list(enumerate(self._palette))):
             self._table[_key(np.array(colour, np.uint32))] = index
         self._counts = np.zeros(self._others + 1, np.int64)
+        self._seen = 0
 
     def add(self, rgb: NDArray[np.uint8], valid: NDArray[np.bool_]) -> None:
         """Counts the valid pixels of (h, w, 3) uint8."""
         classes = self._table[_key(rgb[valid])]
         self._counts += np.bincount(classes, minlength=self._others + 1)
+        self._seen += valid.size
+
+    @property
+    def valid(self) -> float:
+        """The share of all pixels seen that are valid, and so were counted."""
+        return int(self._counts.sum()) / max(1, self._seen)
 
     def shares(self) -> list[ClassShare]:
         """Each class's share, the palette's order; colours of no class come last, if any."""

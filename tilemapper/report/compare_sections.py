@@ -122,7 +122,8 @@ def _classes(found: Comparison) -> str:
     if not found.classes:
         return ""
     most = max(entry.share for entry in found.classes) or 1.0
-    area = None if found.gsd_m is None else found.height * found.width * found.gsd_m**2
+    painted = found.valid * found.height * found.width  # shares are of these pixels alone
+    area = None if found.gsd_m is None else painted * found.gsd_m**2
     rows = []
     for entry in sorted(found.classes, key=lambda one: -one.share):
         swatch = f'<span class="swatch" style="background:rgb{entry.colour}"></span>'

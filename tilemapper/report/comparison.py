@@ -49,7 +49,8 @@ class Comparison:
         block: side of its blocks, the usual one unless ``block_known``.
         seams: the seam jump index; ``disagreement``: OD in grey levels, from the map's tags.
         shift: grid-shift invariance, None if not measured.
-        classes: shares of a palette model's classes; empty for others.
+        classes: shares of a palette model's classes; empty for others. ``valid``: the share of the
+            map's pixels that they are shares of, the others being masked.
         truth: figures against a true map, None if none was given.
         card: of the model, when it was found and is the one that rendered the map.
         tags: the map's; ``plan``: what they say of the render.
@@ -76,6 +77,7 @@ class Comparison:
     card: ModelCard | None
     tags: dict[str, str]
     plan: dict[str, Any] | None
+    valid: float = 1.0
     shift: ShiftFigures | None = None
     truth: TruthFigures | None = None
     timings: dict[str, Any] = field(default_factory=dict)
@@ -181,6 +183,7 @@ def compare_laid(
         seams=seams,
         disagreement=disagreement_of(rendered.tags),
         classes=[] if tally is None else tally.shares(),
+        valid=1.0 if tally is None else tally.valid,
         card=card,
         tags=rendered.tags,
         plan=rendered.plan,
