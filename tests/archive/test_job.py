@@ -9,6 +9,7 @@ from tests.archive.world import write_job, write_scene
 from tilemapper.archive.job import Render
 from tilemapper.archive.jobfile import load_job
 from tilemapper.archive.naming import name_outputs
+from tilemapper.archive.scene import Scene
 from tilemapper.archive.scenes import discover
 from tilemapper.cli.render import render as render_command
 from tilemapper.errors import JobError
@@ -104,6 +105,18 @@ def test_the_folder_above_a_job_is_that_which_the_disk_has(tmp_path):
     path = write_job(tmp_path / "jobs", tmp_path)
     path.write_text(path.read_text().replace("out/", "../maps/"))
     assert load_job(path).root == tmp_path / "real" / "maps"
+
+
+@pytest.mark.parametrize("template", ["out/{stem}.tif", "out/{relpath}.tif"])
+def test_a_folder_that_cannot_be_listed_takes_no_output_from_a_scene(tmp_path, template):
+    path = write_job(tmp_path, tmp_path)
+    path.write_text(path.read_text().replace("out/{relpath}_map.tif", template))
+    folders = [("in/lost", "lost"), ("in/a/lost", "a/lost"), ("in/b", "b")]
+    closed = [Scene(str(tmp_path / p), r, fault="closed", closed=True) for p, r in folders]
+    scene = Scene(str(tmp_path / "in" / "b.tif"), "b")
+    named = name_outputs(load_job(path), [*closed, scene])
+    assert len(named) == 4
+    assert named[scene.id] == (str(tmp_path / "out" / "b.tif"),)
 
 
 @pytest.mark.parametrize("folder", ["[2024] x", "{stem} x", "a{b", "what? *"])

@@ -33,6 +33,8 @@ def name_outputs(
     first: dict[str, Scene] = {}
     for scene in scenes:
         outputs[scene.id] = outputs_of(job, scene)
+        if scene.closed:
+            continue  # a folder that may be called as another one is, or a raster: none is written
         for output in outputs[scene.id]:
             other = first.setdefault(real.path(output), scene)
             if other is not scene:
