@@ -92,6 +92,17 @@ def test_scenes_of_a_catalogue_are_told_apart_by_their_items(tmp_path, name, rel
     assert {scene.stem for scene in found} == {"TCI"}
 
 
+def test_a_list_may_begin_with_the_mark_of_its_encoding(tmp_path, monkeypatch):
+    made = write_scene(tmp_path / "a.tif", 1)
+    text = "a.tif\n".encode("utf-8-sig")
+    (tmp_path / "list.txt").write_bytes(text)
+    assert names(str(tmp_path / "list.txt")) == [str(made)]
+    address = "https://host.example/a.tif"
+    monkeypatch.setattr(remote, "fetch", lambda _url: address.encode("utf-8-sig"))
+    monkeypatch.setattr(remote, "entry", lambda url: Entry(url, 1, "tag"))
+    assert names("https://host.example/list.txt") == [address]
+
+
 def test_stdin_is_a_list(tmp_path):
     made = write_archive(tmp_path, 2)
     found = discover(Source(scenes=("-",)), stdin=[f"{made[0]}\n"])
@@ -232,6 +243,25 @@ def test_a_catalogue_whose_lists_are_none_is_named(tmp_path, document):
     (tmp_path / "c.json").write_text(json.dumps(document))
     with pytest.raises(JobError, match=r"c\.json: .* no list of objects"):
         names(str(tmp_path / "c.json"))
+
+
+def test_a_catalogue_that_cannot_be_fetched_is_not_called_damaged(monkeypatch):
+    line = "https://host.example/c.json: cannot be fetched (404); check the address"
+
+    def fetch(_url: str) -> bytes:
+        raise JobError(line)
+
+    monkeypatch.setattr(remote, "fetch", fetch)
+    with pytest.raises(JobError) as caught:
+        names("https://host.example/c.json")
+    assert str(caught.value) == line
+
+
+def test_a_catalogue_on_a_server_whose_link_is_no_address_is_named(monkeypatch):
+    document = {"type": "Catalog", "links": [{"rel": "child", "href": "//[host.example/a.json"}]}
+    monkeypatch.setattr(remote, "fetch", lambda _url: json.dumps(document).encode())
+    with pytest.raises(JobError, match=r"c\.json: links to .* no address"):
+        names("https://host.example/c.json")
 
 
 SIGNED = "https://user:pw@host.example/a/b.tif?X-Amz-Signature=abc&sig=1&version=7"

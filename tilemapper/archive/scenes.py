@@ -114,7 +114,8 @@ def _lines(lines: Iterable[str], where: str, source: Source) -> Iterator[Scene]:
 def _remote(url: str, source: Source) -> Iterator[Scene]:
     plain = public(url).lower()
     if plain.endswith(LIST_SUFFIXES):
-        yield from _lines(remote.fetch(url).decode(errors="replace").splitlines(), url, source)
+        text = remote.fetch(url).decode("utf-8-sig", "replace")
+        yield from _lines(text.splitlines(), url, source)
     elif plain.endswith((".json", ".geojson")):
         yield from _catalog(url, source)
     elif plain.endswith("/") or glob.has_magic(plain):
@@ -198,7 +199,7 @@ def _passes(scene: Scene, source: Source) -> bool:
 
 def _read_text(path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8-sig")  # a mark may stand before the text
     except (OSError, UnicodeDecodeError) as error:
         reason: Any = getattr(error, "strerror", None) or error
         raise JobError(f"{path}: cannot be read ({reason}); correct source.scenes") from error

@@ -71,9 +71,10 @@ def _listed(document: dict[str, Any], key: str, place: str) -> list[dict[str, An
 def _read(place: str) -> dict[str, Any]:
     try:
         data = remote.fetch(place) if remote.is_remote(place) else Path(place).read_bytes()
-        document = json.loads(data)
     except OSError as error:
         raise JobError(f"{place}: cannot be read ({error.strerror}); check the catalog") from error
+    try:
+        document = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise JobError(f"{public(place)}: is no JSON ({error}); check the catalog") from error
     if not isinstance(document, dict) or document.get("type") not in (
@@ -147,8 +148,11 @@ def _resolved(place: str, href: str) -> str:
     if remote.is_remote(href):
         return href
     if remote.is_remote(place):
-        # urljoin knows no s3://, so it is shown as https:// for the while.
-        joined = urljoin(place.replace("s3://", "https://", 1), href)
+        try:
+            # It knows no s3://, so that is shown as https:// for the while.
+            joined = urljoin(place.replace("s3://", "https://", 1), href)
+        except ValueError:  # such as a bracket that is left open
+            joined = ""
         if not remote.is_remote(joined):
             raise JobError(f"{public(place)}: links to {href[:80]!r}, which is no address there")
         return joined.replace("https://", place.partition("://")[0] + "://", 1)
