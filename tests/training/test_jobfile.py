@@ -64,6 +64,17 @@ def test_another_architecture_drops_the_arguments_of_the_one_before():
     assert networks.generator_arguments == {"width": 7}
 
 
+def test_what_is_set_holds_whatever_its_order():
+    first, second = {"generator_arguments": "{width=4}"}, {"generator": "residual"}
+    inner = {"networks.generator_arguments.stride": "32"}
+    for changes in (first | second | inner, inner | second | first):
+        networks = load_job(overrides=changes).networks
+        assert networks.generator_arguments == {"width": 4, "stride": 32}
+    for changes in ({"steps": "3", "minutes": "5"}, {"minutes": "5", "steps": "3"}):
+        with pytest.raises(JobError, match=r"steps and trainer\.minutes are both set"):
+            load_job(overrides=changes)
+
+
 def test_an_unknown_key_is_refused_with_the_nearest_one():
     with pytest.raises(OptionError, match="learing_rate: unknown key; did you mean learning_rate"):
         load_job(overrides={"learing_rate": "1"})

@@ -64,11 +64,17 @@ def load_job(
         values, where = _read_toml(presets[name]), presets[name].name
     if config is not None:
         values, where = _over(values, _read_toml(Path(config))), Path(config).name
+    # All of them together, whatever their order: what one makes senseless below is not another's.
+    whole: dict[str, Any] = {}
+    inner: dict[str, Any] = {}
     for key, text in (overrides or {}).items():
         path = _full_key(key)
         layer = _nested(path, _toml_value(text))
-        values = _merged(values, layer) if len(path) > 2 else _over(values, layer)
-    return check_job(values, where=where)
+        if len(path) > 2:
+            inner = _merged(inner, layer)
+        else:
+            whole = _merged(whole, layer)
+    return check_job(_merged(_over(values, whole), inner), where=where)
 
 
 def check_job(values: Mapping[str, Any], *, where: str) -> TrainingJob:
