@@ -188,7 +188,21 @@ def with_another_crs(plan):
     plan["source"]["crs_wkt"] = "nowhere"
 
 
-@pytest.mark.parametrize("damage", [None, without_fill, with_words, with_list, with_another_crs])
+def with_an_area_of_no_polygons(plan):
+    plan["source"]["aoi"] = {"type": "Point", "coordinates": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        None,
+        without_fill,
+        with_words,
+        with_list,
+        with_another_crs,
+        with_an_area_of_no_polygons,
+    ],
+)
 def test_a_damaged_plan_is_said_in_one_line(target, tmp_path, damage):
     plan = plan_of(target)
     if damage is not None:

@@ -9,9 +9,7 @@ from typing import Any
 
 import numpy as np
 from affine import Affine
-from numpy.typing import NDArray
 from rasterio.crs import CRS
-from rasterio.features import geometry_mask
 
 from tilemapper.errors import OptionError, RasterError
 from tilemapper.raster.edges import MOST_POINTS, Points, TooManyError, TornError, bent, cut
@@ -181,16 +179,3 @@ def _too_detailed(path: str, found: str) -> OptionError:
         "with the map; simplify it by about a pixel with ogr2ogr -simplify TOLERANCE NEW.geojson "
         "and give that"
     )
-
-
-def inside(
-    geometry: dict[str, Any], *, row: int, col: int, height: int, width: int
-) -> NDArray[np.bool_]:
-    """Pixels of a window whose centres lie in the polygons, (height, width)."""
-    mask: NDArray[np.bool_] = geometry_mask(
-        [geometry],
-        out_shape=(height, width),
-        transform=Affine.translation(col, row),
-        invert=True,
-    )
-    return mask

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilemapper.errors import RasterError
-from tilemapper.raster.aoi import inside
+from tilemapper.raster.area import Area
 from tilemapper.raster.closing import Closing
 from tilemapper.raster.identity import check_identity
 from tilemapper.raster.inspecting import inspect_source
@@ -29,6 +29,7 @@ class SourceView(Closing):
     def __init__(self, spec: SourceSpec) -> None:
         self.spec = spec
         self.height, self.width = spec.height, spec.width
+        self._area = None if spec.aoi is None else Area(spec.aoi)
         self._tone = None if spec.tone is None else tone_table(spec.tone)
         self._file = open_raster(spec.path, allow_drivers=(spec.driver,))
         try:
@@ -74,9 +75,9 @@ class SourceView(Closing):
 
     def wanted(self, *, row: int, col: int, height: int, width: int) -> NDArray[np.bool_] | None:
         """Pixels of a window that lie in ``--mask``, (height, width); None when there is none."""
-        if self.spec.aoi is None:
+        if self._area is None:
             return None
-        return inside(self.spec.aoi, row=row, col=col, height=height, width=width)
+        return self._area.inside(row=row, col=col, height=height, width=width)
 
     def close(self) -> None:
         """Closes the file; a second time does nothing."""

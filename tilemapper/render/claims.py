@@ -15,6 +15,7 @@ from typing import Any
 from rasterio.crs import CRS
 
 from tilemapper.errors import RasterError, TilemapperError
+from tilemapper.raster.area import Area
 from tilemapper.raster.encode import stored_crs
 from tilemapper.raster.identity import TIMES, identity_of
 from tilemapper.raster.lattice import Lattice
@@ -51,8 +52,10 @@ class Claim:
             if plan["precision"] not in ("fp32", "bf16") or not isinstance(plan["device"], str):
                 raise ValueError("precision or device")
             dict(spec.identity)
+            if spec.aoi is not None:
+                Area(spec.aoi)
             crs = stored_crs(CRS.from_wkt(spec.crs_wkt)) if spec.crs_wkt else None
-        except (ValueError, KeyError, TypeError, AttributeError, TilemapperError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, TilemapperError) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise RasterError(
                 f"{target}: its TILEMAPPER_PLAN tag is damaged ({reason}); render it again"
