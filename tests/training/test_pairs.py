@@ -2,6 +2,7 @@ import json
 import os
 import pickle
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from tilemapper.errors import OptionError, PairError
 from tilemapper.training.pairs import open_pairs, pack_pairs, split_pairs
 from tilemapper.training.pixels import load_pixels
 from tilemapper.training.sources import natural_key
+from tilemapper.training.split import find_overlaps
 
 
 def write_folders(root, count, first="A", second="B", suffix=".png"):
@@ -137,6 +139,15 @@ def test_pairs_of_one_piece_of_ground_cannot_be_split(tmp_path):
     with pytest.raises(PairError) as error:
         split_pairs(source, overlaps=tmp_path / "overlaps.json")
     assert_says(error, "one piece of ground")
+
+
+def test_a_list_of_overlaps_beside_the_data_is_found_from_inside_of_it_too(tmp_path, monkeypatch):
+    (tmp_path / "pairs").mkdir()
+    (tmp_path / "overlaps.json").write_text("[]")
+    monkeypatch.chdir(tmp_path)
+    assert find_overlaps(Path("pairs"), None) is not None
+    monkeypatch.chdir(tmp_path / "pairs")
+    assert find_overlaps(Path(), None) is not None
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,8 @@ def find_overlaps(data: Path, named: str | Path | None) -> Path | None:
     """The list of overlapping pairs that is named, or one that lies in or beside the data."""
     if named:
         return Path(named)
-    beside = (folder / "overlaps.json" for folder in (data, data.parent))
+    # The parent of "." by its name is itself.
+    beside = (folder / "overlaps.json" for folder in (data, data.absolute().parent))
     return next((path for path in beside if path.is_file()), None)
 
 
