@@ -287,6 +287,39 @@ def test_a_run_as_long_as_its_budget_goes_on_for_what_is_left_of_it(pairs, tmp_p
     assert not shorter.finished
 
 
+def test_a_run_that_its_budget_stopped_ends_with_the_best_of_a_straight_one(pairs, tmp_path):
+    """Its weights get worse, so those at which it is stopped would be the best of all."""
+    settings = {**TINY, "trainer.steps": "4", "trainer.evaluate_every": "2",
+                "trainer.best_by": "loss", "trainer.learning_rate": "1e-9"}  # fmt: skip
+    worse = {"trainer.learning_rate": "0.05"}
+    run = tmp_path / "run"
+    stopped = train(pairs, run, settings=settings, budget_minutes=1e-9)
+    assert (stopped.step, stopped.finished) == (1, False)
+    assert "weights of step 1 of 1" in open_model(stopped.model).card.recipe
+    assert read_checkpoint(run / "checkpoints" / "last.ckpt")["best"] is None
+    resumed = train(pairs, run, settings=worse, resume=True)
+    assert "weights of step 1" not in open_model(resumed.model).card.recipe
+    measured = [e["step"] for e in read_events(run / "metrics.jsonl") if e["kind"] == "held_out"]
+    assert measured == [1, 2, 4]
+
+
+def test_a_finished_run_that_is_resumed_is_not_measured_again(pairs, tmp_path):
+    settings = {**TINY, "trainer.steps": "1"}
+    first = train(pairs, tmp_path / "run", settings=settings)
+    again = train(pairs, tmp_path / "run", resume=True)
+    assert again.finished and again.figures == pytest.approx(first.figures, nan_ok=True)
+    kinds = [event["kind"] for event in read_events(tmp_path / "run" / "metrics.jsonl")]
+    assert kinds == ["train", "held_out"]
+
+
+def test_another_figure_finds_a_best_of_its_own(pairs, tmp_path):
+    settings = {**TINY, "trainer.steps": "1"}
+    train(pairs, tmp_path / "run", settings=settings)
+    train(pairs, tmp_path / "run", settings={"steps": "2", "best_by": "ssim"}, resume=True)
+    best = read_checkpoint(tmp_path / "run" / "checkpoints" / "best.ckpt")
+    assert best["step"] == 2 and best["best"] < 1  # PSNR is far above it
+
+
 def test_a_loss_that_is_not_finite_stops_at_once_and_keeps_the_last_good_checkpoint(
     pairs, tmp_path, monkeypatch
 ):

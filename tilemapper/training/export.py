@@ -38,7 +38,8 @@ def export_model(
     """
     job, device = trainer.job, trainer.device
     generator = unsynchronised(copy.deepcopy(trainer.judged))
-    best = trainer.checkpoints.best()
+    # What leads is better than the best checkpoint.
+    best = None if trainer.leads else trainer.checkpoints.best()
     step = trainer.step
     if best is not None:
         state = read_checkpoint(best)

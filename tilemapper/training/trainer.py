@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -27,7 +28,8 @@ from tilemapper.training.watch import LossWatch
 class Trainer:
     """One run in one process: its state is all that a checkpoint holds.
 
-    ``digest`` is that of the run's split: a checkpoint of another one is refused.
+    ``digest`` is that of the run's split: a checkpoint of another one is refused. ``leads``: the
+    run was left on its way with weights that are better than its best checkpoint.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Trainer:
         self._began_s: float | None = None
         self._before_s = 0.0
         self.best: float | None = None
+        self.leads = False
         self.watch = LossWatch(device)
         self._best_waits = False
         self._measured_at = -1
@@ -89,7 +92,7 @@ class Trainer:
                 break
         self.watch.settle()
         if not limits.stop():
-            self._evaluate(recorder)
+            self._evaluate(recorder, on_the_way=self.step < self.steps)
         self.save()
         return self._done() >= 1
 
@@ -154,15 +157,20 @@ class Trainer:
             self.watch.settle()
             self.save()
 
-    def _evaluate(self, recorder: Recorder | None) -> None:
+    def _evaluate(self, recorder: Recorder | None, *, on_the_way: bool = False) -> None:
         if recorder is None or not self.held_out or self._measured_at == self.step:
             return
-        self._measured_at = self.step
         figures = self.held_out.measure(self.judged, self.device)
         recorder.event("held_out", self.step, figures)
         self._leave_eval()
         name = self.job.trainer.best_by
-        if better(name, figures[name], self.best):
+        is_better = better(name, figures[name], self.best)
+        if on_the_way:
+            # A run that was not stopped is not measured here, and a resumed one must end as it.
+            self.leads = is_better
+            return
+        self._measured_at = self.step
+        if is_better:
             self.best = figures[name]
             self._best_waits = True
             self.watch.settle()
@@ -208,6 +216,7 @@ class Trainer:
             "trained_s": self.trained_s,
             "elapsed_s": self.elapsed_s,
             "best": self.best,
+            "measured_at": self._measured_at,
             "split": asdict(self.digest) if self.digest else None,
             "modules": {name: module.state_dict() for name, module in task.modules.items()},
             "optimisers": {name: o.state_dict() for name, o in task.optimisers.items()},
@@ -234,7 +243,10 @@ class Trainer:
             task.load_extra_state(state["extra"])
             self.step, self.trained_s = int(state["step"]), float(state["trained_s"])
             self._before_s = float(state.get("elapsed_s", self.trained_s))  # older ones lack it
-            self.best = state["best"]
+            # A best of another figure says nothing of this one.
+            if json.loads(state["job"])["trainer"]["best_by"] == self.job.trainer.best_by:
+                self.best = state["best"]
+                self._measured_at = int(state.get("measured_at", -1))  # older ones lack it
         except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
             # torch's first line names the class alone, the next ones what does not fit.
             words = [line.strip(" \t.") for line in str(error).splitlines()] or [""]
