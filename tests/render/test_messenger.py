@@ -70,7 +70,7 @@ class FakeOrder:
 
 
 def messenger(client):
-    return Messenger(client, FakeOrder(), Tasks(len, max, min), None)
+    return Messenger(client, FakeOrder(), Tasks("json", len, max, min), None)
 
 
 def test_workers_that_declare_a_gpu_are_the_only_ones_asked_when_some_do():
@@ -149,7 +149,7 @@ def test_a_worker_lost_while_it_looks_around_has_no_answer():
     client = FakeClient({"a": worker()})
     crew = messenger(client)
     crew.examine("a")
-    client.futures[0].done(FutureCancelledError("key", "lost"))
+    client.futures[-1].done(FutureCancelledError("key", "lost"))
     assert list(crew.events(1)) == [Examined("a", None)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import pickle
 import queue
@@ -42,11 +43,21 @@ def candidates(client: Any, gpu: bool) -> dict[str, bool] | None:
     return running
 
 
+def loading(client: Any, module: str, address: str) -> Any:
+    """A worker loads what is to run there; given to its first task as an argument.
+
+    A worker closes when it cannot unpack what it is sent, so nothing of ours may come before: with
+    another version of the package, or none, this fails alone, and the task with it, unsent.
+    """
+    return client.submit(importlib.import_module, module, workers=[address], pure=False)
+
+
 @dataclass(frozen=True)
 class Tasks:
-    """What workers are asked to do, as functions that are sent by name."""
+    """What workers are asked to do, as functions that are sent by name from one module."""
 
-    examine: Callable[[bytes], Look]
+    module: str
+    examine: Callable[[bytes, Any], Look]
     take_model: Callable[[bytes, bytes], Look]
     render: Callable[[bytes, Block, str, str, bool], tuple[Receipt, Files]]
 
@@ -76,7 +87,8 @@ class Messenger:
 
     def examine(self, address: str) -> None:
         """See `Crew.examine`."""
-        self._submit(f"?{address}", self._tasks.examine, self._payload, address=address)
+        task = self._tasks.examine
+        self._submit(f"?{address}", task, self._payload, address=address, first=True)
 
     def send_model(self, address: str) -> None:
         """See `Crew.send_model`: once for each worker, by way of the scheduler."""
@@ -103,9 +115,12 @@ class Messenger:
         *arguments: Any,
         address: str,
         resources: dict[str, int] | None = None,
+        first: bool = False,
     ) -> None:
         self._asked += 1
         try:
+            if first:
+                arguments = (*arguments, loading(self._client, self._tasks.module, address))
             future = self._client.submit(
                 function,
                 *arguments,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from tilemapper.errors import TilemapperError
 
 GRACE_S = 20.0  # after the first answer, for the others
@@ -45,13 +47,21 @@ class Opening:
 
     def fault(self) -> TilemapperError | None:
         """What does not fit, each fault once with the workers that have it; None if all do."""
-        kinds: dict[str, list[str]] = {}
-        for address, faults in self._misfits.items():
-            for fault in faults:
-                kinds.setdefault(fault, []).append(address)
-        if not kinds:
-            return None
-        lines = [f"worker {', '.join(names)} {fault}" for fault, names in kinds.items()]
-        return TilemapperError(
-            f"cluster: {'; '.join(lines)}; make the workers fit the client, or leave them out"
-        )
+        return unfit(self._misfits) if self._misfits else None
+
+
+def cannot_look(error: BaseException) -> str:
+    """That a worker raised what is no fault of a file or a device, in words."""
+    return f"cannot look around ({type(error).__name__}: {error})"
+
+
+def unfit(misfits: Mapping[str, Sequence[str]]) -> TilemapperError:
+    """What does not fit of workers, each fault once with the workers that have it."""
+    kinds: dict[str, list[str]] = {}
+    for address, faults in misfits.items():
+        for fault in faults:
+            kinds.setdefault(fault, []).append(address)
+    lines = [f"worker {', '.join(names)} {fault}" for fault, names in kinds.items()]
+    return TilemapperError(
+        f"cluster: {'; '.join(lines)}; make the workers fit the client, or leave them out"
+    )

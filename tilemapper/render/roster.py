@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from tilemapper.errors import NoWorkerError, TilemapperError
 from tilemapper.raster.lattice import Block
 from tilemapper.render.crew import Crew, Examined
-from tilemapper.render.opening import Opening
+from tilemapper.render.opening import Opening, cannot_look
 from tilemapper.render.workers import Look
 
 LOG = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ class Roster:
         if look is None:
             return self._drop(event.address)  # if it is back at the next look, it is asked again
         if isinstance(look, BaseException):
-            look = Look((f"cannot look around ({type(look).__name__}: {look})",), False, True)
+            look = Look((cannot_look(look),), False, True)
         if not look.holds_model and not look.faults and not seat.model_sent:
             seat.model_sent = True
             self._crew.send_model(event.address)

@@ -71,14 +71,19 @@ def versions() -> dict[str, str]:
     return {"tilemapper": __version__} | {name: version(name) for name in PACKAGES[1:]}
 
 
+def misfits(wanted: Mapping[str, str]) -> list[str]:
+    """Which of the client's versions are others here, in words."""
+    here = versions()
+    return [
+        f"has {name} {here[name]}, the client has {theirs}"
+        for name, theirs in wanted.items()
+        if here[name] != theirs
+    ]
+
+
 def examine(order: Order) -> Look:
     """Compares this worker with what the client has; raises nothing that a user could cause."""
-    here = versions()
-    faults = [
-        f"has {name} {here[name]}, the client has {wanted}"
-        for name, wanted in order.versions.items()
-        if here[name] != wanted
-    ]
+    faults = misfits(order.versions)
     os.environ.setdefault("GDAL_CACHEMAX", str(CACHE_MB))
     try:
         choose_device(order.plan.device)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import pickle
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from tilemapper.errors import NoWorkerError
+from tilemapper.errors import NoWorkerError, TilemapperError
 from tilemapper.networks.model import Model
 from tilemapper.render.cluster.connection import address_of, connected
-from tilemapper.render.cluster.tasks import Facilities, facilities, probe
-from tilemapper.render.messenger import candidates
+from tilemapper.render.cluster.tasks import TASKS, Facilities, facilities, probe
+from tilemapper.render.messenger import LOST, candidates, loading
+from tilemapper.render.opening import cannot_look, unfit
 from tilemapper.render.plan import Plan
 from tilemapper.render.spread import LONELY_S
 from tilemapper.render.workers import Order, model_files, versions
@@ -35,23 +36,57 @@ def survey(scheduler: str, model: Model, *, device: str = "auto", insecure: bool
     Raises:
         NoWorkerError: no scheduler or no worker answers within a minute.
         OptionError: the scheduler's address may not be used.
+        TilemapperError: all that answer, say that they cannot take part.
     """
     kind = device.partition(":")[0]
     with connected(address_of(scheduler, insecure=insecure)) as client:
         deadline = time.monotonic() + LONELY_S
         while time.monotonic() < deadline:
-            asked = [
-                client.submit(facilities, kind, pickle.dumps(model), workers=[at], pure=False)
-                for at in candidates(client, kind != "cpu") or {}
-            ]
-            answers = []
-            for future in asked:
-                with contextlib.suppress(Exception):  # one that cannot answer does not count
-                    answers.append(future.result(timeout=max(1.0, deadline - time.monotonic())))
-            if answers:
-                return agreed(answers)
+            here = candidates(client, kind != "cpu") or {}
+            question = facilities, kind, pickle.dumps(model)
+            answers, refusals = ask_all(client, here, *question, until_s=deadline)
+            if answers:  # those who do not fit are named when blocks are dealt out
+                return agreed(list(answers.values()))
+            if here and len(refusals) == len(here):
+                raise _refused(refusals)
             time.sleep(1.0)
     raise NoWorkerError(f"{scheduler}: no worker answers; start some, then run the command again")
+
+
+def ask_all(
+    client: Any, addresses: Iterable[str], task: Callable[..., Any], *arguments: Any, until_s: float
+) -> tuple[dict[str, Any], dict[str, Exception]]:
+    """What workers answer, and what others raise; those that are lost or hang are in neither.
+
+    Args:
+        client: of the cluster.
+        addresses: the workers.
+        task: of `tilemapper.render.cluster.tasks`; its last argument is left to `loading`.
+        arguments: its others, of types that a worker knows without us.
+        until_s: how long to wait, on the monotonic clock.
+    """
+    asked = {}
+    for at in addresses:
+        needs = (*arguments, loading(client, TASKS.module, at))
+        asked[at] = client.submit(task, *needs, workers=[at], pure=False)
+    answers, refusals = {}, {}
+    for at, future in asked.items():
+        try:
+            answers[at] = future.result(timeout=max(1.0, until_s - time.monotonic()))
+        except TimeoutError:
+            continue
+        except Exception as error:  # whatever a worker raises
+            if type(error).__name__ not in LOST:
+                refusals[at] = error
+    return answers, refusals
+
+
+def _refused(refusals: Mapping[str, Exception]) -> TilemapperError:
+    """That no worker can take part."""
+    for at, error in refusals.items():
+        if isinstance(error, TilemapperError):
+            return type(error)(f"worker {at}: {error}")
+    return unfit({at: [cannot_look(error)] for at, error in refusals.items()})
 
 
 def agreed(answers: Sequence[Facilities]) -> Survey:
@@ -81,13 +116,16 @@ def cluster_speed(scheduler: str, plan: Plan, model: Model, *, insecure: bool = 
             raise NoWorkerError(f"{scheduler}: no worker answers; start some, then try again")
         rate = None
         for files in (None, pickle.dumps(model_files(model))):
-            task = client.submit(probe, order, files, workers=names[:1], pure=False)
+            loaded = loading(client, TASKS.module, names[0])
+            task = client.submit(probe, order, files, loaded, workers=names[:1], pure=False)
             try:
                 rate = task.result(timeout=LONELY_S)
             except TimeoutError as error:
                 raise NoWorkerError(
                     f"worker {names[0]}: no answer for {LONELY_S:.0f} s; look at it"
                 ) from error
+            except ImportError as error:
+                raise _refused({names[0]: error}) from error
             if rate is not None:
                 break
         # With fewer blocks than workers some stand idle.

@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from distributed import get_worker
 
@@ -21,7 +22,7 @@ from tilemapper.render.devices import auto_batch, choose_device, choose_precisio
 from tilemapper.render.journal import Receipt
 from tilemapper.render.messenger import Tasks
 from tilemapper.render.speed import tiles_a_second
-from tilemapper.render.workers import Files, Look, Order, examine, model_of, take_model
+from tilemapper.render.workers import Files, Look, Order, examine, misfits, model_of, take_model
 
 BEAT_S = 0.5  # between two signs of life of a worker
 FETCH_S = 30.0  # for a finished block until it is fetched, and for its bytes on a slow line:
@@ -42,8 +43,13 @@ def _scratch() -> Path:
     return Path(get_worker().local_directory) / "tilemapper"
 
 
-def _examine(payload: bytes) -> Look:
+def _examine(payload: bytes, _loaded: Any) -> Look:
     return examine(_order(payload))
+
+
+def misfits_here(wanted: dict[str, str], _loaded: Any) -> list[str]:
+    """Which of the client's versions are others on this worker."""
+    return misfits(wanted)
 
 
 def _take_model(payload: bytes, files: bytes) -> Look:
@@ -61,14 +67,14 @@ class Facilities:
     batch_size: int
 
 
-def facilities(kind: str, model: bytes) -> Facilities:
+def facilities(kind: str, model: bytes, _loaded: Any = None) -> Facilities:
     """This worker's, for a kind of device and a pickled model, whose weights may be elsewhere."""
     device, opened = choose_device(kind), pickle.loads(model)
     precision = choose_precision("auto", device, opened)
     return Facilities(device, precision, auto_batch(device, opened, precision))
 
 
-def probe(payload: bytes, files: bytes | None) -> float | None:
+def probe(payload: bytes, files: bytes | None, _loaded: Any = None) -> float | None:
     """Tiles a second of an order's model here; None if the model must be sent first."""
     order = _order(payload)
     if files is not None:
@@ -132,4 +138,4 @@ def _beat_on_the_way(beat: Callable[[int], None], size: int) -> None:
     threading.Thread(target=keep, name="on-the-way", daemon=True).start()
 
 
-TASKS = Tasks(_examine, _take_model, _render)
+TASKS = Tasks(__name__, _examine, _take_model, _render)
