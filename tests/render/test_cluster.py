@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import random
 import signal
@@ -16,11 +17,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+import rasterio
 
 from tests.conftest import noise, write_raster
 from tilemapper.errors import NoWorkerError, OptionError, RasterError, TilemapperError
 from tilemapper.networks.model import Model, open_model
-from tilemapper.render import messenger
+from tilemapper.render import calls, messenger
+from tilemapper.render.calls import spread_calls, staff
 from tilemapper.render.cluster import blocks as cluster
 from tilemapper.render.cluster import connection, own, surveying
 from tilemapper.render.cluster.tasks import Facilities
@@ -162,6 +165,17 @@ def test_a_running_cluster_makes_the_same_bytes_in_any_order(
     assert (digest(target), result.blocks_resumed) == (expected, 9)
 
 
+def test_a_source_is_found_by_workers_that_were_started_in_another_folder(
+    city, models, farm, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(city.parent)
+    target, model = tmp_path / "map.tif", open_model(models / "slow")
+    spread(Path(city.name), target, model, scheduler=str(farm.file))
+    render(city.name, target, model)
+    with rasterio.open(target) as dst:
+        assert json.loads(dst.tags()["TILEMAPPER_PLAN"])["source"]["path"] == city.name
+
+
 def test_without_a_shared_folder_pixels_and_model_travel(
     city, models, expected, farm, tmp_path, monkeypatch
 ):
@@ -225,6 +239,40 @@ def test_a_worker_that_does_not_fit_is_named_before_the_first_block(
     assert f"has rasterio {here['rasterio']}, the client has 0.9" in text
     assert text.count("tcp://127.0.0.1") == 4
     assert "\n" not in text
+
+
+def test_a_worker_without_this_version_of_the_package_is_named_and_lives_on(city, models, tmp_path):
+    farm, model, target = Farm(tmp_path, 0), open_model(models / "slow"), tmp_path / "map.tif"
+    old = tmp_path / "old.py"
+    old.write_text("import sys\nsys.modules['tilemapper.render.cluster'] = None\n")
+    try:
+        farm.ready()
+        farm.add("--nthreads=1", f"--preload={old}")
+        begun = time.monotonic()
+        with pytest.raises(TilemapperError, match=r"worker tcp://\S+ cannot look around \(Module"):
+            render(city, target, model, block=512, scheduler=str(farm.file))
+        assert time.monotonic() - begun < surveying.LONELY_S
+        with pytest.raises(TilemapperError, match=r"worker tcp://\S+ cannot look around \(Module"):
+            surveying.cluster_speed(str(farm.file), plan_render(city, target, model), model)
+        farm.add()
+        while staff(str(farm.file)) < 2:
+            time.sleep(0.2)
+        with pytest.raises(TilemapperError, match=r"worker tcp://\S+ cannot look around \(Module"):
+            render(city, target, model, block=512, scheduler=str(farm.file))
+        with pytest.raises(TilemapperError, match=r"worker tcp://\S+ cannot look around \(Module"):
+            list(spread_calls(str.upper, iter("a"), failed=min, scheduler=str(farm.file)))
+        assert all(run.poll() is None for run in farm.runs)
+    finally:
+        farm.close()
+
+
+def test_whole_rasters_go_to_workers_of_the_clients_versions_alone(farm, monkeypatch):
+    options = {"failed": min, "scheduler": str(farm.file)}
+    assert list(spread_calls(str.upper, iter("a"), **options)) == ["A"]
+    here = calls.versions()
+    monkeypatch.setattr(calls, "versions", lambda: here | {"torch": "1.0"})
+    with pytest.raises(TilemapperError, match=r"has torch \S+, the client has 1\.0"):
+        list(spread_calls(str.upper, iter("a"), **options))
 
 
 def test_another_source_on_the_workers_is_named(city, models, farm, tmp_path, monkeypatch):

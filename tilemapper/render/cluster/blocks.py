@@ -12,6 +12,7 @@ from typing import Any
 
 from tilemapper.networks.model import Model
 from tilemapper.raster.lattice import Block
+from tilemapper.raster.opening import is_remote
 from tilemapper.render.cluster.connection import address_of, connected
 from tilemapper.render.cluster.own import own_workers
 from tilemapper.render.cluster.tasks import TASKS
@@ -52,9 +53,8 @@ def spread_blocks(
     if not pending:
         return
     probe, text = folder / f".probe-{secrets.token_hex(8)}" / "text", secrets.token_hex(16)
-    # The copy leaves behind what a plan has computed for itself: it travels with every block.
     where = (f"{probe.parent.name}/{probe.name}", text)
-    order = Order(replace(plan), model, folder.resolve(), where, versions())
+    order = Order(_sent(plan), model, folder.resolve(), where, versions())
     own: OwnWorkers | None = None
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, probe.parent, ignore_errors=True)
@@ -73,3 +73,14 @@ def spread_blocks(
         client = stack.enter_context(connected(address))
         crew = stack.enter_context(contextlib.closing(Messenger(client, order, TASKS, own)))
         yield from Spread(crew, pending, folder, tick, **patience)
+
+
+def _sent(plan: Plan) -> Plan:
+    """The plan as it travels with every block: without what it has computed for itself.
+
+    Workers were started anywhere: a source typed as ``city.tif`` lies in the client's folder.
+    """
+    path = plan.source.path
+    if not is_remote(path):
+        path = str(Path(path).absolute())
+    return replace(plan, source=replace(plan.source, path=path))
