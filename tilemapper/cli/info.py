@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from tilemapper.cli.options import Numbers, OrWord
+from tilemapper.cli.options import Numbers, OrWord, debug_option, json_option
 
 PACKAGES = ("torch", "rasterio", "numpy", "dask", "distributed", "safetensors", "pydantic")
 OPTIONAL_PACKAGES = ("onnx", "onnxruntime", "onnxscript", "tensorboard")
@@ -36,8 +36,8 @@ DRIVERS = ("GTiff", "COG", "JPEG", "PNG", "JP2OpenJPEG", "VRT")
 )
 @click.option("--bidx", type=Numbers(int, "R,G,B", 3), help="With --doctor, as for render.")
 @click.option("--device", default="auto", show_default=True, help="With --doctor.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
+@json_option
+@debug_option
 def info(raster: str | None, doctor: str | None, as_json: bool, **options: Any) -> None:
     """Show versions, devices, GDAL drivers and the models found.
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tilemapper.cli.options import debug_option, json_option
+
 if TYPE_CHECKING:
     from tilemapper.networks.model import Model
 
@@ -20,11 +22,6 @@ def models() -> None:
     A model is a folder with model.toml, its weights and a README.md. It is found by path, or by
     name in $TILEMAPPER_MODELS and among the shipped ones.
     """
-
-
-_debug = click.option(
-    "--debug", is_flag=True, expose_value=False, help="Show the traceback of an error."
-)
 
 
 def _metres(_ctx: click.Context, _parameter: click.Parameter, value: str) -> float | None:
@@ -41,8 +38,8 @@ def _metres(_ctx: click.Context, _parameter: click.Parameter, value: str) -> flo
 
 
 @models.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@_debug
+@json_option
+@debug_option
 def list_command(as_json: bool) -> None:
     """List the models that are found by name."""
     from tilemapper.networks.model import find_models
@@ -65,8 +62,8 @@ def list_command(as_json: bool) -> None:
 
 @models.command("show")
 @click.argument("name")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@_debug
+@json_option
+@debug_option
 def show_command(name: str, as_json: bool) -> None:
     """Show a model's card, and check its weights against it."""
     from tilemapper.networks.card import card_text
@@ -110,8 +107,8 @@ def show_command(name: str, as_json: bool) -> None:
     help="Frozen statistics, or each tile's own (as junyanz tests by default).",
 )
 @click.option("--licence", default="", help="Terms of the weights, for the card.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@_debug
+@json_option
+@debug_option
 def import_command(checkpoint: Path, out_dir: Path, as_json: bool, **options: Any) -> None:
     """Import CHECKPOINT of another project as the model folder OUT_DIR.
 
@@ -128,8 +125,8 @@ def import_command(checkpoint: Path, out_dir: Path, as_json: bool, **options: An
 @click.argument("name")
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--overwrite", is_flag=True, help="Replace OUT if it exists.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@_debug
+@json_option
+@debug_option
 def export_command(name: str, out: Path, overwrite: bool, as_json: bool) -> None:
     """Export the model NAME to OUT: an ONNX file (OUT.onnx), or a model folder otherwise."""
     from tilemapper.errors import TargetError
