@@ -116,7 +116,7 @@ def test_a_layer_that_is_wanted_later_renders_the_scenes_again(tmp_path, models,
     more = load_job(write_job(tmp_path, models / "classes", render=LAYERS))
     summary = run_archive(more, palette)
     assert (summary.done, summary.failed) == (1, 1)
-    assert "was not made by this job" in summary.failures[0]["error"]
+    assert "did not make it of this scene" in summary.failures[0]["error"]
     assert foreign.read_text() == "mine"
 
 

@@ -137,8 +137,23 @@ def test_a_file_that_nobody_knows_is_not_overwritten(small, identity):
     path.write_text("mine")
     summary = run_archive(small, identity)
     assert (summary.done, summary.failed) == (5, 1)
-    assert "was not made by this job" in summary.failures[0]["error"]
+    assert "did not make it of this scene" in summary.failures[0]["error"]
     assert path.read_text() == "mine"
+
+
+def test_the_map_of_a_scene_that_moved_is_kept_and_not_called_somebody_elses(
+    tmp_path, models, identity
+):
+    (made,) = write_archive(tmp_path / "in", 1)
+    path = write_job(tmp_path, models / "identity", render="batch_size = 1")
+    path.write_text(path.read_text().replace("{relpath}", "{stem}"))
+    job = load_job(path)
+    assert run_archive(job, identity).done == 1
+    before = digests(job.root)
+    made.rename(tmp_path / "in" / made.name)
+    (failure,) = run_archive(job, identity).failures
+    assert "did not make it of this scene" in failure["error"]
+    assert digests(job.root) == before
 
 
 def test_two_scenes_on_one_output_are_refused_before_the_start(small, identity, tmp_path):

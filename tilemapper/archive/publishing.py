@@ -85,18 +85,19 @@ def stamp_of(path: str) -> str | None:
 
 
 def check_free(outputs: Iterable[str], *, made: Collection[str], overwrite: bool) -> None:
-    """Refuses outputs that somebody else's files stand under.
+    """Refuses outputs that other files stand under.
 
     Raises:
-        TargetError: one exists that is none of those ``made`` by the job; ``overwrite`` is off.
+        TargetError: one exists that is none of those ``made`` of the scene by runs of the job, and
+            ``overwrite`` is off.
     """
     for output in outputs:
         if output in made or overwrite or remote.is_remote(output):
             continue
         if os.path.lexists(output):
             raise TargetError(
-                f"{output}: exists already and was not made by this job; move it away, or set "
-                "output.overwrite = true"
+                f"{output}: exists already, and this job did not make it of this scene; move it "
+                "away, or set output.overwrite = true"
             )
 
 
