@@ -16,13 +16,14 @@ from rasterio.shutil import copy as copy_raster
 from rasterio.windows import Window
 
 from tests.conftest import noise, read_raster, write_raster
-from tilemapper.errors import RasterError, StagingError, TargetError
+from tilemapper.errors import DiskFullError, RasterError, StagingError, TargetError
 from tilemapper.networks.model import open_model
 from tilemapper.raster import identity, limits
 from tilemapper.raster.opening import open_raster
 from tilemapper.raster.stored import StoredBlocks
 from tilemapper.render import finish as finish_module
 from tilemapper.render import staging as staging_module
+from tilemapper.render import targets as targets_module
 from tilemapper.render.planning import plan_render
 from tilemapper.render.render import render
 from tilemapper.render.staging import locked, staging_folder, stored_plan
@@ -85,20 +86,84 @@ def test_killed_while_it_tidied_up_the_same_command_does_the_rest(
     assert not folder.exists()
 
 
-def test_the_plan_is_what_is_removed_last(make_raster, models, tmp_path, monkeypatch):
+def test_the_plan_is_removed_last_and_then_that_all_is_done(
+    make_raster, models, tmp_path, monkeypatch
+):
+    """With the plan alone a run that was killed there would render all of it again."""
     seen = []
+    target = tmp_path / "map.tif"
     real = shutil.rmtree
 
     def noted(path, **options):
-        seen.append((stored_plan(tmp_path / "map.tif") is not None, os.fspath(path)))
+        done = (staging_folder(target) / "finished").exists()
+        seen.append((stored_plan(target) is not None, done, os.fspath(path)))
         real(path, **options)
 
     monkeypatch.setattr(staging_module.shutil, "rmtree", noted)
-    render(make_raster(300, 300), tmp_path / "map.tif", models / "identity")
+    render(make_raster(300, 300), target, models / "identity")
     assert seen[-2:] == [
-        (True, str(tmp_path / "map.tif.part" / "blocks")),
-        (True, str(tmp_path / "map.tif.part")),
+        (True, True, str(staging_folder(target) / "blocks")),
+        (False, True, str(staging_folder(target))),
     ]
+
+
+def test_a_damaged_map_is_rendered_again_whatever_lies_beside_it(
+    make_raster, models, tmp_path, interrupted
+):
+    """It has the tags of the very plan that is unfinished; they say nothing of its pixels."""
+    city, target = make_raster(1024, 1024), tmp_path / "map.tif"
+    render(city, target, models / "identity", block=512)
+    good = target.read_bytes()
+    target.write_bytes(good[:-200_000] + bytes(200_000))
+    interrupted(city, target, models / "identity", overwrite=True)
+    result = render(city, target, models / "identity", overwrite=True)
+    assert result.blocks_resumed == 2
+    assert target.read_bytes() == good
+
+
+def test_killed_beside_the_overviews_of_an_older_map_the_next_run_removes_them(
+    make_raster, models, tmp_path, monkeypatch
+):
+    city, target = make_raster(700, 700), tmp_path / "map.tif"
+    write_raster(target, np.zeros((3, 700, 700), np.uint8))
+    with rasterio.Env(TIFF_USE_OVR=True), rasterio.open(target, "r+") as old:
+        old.build_overviews([2])
+    assert target.with_name("map.tif.ovr").exists()
+
+    def killed(_target):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(finish_module, "remove_stale_sidecars", killed)
+        with pytest.raises(KeyboardInterrupt):
+            render(city, target, models / "identity", overwrite=True)
+    assert render(city, target, models / "identity").tiles == 0
+    assert [path.name for path in tmp_path.glob("map*")] == ["map.tif"]
+    assert np.array_equal(read_raster(target), read_raster(city))
+
+
+def test_a_disk_needs_room_for_what_is_still_to_be_written(
+    make_raster, models, tmp_path, monkeypatch, interrupted
+):
+    """What is done fills the disk already: it is not to be found free once more."""
+    city, target = make_raster(1024, 1024), tmp_path / "map.tif"
+    interrupted(city, target, models / "identity", after=3)
+    usage = shutil.disk_usage(tmp_path)
+    whole = 2 * 3 * 1024 * 1024 * 4 // 3 // 40  # bytes
+
+    def free(share):
+        room = usage._replace(free=int(share * whole))
+        monkeypatch.setattr(targets_module.shutil, "disk_usage", lambda _path: room)
+
+    free(0.6)
+    with pytest.raises(DiskFullError):
+        render(city, target, models / "identity")
+    free(0.65)
+    with monkeypatch.context() as patched:
+        patched.setattr(staging_module.Staging, "remove", lambda _self: None)
+        assert render(city, target, models / "identity").blocks_resumed == 3
+    free(0)
+    assert render(city, target, models / "identity").tiles == 0
 
 
 def test_a_staging_folder_that_cannot_be_removed_does_not_fail_a_render_that_stands(

@@ -94,7 +94,8 @@ def render(
             stands = not restart and all_finished(plan)
             staging = open_staging(folder, plan, restart=restart)
             pending = [b for b in plan.blocks if not stands and b.name not in staging.done]
-            check_disk(plan, target)
+            if not stands:
+                check_disk(plan, target, pending)
             resumed = len(plan.blocks) - len(pending)
             if on_plan is not None:
                 on_plan(plan, sum(plan.lattice.tiles_of(block) for block in pending))
@@ -122,6 +123,7 @@ def render(
                 staging.check_source()
                 check_targets(plan, overwrite=overwrite)  # hours may have passed
                 finish(staging, output_tags(plan, staging))
+                staging.note_finished()
             staging.remove()
     return RenderResult(
         target=str(target),

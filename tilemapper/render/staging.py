@@ -29,6 +29,8 @@ from tilemapper.render.plan import Plan
 
 LOG = logging.getLogger(__name__)
 
+# A file there once all outputs of the plan stand.
+FINISHED = "finished"
 # What file systems answer that have no locks, such as some of a network.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
@@ -75,14 +77,20 @@ class Staging:
             self.remove()
             raise
 
+    def note_finished(self) -> None:
+        """Notes that every output stands: a run that is killed from now on has but to tidy up."""
+        with contextlib.suppress(OSError):  # then the blocks are joined once more
+            (self.folder / FINISHED).touch()
+
     def remove(self) -> None:
         """Removes the folder once the target stands.
 
-        The plan goes last: a run that finds it beside a finished target knows that all is done.
+        Of what a run finds here after a kill the plan goes last, and after it that all is done.
         """
         shutil.rmtree(self.blocks, ignore_errors=True)
-        with contextlib.suppress(OSError):  # the target stands, whatever litter stays
-            (self.folder / "journal").unlink()
+        for name in ("journal", "plan.json"):
+            with contextlib.suppress(OSError):  # the target stands, whatever litter stays
+                (self.folder / name).unlink()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -159,7 +167,7 @@ def open_staging(folder: Path, plan: Plan, *, restart: bool) -> Staging:
     stored = stored_plan(folder.with_name(folder.name.removesuffix(".part")))
     try:
         if restart or stored is None:
-            for name in ("blocks", "journal", "plan.json"):
+            for name in ("blocks", "journal", "plan.json", FINISHED):
                 path = folder / name
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         elif stored.get("fingerprint") != plan.fingerprint:

@@ -6,14 +6,16 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from tilemapper.errors import DiskFullError, RasterError, TargetError
 from tilemapper.raster.atomic import check_name
+from tilemapper.raster.lattice import Block
 from tilemapper.raster.opening import open_raster
 from tilemapper.raster.secrets import public
 from tilemapper.render.plan import Plan
-from tilemapper.render.staging import stored_plan
+from tilemapper.render.staging import FINISHED, staging_folder, stored_plan
 
 # A URL, of whose slashes pathlib keeps one, or a path of GDAL's own.
 _REMOTE = re.compile(r"[a-z][a-z0-9+.-]+:/|/vsi[a-z0-9_]+/", re.IGNORECASE)
@@ -68,14 +70,24 @@ def is_finished(path: Path, plan: Plan) -> bool:
 
 
 def all_finished(plan: Plan) -> bool:
-    """Whether a killed run of this plan had put all its outputs in place."""
-    return all(is_finished(Path(layer.target), plan) for layer in plan.layers)
+    """Whether a killed run of this plan had put all its outputs in place.
+
+    It has left a note then. That outputs of this plan lie there says less: they may be older, and
+    damaged, and about to be replaced.
+    """
+    noted = staging_folder(Path(plan.layers[0].target)) / FINISHED
+    return noted.exists() and all(is_finished(Path(layer.target), plan) for layer in plan.layers)
 
 
-def check_disk(plan: Plan, target: Path) -> None:
-    """Refuses what cannot fit even if the map compresses as well as flat colours do."""
+def check_disk(plan: Plan, target: Path, pending: Sequence[Block]) -> None:
+    """Refuses what cannot fit even if the map compresses as well as flat colours do.
+
+    Half of it is for the output, half for blocks, of which only those that are pending count.
+    """
     free = shutil.disk_usage(target.parent).free
-    needed = plan.disk_bytes() // 40
+    pixels = plan.source.height * plan.source.width
+    share = sum(block.height * block.width for block in pending) / pixels
+    needed = plan.disk_bytes() * (1 + share) / 80
     if needed > free:
         raise DiskFullError(
             f"{target}: needs {needed / 1e9:.1f} GB or more, {free / 1e9:.1f} GB are free; free "
