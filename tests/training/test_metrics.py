@@ -181,6 +181,20 @@ def test_the_palette_of_the_maps_set_is_judged_by_its_legend():
     assert legend_of([c for c in maps if c.name != "water"]) is not MAPS_LEGEND
 
 
+@pytest.mark.parametrize(("off", "same"), [(4, True), (5, False)])
+def test_colours_counted_on_other_maps_of_the_style_are_judged_by_its_legend(off, same):
+    maps = load_job(preset="fast").palette
+    park = next(colour for name, colour in _named(MAPS_LEGEND) if name == "park")
+    others = [c for c in maps if max(np.abs(np.subtract(c.colour, park))) > 8]
+    moved = [*others, PaletteClass(name="park", colour=(park[0] - off, park[1], park[2] + off))]
+    own = [*moved, *(c for c in maps if c.name == "lawn" and c not in moved)]
+    assert (legend_of(own) is MAPS_LEGEND) == same
+
+
+def _named(legend):
+    return zip(legend.names, legend.colours, strict=True)
+
+
 def test_photographs_are_measured_without_classes():
     image = noisy(make_map(1))
     assert set(one(image, image, legend=None)) == {

@@ -14,7 +14,7 @@ from tests.training.synthetic_pairs import TINY
 from tilemapper.api.evaluate import evaluate
 from tilemapper.cli.main import cli, run
 from tilemapper.errors import JobError, PairError
-from tilemapper.networks.model import open_model
+from tilemapper.networks.model import PaletteClass, open_model
 from tilemapper.training.jobfile import load_job
 from tilemapper.training.pairs import open_pairs
 from tilemapper.training.palette import count_palette
@@ -68,6 +68,52 @@ def test_near_colours_that_maps_tell_apart_stay_two(tmp_path):
     style = ((232, 228, 224), (244, 240, 236), (224, 220, 212), (255, 255, 255))
     found = count_palette(open_pairs(write_own(tmp_path / "p", style=style)))
     assert [entry.colour for entry in found.classes] == list(style)
+
+
+def write_whitish(folder):
+    """Maps of white, of which three fifths became a little darker, and of grey, to either side."""
+    folder.mkdir()
+    white = [(255, 255, 255), (255, 255, 255), (254, 253, 252), (253, 252, 252), (252, 252, 251)]
+    rows = np.array(white * 8 + [(100, 100, 100)] * 3 + [(98, 101, 100)] * 3, np.uint8)
+    target = np.broadcast_to(rows[:, None], (len(rows), 46, 3))
+    for index in range(2):
+        Image.fromarray(np.hstack([target // 2, target])).save(folder / f"{index}.png")
+    return folder
+
+
+def test_a_colour_is_the_median_of_what_compression_made_of_it(tmp_path):
+    found = count_palette(open_pairs(write_whitish(tmp_path / "p")))
+    assert [entry.colour for entry in found.classes] == [(254, 253, 252), (98, 100, 100)]
+
+
+def test_the_classes_of_a_model_stay_and_their_colours_are_counted(tmp_path):
+    classes = [('grey "a"', (104, 100, 90)), ("never", (0, 90, 0)), ("road", (255, 255, 255))]
+    like = [PaletteClass(name=name, colour=colour) for name, colour in classes]
+    found = count_palette(open_pairs(write_whitish(tmp_path / "p")), like=like)
+    colours = [(98, 100, 100), (0, 90, 0), (254, 253, 252)]
+    assert [(c.name, c.colour) for c in found.classes] == [
+        (name, colour) for (name, _), colour in zip(classes, colours, strict=True)
+    ]
+    assert found.shares == pytest.approx([6 / 46, 0, 40 / 46])
+    (tmp_path / "job.toml").write_text(found.job_text("p"))
+    assert load_job(preset="fast", config=tmp_path / "job.toml").palette == found.classes
+
+
+def test_the_colours_of_a_model_counted_on_other_maps(tmp_path, models):
+    pairs = str(write_whitish(tmp_path / "p"))
+    found = CliRunner().invoke(
+        cli, ["pairs", "palette", pairs, "--json", "--like", str(models / "classes")]
+    )
+    entries = json.loads(found.stdout)["palette"]
+    assert [entry["name"] for entry in entries] == ["land", "water", "road"]
+    assert entries[2]["colour"] == [254, 253, 252]
+
+
+def test_classes_of_a_model_without_a_palette_are_refused(tmp_path, models, capsys):
+    pairs = str(write_whitish(tmp_path / "p"))
+    rgb = next(p.parent for p in models.glob("*/model.toml") if "[[palette]]" not in p.read_text())
+    assert run(cli, ["pairs", "palette", pairs, "--like", str(rgb)]) == 1
+    assert "has no palette, --like needs one" in capsys.readouterr().err
 
 
 def test_photographs_have_no_palette(tmp_path):

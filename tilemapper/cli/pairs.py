@@ -151,6 +151,7 @@ def pack(data: Path, out: Path, as_json: bool) -> None:
     show_default=True,
     help="Look at so many, evenly spread.",
 )
+@click.option("--like", metavar="MODEL", help="Keep its classes; count their colours anew.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the job file here instead.")
 @_json
 @_debug
@@ -159,6 +160,7 @@ def palette(
     classes: int,
     least_share: float,
     most_pairs: int,
+    like: str | None,
     out: Path | None,
     as_json: bool,
 ) -> None:
@@ -171,17 +173,23 @@ def palette(
     """
     from tqdm import tqdm
 
+    from tilemapper.errors import ModelError
+    from tilemapper.networks.model import open_model
     from tilemapper.raster.atomic import write_text_atomic
     from tilemapper.training.pairs import open_pairs
     from tilemapper.training.palette import count_palette
 
     source = open_pairs(data)
+    kept = open_model(like).card.palette or () if like else ()
+    if like and not kept:
+        raise ModelError(f"{like}: has no palette, --like needs one; leave it out to find classes")
     with tqdm(unit="pair", disable=not sys.stderr.isatty()) as bar:
         found = count_palette(
             source,
             classes=classes,
             least_share=least_share,
             pairs=most_pairs,
+            like=kept,
             on_pair=bar.update,
         )
     text = found.job_text(str(data))

@@ -11,6 +11,9 @@ from torch import Tensor
 
 from tilemapper.networks.model import PaletteClass
 
+# A colour counted anew on other maps of a style lies so near; the nearest two of the `maps` set
+# that are told apart are 8 levels apart.
+_SAME_COLOUR = 4
 # float32 holds integers to 2**24, and `Legend.nearest` needs 2 * 3 * 255**2 for each class.
 _EXACT_IN_FLOAT32 = 40
 
@@ -79,12 +82,17 @@ MAPS_LEGEND = Legend(
 def legend_of(palette: Sequence[PaletteClass]) -> Legend:
     """The legend that maps in the colours of a palette are judged by.
 
-    That of the `maps` set for palettes that have its roads, water, parks and motorways, and where
-    there is no palette; else the palette's own classes, their names as words of a figure.
+    That of the `maps` set for palettes that have its roads, water, parks and motorways (within 4
+    levels), and where there is no palette; else the palette's own classes, their names as words
+    of a figure.
     """
-    own = {entry.colour for entry in palette}
     theirs = zip(MAPS_LEGEND.names, MAPS_LEGEND.colours, strict=True)
-    if not palette or all(colour in own for name, colour in theirs if name in MAPS_LEGEND.judged):
+    judged = [colour for name, colour in theirs if name in MAPS_LEGEND.judged]
+    if not palette or all(any(_same(entry.colour, c) for entry in palette) for c in judged):
         return MAPS_LEGEND
     names = tuple(re.sub(r"\W+", "_", entry.name).lower() for entry in palette)
     return Legend(names, tuple(entry.colour for entry in palette))
+
+
+def _same(first: tuple[int, int, int], second: tuple[int, int, int]) -> bool:
+    return max(abs(a - b) for a, b in zip(first, second, strict=True)) <= _SAME_COLOUR

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from tilemapper.networks.model import PaletteClass
 from tilemapper.training.agreement import MOST_CLASSES
 from tilemapper.training.classes import FARTHEST
 from tilemapper.training.heldout import spread
+from tilemapper.training.jobtext import toml_value
 from tilemapper.training.pairs import PairSource
 
 # Enough for the share of a class of a thousandth to two digits; 4 bytes each are kept.
@@ -39,7 +40,7 @@ class CountedPalette:
         """A job file to go over a preset: the palette, and a figure that it has."""
         lines = [
             f"# The colours of {data}, counted on {self.pairs} of its maps; {self.far:.1%} of the",
-            "# pixels are near none of them (labels, soft edges). Give the classes their names:",
+            "# pixels are near none of them (labels, soft edges). Name classes that have no name:",
             "# `road` is judged as lines. Then: tilemapper train ... --preset fast --config FILE",
             'kind = "training"',
             "",
@@ -47,9 +48,9 @@ class CountedPalette:
             'best_by = "mean_iou"',
         ]
         for entry, share in zip(self.classes, self.shares, strict=True):
-            colour = ", ".join(map(str, entry.colour))
-            lines += ["", "[[palette]]", f'name = "{entry.name}"  # {share:.2%} of the pixels']
-            lines += [f"colour = [{colour}]"]
+            name, colour = toml_value(entry.name), toml_value(entry.colour)
+            lines += ["", "[[palette]]", f"name = {name}  # {share:.2%} of the pixels"]
+            lines += [f"colour = {colour}"]
         return "\n".join(lines) + "\n"
 
 
@@ -59,15 +60,22 @@ def count_palette(
     classes: int = 16,
     least_share: float = 0.001,
     pairs: int = 200,
+    like: Sequence[PaletteClass] = (),
     on_pair: Callable[[], object] = lambda: None,
 ) -> CountedPalette:
     """The colours that the targets of pairs are drawn in.
+
+    A class's colour is the median, band by band, of the pixels that are nearest to it: what
+    compression and soft edges make of one colour scatters around it, seldom evenly (white has
+    nothing above it), and the median is the colour that is off by least on average.
 
     Args:
         source: the pairs.
         classes: at most so many.
         least_share: of the pixels, that a colour needs to be a class.
         pairs: how many are looked at, evenly spread.
+        like: classes whose names and order are kept, and whose colours alone are counted anew;
+            ``classes`` and ``least_share`` do not matter then.
         on_pair: called after each pair.
 
     Raises:
@@ -83,26 +91,39 @@ def count_palette(
         on_pair()
     exact = _histogram(torch.from_numpy(np.concatenate(samples)))
     cells = exact.view(128, 2, 128, 2, 128, 2).sum((1, 3, 5))
+    if like:
+        return _counted(
+            [entry.name for entry in like],
+            _medians(exact, [entry.colour for entry in like]),
+            cells,
+            len(chosen),
+        )
     found = _peaks(exact, cells, most=min(4 * classes, MOST_CLASSES))
-    shares, far = _shares(cells, found)
+    shares, _ = _shares(cells, found)
     # What a dropped colour had goes to its neighbours, and may lift them over the least share.
     while len(found) > classes or shares.min(initial=1) < least_share:
         found.pop(int(shares.argmin()))
-        shares, far = _shares(cells, found)
+        shares, _ = _shares(cells, found)
     if len(found) < 2:
         raise PairError(
             f"{len(found)} colours that {least_share:.2%} of the maps' pixels have found, two are "
             "needed; lower --min-share, or train photographs with --set networks.head=rgb"
         )
-    order = np.argsort(-shares, kind="stable")
+    by_share = [found[k] for k in np.argsort(-shares, kind="stable")]
+    names = [f"class_{place}" for place in range(1, len(found) + 1)]
+    return _counted(names, _medians(exact, by_share), cells, len(chosen))
+
+
+def _counted(names: list[str], colours: list[Colour], cells: Tensor, pairs: int) -> CountedPalette:
+    shares, far = _shares(cells, colours)
     return CountedPalette(
         classes=tuple(
-            PaletteClass(name=f"class_{place}", colour=found[k])
-            for place, k in enumerate(order, start=1)
+            PaletteClass(name=name, colour=colour)
+            for name, colour in zip(names, colours, strict=True)
         ),
-        shares=tuple(float(shares[k]) for k in order),
+        shares=tuple(shares.tolist()),
         far=far,
-        pairs=len(chosen),
+        pairs=pairs,
     )
 
 
@@ -141,14 +162,43 @@ def _peaks(exact: Tensor, cells: Tensor, *, most: int) -> list[Colour]:
     return chosen
 
 
+def _medians(exact: Tensor, colours: list[Colour]) -> list[Colour]:
+    """Band by band the median of the pixels near each colour, none nearer; its own where none is.
+
+    Args:
+        exact: pixels of each colour, (256, 256, 256).
+        colours: the classes.
+    """
+    places = exact.nonzero().short()
+    weights = exact[exact > 0]
+    nearest, known = _nearest(places, colours)
+    medians = []
+    for k, colour in enumerate(colours):
+        own = known & (nearest == k)
+        bands = (torch.bincount(band.int(), weights[own], minlength=256) for band in places[own].T)
+        medians.append(tuple(map(_median, bands)) if own.any() else colour)
+    return [(r, g, b) for r, g, b in medians]
+
+
+def _median(counts: Tensor) -> int:
+    """The lower median of 256 levels that occur so often each."""
+    below = counts.cumsum(0)
+    return int((below < below[-1] / 2).sum())
+
+
+def _nearest(levels: Tensor, colours: list[Colour]) -> tuple[Tensor, Tensor]:
+    """Index of the nearest colour by its largest band, and whether it is near; (n, 3) -> (n,)."""
+    apart = (levels[:, None] - torch.tensor(colours, dtype=torch.int16)).abs().amax(2).min(1)
+    return apart.indices, apart.values <= FARTHEST
+
+
 def _shares(cells: Tensor, colours: list[Colour]) -> tuple[NDArray[np.float64], float]:
     """Of the pixels: those that are near each colour, none nearer; and those near none."""
     if not colours:
         return np.zeros(0), 1.0
     places = cells.nonzero()
-    levels = 2 * places[:, None].short() + 1  # (n, 1, 3), as `ClassColours` takes them
-    nearest = (levels - torch.tensor(colours, dtype=torch.int16)).abs().amax(2).min(1)
-    known = nearest.values <= FARTHEST
+    # The middle of a cell, as `ClassColours` takes them.
+    nearest, known = _nearest(2 * places.short() + 1, colours)
     weights = cells[tuple(places.T)].double() / cells.sum()
-    counted = torch.bincount(nearest.indices[known], weights[known], minlength=len(colours))
+    counted = torch.bincount(nearest[known], weights[known], minlength=len(colours))
     return counted.numpy(), float(weights[~known].sum())
