@@ -107,6 +107,22 @@ def test_the_folder_above_a_job_is_that_which_the_disk_has(tmp_path):
     assert load_job(path).root == tmp_path / "real" / "maps"
 
 
+@pytest.mark.parametrize("folder", ["{tmp}/in", "{tmp}/link", "s3://maps/in"])
+@pytest.mark.parametrize("layer", ["", "classes"])
+def test_no_raster_is_written_over_by_its_own_map(tmp_path, folder, layer):
+    """Even where output.overwrite is set, or in a store, where all is replaced."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "link").symlink_to("in")
+    folder = folder.format(tmp=tmp_path)
+    over, beside = f"{folder}/{{relpath}}.tif", f"{folder}/{{relpath}}_map.tif"
+    path = write_job(tmp_path, tmp_path, render=f'{layer} = "{over}"' if layer else "")
+    wanted = f'{beside if layer else over}"\noverwrite = true\nwork = "work'
+    path.write_text(path.read_text().replace("out/{relpath}_map.tif", wanted))
+    scene = Scene(f"{folder}/a.tif".replace("link", "in"), "a")
+    with pytest.raises(JobError, match=r"a\.tif: its map would be written over it"):
+        name_outputs(load_job(path), [scene])
+
+
 @pytest.mark.parametrize("template", ["out/{stem}.tif", "out/{relpath}.tif"])
 def test_a_folder_that_cannot_be_listed_takes_no_output_from_a_scene(tmp_path, template):
     path = write_job(tmp_path, tmp_path)

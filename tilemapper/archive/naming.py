@@ -24,7 +24,7 @@ def name_outputs(
             templates, or of scenes that are gone, which lie among the sources.
 
     Raises:
-        JobError: two scenes would be written to one file.
+        JobError: two scenes would be written to one file, or one over its own raster.
     """
     real = _Folders()
     own = {real.path(path): scene for path, scene in (made or {}).items()}
@@ -36,6 +36,11 @@ def name_outputs(
         if scene.closed:
             continue  # a folder that may be called as another one is, or a raster: none is written
         for output in outputs[scene.id]:
+            if real.path(output) == real.path(scene.name):
+                raise JobError(
+                    f"{scene.name}: its map would be written over it; let output.template name "
+                    "another folder or another ending"
+                )
             other = first.setdefault(real.path(output), scene)
             if other is not scene:
                 raise JobError(
