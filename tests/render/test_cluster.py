@@ -513,6 +513,23 @@ def test_no_scheduler_at_the_address_is_one_line(city, models, tmp_path, monkeyp
     assert not staging_folder(tmp_path / "map.tif").exists()
 
 
+def test_a_client_without_certificates_is_closed_once_it_has_failed(monkeypatch):
+    made = []
+
+    class Noted(connection._Client):
+        def start(self, **options):
+            made.append(self)
+            super().start(**options)
+
+    monkeypatch.setattr(connection, "_Client", Noted)
+    with (
+        pytest.raises(NoWorkerError, match=r"no scheduler answers .* TLS settings"),
+        connection.connected("tls://127.0.0.1:9"),
+    ):
+        pass
+    assert [client.status for client in made] == ["closed"]  # else the program's end hangs on it
+
+
 @pytest.mark.fault
 def test_tls_is_taken_from_dasks_own_configuration(city, models, expected, tmp_path):
     import dask

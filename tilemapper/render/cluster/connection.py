@@ -16,6 +16,19 @@ from tilemapper.render.nannies import quiet_dask
 CONNECT_S = 30.0
 
 
+class _Client(Client):
+    """Closed at once where it cannot start: dask leaves that to the interpreter, which hangs."""
+
+    def start(self, **options: Any) -> None:
+        """Connects to the scheduler."""
+        try:
+            super().start(**options)  # type: ignore[no-untyped-call]
+        except BaseException:
+            with contextlib.suppress(OSError, TimeoutError):
+                self.close(timeout=2)  # type: ignore[no-untyped-call]
+            raise
+
+
 def address_of(scheduler: str | None, *, insecure: bool) -> str:
     """The address that a user means; see `scheduler_address`.
 
@@ -38,7 +51,7 @@ def connected(address: Any) -> Iterator[Any]:
     """
     with quiet_dask():
         try:
-            client: Any = Client(  # type: ignore[no-untyped-call]
+            client: Any = _Client(  # type: ignore[no-untyped-call]
                 address, timeout=CONNECT_S, set_as_default=False, name="tilemapper"
             )
         except (OSError, TimeoutError, ValueError, TypeError) as error:
