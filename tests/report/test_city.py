@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import rasterio
 from numpy.testing import assert_array_equal
+from rasterio.errors import RasterioIOError
 
 from tilemapper.errors import DiskFullError, OptionError, TargetError
+from tilemapper.raster import writing
 from tilemapper.raster.writing import GridWriter
 from tilemapper.report.city import CRS, GSD_M, files, paint, tones, write_city
 from tilemapper.report.city.canvas import Canvas
@@ -172,6 +174,24 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch, nth):
     monkeypatch.setattr(GridWriter, "write", failing)
     with pytest.raises(DiskFullError, match="No space left"):
         write_city(tmp_path / "a.tif", truth=tmp_path / "b.tif", height=600, width=600)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("nth", [1, 2])
+def test_a_file_that_does_not_read_back_takes_the_other_with_it(tmp_path, monkeypatch, nth):
+    calls = []
+    read_back = writing._read_back
+
+    def failing(*args):
+        calls.append(1)
+        if len(calls) == nth:
+            raise RasterioIOError("TIFFFillTile: read error")
+        read_back(*args)
+
+    monkeypatch.setattr(writing, "_read_back", failing)
+    name = ("city.tif", "map.tif")[nth - 1]
+    with pytest.raises(TargetError, match=rf"{name}: cannot be written"):
+        write_city(tmp_path / "city.tif", truth=tmp_path / "map.tif", height=5, width=5)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -28,8 +28,8 @@ _CACHE_BYTES = 64 << 20
 class GridWriter:
     """An RGB GeoTIFF being written; windows must be whole file blocks, or end at the edge."""
 
-    def __init__(self, dst: DatasetWriter) -> None:
-        self._dst = dst
+    def __init__(self, dst: DatasetWriter, part: Path, path: Path) -> None:
+        self._dst, self._part, self._path = dst, part, path
         self.sums: dict[tuple[int, int, int, int], int] = {}
 
     def write(self, pixels: NDArray[np.uint8], *, row: int, col: int) -> None:
@@ -38,6 +38,20 @@ class GridWriter:
         bands = np.ascontiguousarray(pixels.transpose(2, 0, 1))
         self._dst.write(bands, window=Window(col_off=col, row_off=row, width=width, height=height))
         self.sums[row, col, height, width] = zlib.crc32(bands.tobytes())
+
+    def finish(self) -> None:
+        """Closes the file and reads it back; once all files are finished, none is missing.
+
+        Raises:
+            DiskFullError, TargetError: as of `grid_writer`.
+        """
+        if self._dst.closed:
+            return
+        try:
+            self._dst.close()
+            _read_back(self._part, self.sums)
+        except RasterioError as error:
+            raise _writing_failed(self._path, error) from error
 
 
 @contextlib.contextmanager
@@ -63,9 +77,9 @@ def grid_writer(
         try:
             with rasterio.open(part, "w", **profile) as dst:
                 dst.update_tags(**tags)
-                writer = GridWriter(dst)
+                writer = GridWriter(dst, part, path)
                 yield writer
-            _read_back(part, writer.sums)
+                writer.finish()
         except RasterioError as error:
             raise _writing_failed(path, error) from error
 

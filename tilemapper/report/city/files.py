@@ -93,6 +93,8 @@ def write_city(
                 writer.write(layers[layer], row=window[0], col=window[1])
             if progress is not None:
                 progress(window[2] * window[3])
+        for _, writer in outputs:  # before any of them has its name
+            writer.finish()
     return SampleFiles(city, truth, height, width, seed, time.perf_counter() - started)
 
 
