@@ -67,6 +67,17 @@ def test_a_map_that_lies_elsewhere_is_found(target, tmp_path, moved):
     assert verdict.faults == ["CRS or transform are not those of the plan"]
 
 
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_a_map_of_pixels_alone_is_good_whichever_way_they_are_counted(tmp_path):
+    """Rows that count downwards and no CRS: that is no place, and the map is written with none."""
+    grid = Affine(1, 0, 0, 0, -1, 0)
+    image = write_raster(tmp_path / "image.tif", noise(300, 300), crs=None, transform=grid)
+    tilemapper.render(image, tmp_path / "map.tif", "identity")
+    assert verify(tmp_path / "map.tif", blocks=1).faults == []
+    moved = changed(tmp_path / "map.tif", tmp_path / "moved.tif", transform=ORIGIN)
+    assert not verify(moved, blocks=0).ok
+
+
 def test_in_degrees_a_tenth_of_a_percent_of_a_pixel_counts(tmp_path):
     grid = Affine(8e-6, 0, -73, 0, -8e-6, 40)
     city = write_raster(tmp_path / "city.tif", noise(300, 300), crs="EPSG:4326", transform=grid)
@@ -107,6 +118,20 @@ def test_overviews_of_another_picture_are_found(target, tmp_path):
         return pixels
 
     assert not verify(with_overviews(target, tmp_path / "spot.tif", spotted), blocks=1).ok
+
+
+@pytest.mark.parametrize("height", [1031, 1027, 3])
+def test_overviews_that_gdal_makes_of_an_odd_number_of_pixels_are_good(
+    make_raster, tmp_path, height
+):
+    """Its COG driver rounds half a pixel down where it does not take those that are there."""
+    plain = make_raster(height, 1501)
+    options = {"COMPRESS": "ZSTD", "OVERVIEWS": "IGNORE_EXISTING", "BLOCKSIZE": "256"}
+    target = tmp_path / "map.tif"
+    tilemapper.render(plain, target, "constant", gsd="native", creation_options=options)
+    with rasterio.open(target) as dst, rasterio.open(target, overview_level=0) as above:
+        assert (above.height, above.width) == (dst.height // 2, dst.width // 2)
+    assert verify(target).faults == []
 
 
 @pytest.mark.parametrize("model", ["classes", "unet"])

@@ -21,6 +21,7 @@ from tilemapper.raster.identity import TIMES, identity_of
 from tilemapper.raster.lattice import Lattice
 from tilemapper.raster.opening import DEFAULT_DRIVERS, is_remote, open_raster
 from tilemapper.raster.spec import SourceSpec
+from tilemapper.render.joining import placed
 
 # Of a pixel: a GeoTIFF keeps doubles as they are, other writers round the last digits.
 CORNER, STEP = 1e-3, 1e-9
@@ -64,6 +65,8 @@ class Claim:
 
     def lies_at(self, crs: CRS | None, transform: Sequence[float]) -> bool:
         """Whether a raster lies where this one was planned, to a small part of a pixel."""
+        if not self.spec.crs_wkt and not placed(self.spec.transform):
+            return not crs and not placed(tuple(transform))  # pixels alone, counted up or down
         a, b, c, d, e, f = self.spec.transform[:6]
         pixel = max(math.hypot(a, d), math.hypot(b, e))
         steps = zip((a, b, d, e), (transform[at] for at in (0, 1, 3, 4)), strict=True)
