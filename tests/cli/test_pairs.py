@@ -74,3 +74,12 @@ def test_packing_into_another_suffix_is_refused(tmp_path, capsys):
     write_side_by_side(tmp_path / "in", 1, size=32)
     assert run(cli, ["pairs", "pack", str(tmp_path / "in"), str(tmp_path / "x.zip")]) == 2
     assert ".npz is needed" in capsys.readouterr().err
+
+
+def test_a_palette_whose_classes_have_names_is_not_counted_over(tmp_path, capsys):
+    write_side_by_side(tmp_path / "in", 1, size=32)
+    mine = tmp_path / "palette.toml"
+    mine.write_text("# named by hand")
+    assert run(cli, ["pairs", "palette", str(tmp_path / "in"), "--out", str(mine)]) == 1
+    assert "palette.toml: exists already" in capsys.readouterr().err
+    assert mine.read_text() == "# named by hand"

@@ -173,12 +173,17 @@ def palette(
     """
     from tqdm import tqdm
 
-    from tilemapper.errors import ModelError
+    from tilemapper.errors import ModelError, TargetError
     from tilemapper.networks.model import open_model
     from tilemapper.raster.atomic import write_text_atomic
     from tilemapper.training.pairs import open_pairs
     from tilemapper.training.palette import count_palette
 
+    if out is not None and out.is_file():
+        raise TargetError(
+            f"{out}: exists already, and its classes may have names by now; choose another path "
+            "or move it away"
+        )
     source = open_pairs(data)
     kept = open_model(like).card.palette or () if like else ()
     if like and not kept:
