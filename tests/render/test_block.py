@@ -162,6 +162,26 @@ def test_the_area_of_interest_limits_what_is_kept_but_not_what_the_network_sees(
     assert np.array_equal(inside, whole * area[..., None])
 
 
+def test_what_lies_beside_the_area_of_interest_is_not_read():
+    class Counting(ArrayView):
+        rows = ()
+
+        def read(self, *, row, col, height, width):
+            self.rows = (*self.rows, *range(row, row + height))
+            return super().read(row=row, col=col, height=height, width=width)
+
+    rgb, area = noise(1500, 300), np.zeros((1500, 300), bool)
+    area[700:720, 50:60] = True
+    lattice, view = Lattice(1500, 300), Counting(rgb, wanted=area)
+    inside, keep = run(view, lattice, Position(), 300)
+    assert np.array_equal(keep, area)
+    whole, _ = run(ArrayView(rgb), lattice, Position(), 300)
+    assert np.array_equal(inside, whole * area[..., None])
+    reach = lattice.rows.stride + 2 * lattice.tile  # of the tiles of the block of rows 600 to 900
+    assert 600 - reach < min(view.rows) <= 600
+    assert 900 < max(view.rows) < 900 + reach
+
+
 def test_classes_blend_over_any_number_of_channels():
     rgb, lattice = noise(300, 500), Lattice(300, 500)
     block = lattice.blocks(8192)[0]

@@ -34,13 +34,24 @@ class View(Protocol):
 def read_tile_rows(
     view: View, lattice: Lattice, block: Block, mean: tuple[int, int, int]
 ) -> Iterator[TileRow]:
-    """Reads a block strip by strip, each source row once, and cuts it into rows of tiles."""
+    """Reads a block strip by strip, each source row once, and cuts it into rows of tiles.
+
+    Where no tile has a pixel of the area of interest nothing is read: the area may be a small
+    part of a large raster.
+    """
     columns = lattice.cols.tiles_over(block.col, block.col + block.width)
     starts = lattice.cols.starts[columns.start : columns.stop]
     tile = lattice.tile
-    across = np.arange(starts[0], starts[-1] + tile)
+    across = np.arange(*_span(starts, tile))
+    indices = lattice.rows.tiles_over(block.row, block.row + block.height)
+    if _lies_beside(view, lattice, np.arange(*_span(lattice.rows.starts[indices], tile)), across):
+        for index in indices:
+            tiles = np.zeros((len(starts), tile, tile, 3), np.uint8)
+            keep = np.zeros((tile, len(across)), bool)
+            yield TileRow(index, tiles, np.zeros(0, np.int64), keep)
+        return
     strip = _Strip(view, lattice, across)
-    for index in lattice.rows.tiles_over(block.row, block.row + block.height):
+    for index in indices:
         strip.move_to(int(lattice.rows.starts[index]))
         cuts = [slice(start, start + tile) for start in starts - starts[0]]
         tiles = np.stack([strip.rgb[:, cut] for cut in cuts])
@@ -50,6 +61,21 @@ def read_tile_rows(
             valid = np.stack([strip.valid[:, cut] for cut in cuts])
             tiles[active] = fill_invalid(tiles[active], valid[active], mean)
         yield TileRow(index, tiles, active, keep.copy())
+
+
+def _span(starts: NDArray[np.int64], tile: int) -> tuple[int, int]:
+    return int(starts[0]), int(starts[-1]) + tile
+
+
+def _lies_beside(
+    view: View, lattice: Lattice, down: NDArray[np.int64], across: NDArray[np.int64]
+) -> bool:
+    """Whether no pixel of these rows and columns, mirrored into the raster, is wanted."""
+    rows, cols = reflect(down, lattice.height), reflect(across, lattice.width)
+    row, col = int(rows.min()), int(cols.min())
+    height, width = int(rows.max()) + 1 - row, int(cols.max()) + 1 - col
+    wanted = view.wanted(row=row, col=col, height=height, width=width)
+    return wanted is not None and not wanted.any()
 
 
 class _Strip:
