@@ -23,6 +23,10 @@ class RasterError(TilemapperError, OSError):
     """A raster cannot be opened, read, or understood."""
 
 
+class RasterChangedError(RasterError):
+    """A raster was written to while it was read."""
+
+
 class TargetError(TilemapperError, OSError):
     """An output cannot be written there, or may not be replaced."""
 

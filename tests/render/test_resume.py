@@ -256,6 +256,21 @@ def test_a_change_behind_a_vrt_while_it_is_read_is_found(
     assert not target.exists()
 
 
+def test_a_source_that_cannot_be_opened_for_a_moment_costs_no_block(
+    make_raster, models, tmp_path, monkeypatch
+):
+    city = vrt_of(make_raster(600, 600, "behind.tif"), tmp_path / "city.vrt")
+    target, call = tmp_path / "map.tif", {"allow_drivers": ["VRT"], "block": 512}
+
+    def away(path, **_options):
+        raise RasterError(f"{path}: cannot be opened")
+
+    with monkeypatch.context() as meanwhile, pytest.raises(RasterError, match="cannot be opened"):
+        meanwhile.setattr(identity, "open_raster", away)
+        render(city, target, models / "identity", **call)
+    assert render(city, target, models / "identity", **call).blocks_resumed == 4
+
+
 def test_a_remote_raster_is_known_by_where_its_pixels_lie(tmp_path, monkeypatch):
     """Its header alone is the same for every scene of an archive."""
     monkeypatch.setattr(identity, "is_remote", lambda _path: True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from rasterio.io import DatasetReader
 
-from tilemapper.errors import RasterError
+from tilemapper.errors import RasterChangedError, RasterError
 from tilemapper.raster.opening import is_remote, open_raster
 
 _END_BYTES = 64 * 1024
@@ -95,8 +95,9 @@ def check_unchanged(path: str, planned: dict[str, Any], *, driver: str = "GTiff"
     One that was removed is no such case: it stays what it was for whoever has it open.
 
     Raises:
-        RasterError: its size or time differs from ``planned``, its identity before; or those of a
-            file that it has pixels or its mask in.
+        RasterChangedError: its size or time differs from ``planned``, its identity before; or
+            those of a file that it has pixels or its mask in.
+        RasterError: it cannot be opened now to see which files those are.
     """
     if is_remote(path):
         return
@@ -111,7 +112,7 @@ def check_unchanged(path: str, planned: dict[str, Any], *, driver: str = "GTiff"
     if (status.st_size, status.st_mtime_ns) != (planned["size_bytes"], planned["mtime_ns"]) or any(
         planned[key] != value for key, value in beside.items()
     ):
-        raise RasterError(
+        raise RasterChangedError(
             f"{path}: changed while it was read, so the result would be of two versions; run the "
             "same command again once nothing writes to it"
         )

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-from tilemapper.errors import LockedError, RasterError, StagingError, TilemapperError
+from tilemapper.errors import LockedError, RasterChangedError, StagingError, TilemapperError
 from tilemapper.raster.atomic import write_text_atomic, writing_failed
 from tilemapper.raster.identity import check_unchanged
 from tilemapper.render.blockfile import file_sha256
@@ -68,12 +68,13 @@ class Staging:
         """Refuses to finish when the source was written to meanwhile, and throws the blocks away.
 
         Raises:
-            RasterError: it was; blocks of both versions may be staged.
+            RasterChangedError: it was; blocks of both versions may be staged.
+            RasterError: it cannot be opened just now; the blocks stay.
         """
         source = self.plan.source
         try:
             check_unchanged(source.path, source.identity, driver=source.driver)
-        except RasterError:
+        except RasterChangedError:
             self.remove()
             raise
 
