@@ -42,6 +42,20 @@ def test_masked_pixels_are_not_compared(tmp_path, models):
     assert 0 < found.pixels < 3 * 200 * 200
 
 
+def test_blocks_are_looked_for_where_a_raster_is_not_masked(tmp_path, models):
+    mask = np.zeros((3000, 3000), bool)
+    mask[1200:1700, 1200:1700] = True
+    source = write_raster(tmp_path / "sparse.tif", noise(3000, 3000), mask=mask)
+    found = grid_shift(source, models / "identity", blocks=2, size=200)
+    assert found.blocks == 2
+
+
+def test_a_raster_without_a_valid_pixel_is_refused_in_one_line(tmp_path, models):
+    source = write_raster(tmp_path / "m.tif", noise(500, 500), mask=np.zeros((500, 500), bool))
+    with pytest.raises(RasterError, match="no valid pixel in any sample block, one is needed"):
+        grid_shift(source, models / "identity", blocks=2, size=200)
+
+
 def test_a_raster_smaller_than_the_shift_is_refused_in_one_line(make_raster, models):
     with pytest.raises(RasterError, match="90 x 90 px found, more than 96 px"):
         grid_shift(make_raster(90, 90), models / "identity")

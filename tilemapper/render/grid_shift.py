@@ -9,6 +9,7 @@ very path of `render`. A map that depends on nothing but the ground would come o
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -30,6 +31,9 @@ from tilemapper.render.engine import Engine
 from tilemapper.render.layers import palette_of, to_layers
 from tilemapper.render.render import CACHE_MB
 from tilemapper.render.strips import View, read_tile_rows
+
+# Places drawn for each block wanted: a raster may be masked for the most part.
+LOOKED_AT = 16
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ def grid_shift(
         source: the raster, or what `inspect_source` said of it.
         model: an opened model, its folder, its name, or an engine that is ready.
         overlap: pixels that neighbouring tiles share.
-        blocks: how many blocks to compare, chosen by ``seed``.
+        blocks: how many blocks to compare, chosen by ``seed`` where the raster is not masked.
         size: their side in pixels.
         seed: of the choice.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; not used with an engine.
@@ -107,7 +111,8 @@ def grid_shift(
     with rasterio.Env(GDAL_CACHEMAX=CACHE_MB << 20), SourceView(source) as view:
         moved_view = _Moved(view, shift)
         moved_lattice = Lattice(source.height - shift, source.width - shift, overlap, lattice.tile)
-        for block in _choose(lattice, shift, size, blocks, seed, within):
+        places = _choose(lattice, shift, size, LOOKED_AT * blocks, seed, within)
+        for block in itertools.islice((b for b in places if _has_valid(view, b)), blocks):
             moved = Block(block.row - shift, block.col - shift, block.height, block.width)
             first, keep = _pixels(view, lattice, block, engine, source.fill, tick)
             second, _ = _pixels(moved_view, moved_lattice, moved, engine, source.fill, tick)
@@ -152,9 +157,9 @@ def _engine(model: str | Path | Model | Engine, device: str, precision: str, tta
 def _choose(
     lattice: Lattice, shift: int, size: int, count: int, seed: int, within: Block | None
 ) -> list[Block]:
-    """Blocks that no tile reaches whose part beyond the moved raster's start is reflected.
+    """At most so many blocks, in the order drawn.
 
-    A raster too small for that is compared from there on, reflection and all.
+    No tile reaches them whose part beyond the moved raster's start is reflected. A raster too small for that is compared from there on, reflection and all.
     """
     rng = random.Random(seed)
     clear = shift + lattice.tile - RIM
@@ -168,11 +173,21 @@ def _choose(
         last = max(first, length - size)
         first = min(max(first, start), last)
         spans.append((first, max(first, min(last, start + extent - size)), length))
-    chosen = {(rng.randint(*spans[0][:2]), rng.randint(*spans[1][:2])) for _ in range(count)}
+    drawn = [(rng.randint(*spans[0][:2]), rng.randint(*spans[1][:2])) for _ in range(count)]
     return [
         Block(row, col, min(size, spans[0][2] - row), min(size, spans[1][2] - col))
-        for row, col in sorted(chosen)
+        for row, col in dict.fromkeys(drawn)
     ]
+
+
+def _has_valid(view: View, block: Block) -> bool:
+    """Whether a block has a pixel to compare."""
+    window = {"row": block.row, "col": block.col, "height": block.height, "width": block.width}
+    wanted = view.wanted(**window)
+    if wanted is not None and not wanted.any():
+        return False
+    valid = view.read(**window)[1]
+    return bool((valid if wanted is None else valid & wanted).any())
 
 
 def _pixels(
@@ -196,7 +211,9 @@ def _figures(
 ) -> GridShift:
     values = int(counts.sum())
     if not values:
-        raise RasterError(f"{path}: no valid pixel in any sample block; use more blocks")
+        raise RasterError(
+            f"{path}: no valid pixel in any sample block, one is needed; take another part"
+        )
     below = np.searchsorted(np.cumsum(counts), 0.99 * values)
     return GridShift(
         mean=float(counts @ np.arange(256)) / values,
