@@ -159,7 +159,8 @@ def _choose(
 ) -> list[Block]:
     """At most so many blocks, in the order drawn.
 
-    No tile reaches them whose part beyond the moved raster's start is reflected. A raster too small for that is compared from there on, reflection and all.
+    No tile reaches them whose part beyond the moved raster's start is reflected. A raster
+    too small for that is compared from there on, reflection and all.
     """
     rng = random.Random(seed)
     clear = shift + lattice.tile - RIM
