@@ -81,6 +81,19 @@ def test_a_command_that_did_not_end_well_after_a_swallowed_interruption_was_inte
     assert ended(body) == (143, LINE)
 
 
+def test_a_command_that_has_said_what_goes_on_says_it_once():
+    body = """
+    from tilemapper.cli.signals import farewell
+    def work():
+        try:
+            ask()
+        except BaseException:
+            return farewell(15)
+    sys.exit(outcome(work))
+    """
+    assert ended(body) == (143, LINE)
+
+
 def test_what_is_being_cleared_up_is_not_disturbed():
     body = """
     def work():

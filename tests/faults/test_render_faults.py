@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.faults import injection
 from tests.faults.injection import Driver, Ended, Fault, every_point
 from tests.faults.oracle import Oracle
 from tests.faults.table import count
+from tilemapper.render.staging import FINISHED
 
 SCENES = ("single", "plain", "masked", "gdal")
 # The three that are most unlike each other are tried on most scenes, the others on one or two.
@@ -40,7 +43,9 @@ def campaign(driver: Driver, oracle: Oracle, fault: Fault, step: int = 1) -> tup
     points, wrong = 0, []
     for ended in every_point(run, fault, step=step):
         points += 1
-        said = oracle.complaints(ended, *fault.codes) + oracle.go_on(driver)
+        # The note that all is done may be missing: what was to be done is done.
+        codes = (0, *fault.codes) if Path(ended.path).name == FINISHED else fault.codes
+        said = oracle.complaints(ended, *codes) + oracle.go_on(driver)
         if said:
             kind = injection.Kind(ended.kind).name
             wrong.append(f"{fault.name}, {kind} of {ended.path}: {'; '.join(said)}")

@@ -100,7 +100,8 @@ def outcome(call: Callable[[], int | None], args: list[str] | None = None) -> in
     """The exit code that a call ends in; an error's one line goes to stderr."""
     try:
         code = call() or 0
-        if code and received():  # a library swallowed it: what did not end well was interrupted
+        # A library swallowed it: what did not end well was interrupted, if it has not said so.
+        if code and received() and code != Interrupted(received()).exit_code:
             return farewell(received())
         end()
         return code
