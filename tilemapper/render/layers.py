@@ -26,6 +26,11 @@ def to_layers(
     """
     for part in rows:
         layers: dict[str, NDArray[np.uint8]] = {}
+        if not part.keep.any():  # nearly all of a raster of which a district is wanted
+            bands = dict.fromkeys(wanted, 1) | {"map": 3}
+            layers = {name: np.zeros((n, *part.keep.shape), np.uint8) for name, n in bands.items()}
+            yield layers, part.keep
+            continue
         if len(palette):
             classes = class_rows(part)
             layers["map"] = palette[classes].transpose(2, 0, 1) * part.keep
