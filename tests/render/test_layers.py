@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tilemapper.raster.blend import AXIS_ONE, LEVELS
 from tilemapper.render.layers import to_layers
 from tilemapper.render.rows import PixelRows
 
@@ -14,8 +15,9 @@ NONE = PALETTE[:0]
 
 @pytest.mark.parametrize("palette", [PALETTE, NONE], ids=["palette", "rgb"])
 def test_rows_of_which_nothing_is_kept_are_zeros_in_the_shape_of_all_others(palette):
-    totals = np.random.default_rng(0).integers(0, 1 << 20, (3, 7, 11), np.int32)
-    squares = np.full((7, 11), 1 << 40, np.int64)
+    levels = np.random.default_rng(0).integers(1, 255 * LEVELS, (3, 7, 11))
+    totals = (levels * AXIS_ONE**2).astype(np.int32)
+    squares = 2 * (levels**2).sum(axis=0) * AXIS_ONE**2  # as of tiles that disagree
     wanted = ("map", "classes", "uncertainty") if len(palette) else ("map", "uncertainty")
 
     def layers(keep):
