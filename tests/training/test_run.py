@@ -267,10 +267,10 @@ def test_the_budget_ends_a_run_cleanly_and_gives_its_length(pairs, tmp_path):
 def test_a_run_as_long_as_its_budget_goes_on_for_what_is_left_of_it(pairs, tmp_path, monkeypatch):
     run = tmp_path / "run"
     settings = {**TINY, "trainer.evaluate_every": "1", "trainer.schedule": "linear"}
-    stopped = train(pairs, run, settings=settings, budget_minutes=0.05, stop=stop_after(2))
+    stopped = train(pairs, run, settings=settings, budget_minutes=0.1, stop=stop_after(2))
     assert not stopped.finished
     before_s = read_checkpoint(run / "checkpoints" / "last.ckpt")["elapsed_s"]
-    assert 0 < before_s < 3
+    assert 0 < before_s < 6
     shares = []
     usual = pix2pix.Pix2Pix.step
 
@@ -280,8 +280,8 @@ def test_a_run_as_long_as_its_budget_goes_on_for_what_is_left_of_it(pairs, tmp_p
 
     monkeypatch.setattr(pix2pix.Pix2Pix, "step", watched)
     assert train(pairs, run, resume=True).finished
-    assert before_s / 3 <= shares[0] and shares == sorted(shares)
-    assert read_checkpoint(run / "checkpoints" / "last.ckpt")["elapsed_s"] >= 3
+    assert before_s / 6 <= shares[0] and shares == sorted(shares)
+    assert read_checkpoint(run / "checkpoints" / "last.ckpt")["elapsed_s"] >= 6
     shorter = train(pairs, tmp_path / "other", settings={**settings, "trainer.minutes": "9"},
                     budget_minutes=0.005)  # fmt: skip
     assert not shorter.finished
