@@ -125,6 +125,18 @@ def test_a_file_that_is_no_ledger_is_named(tmp_path):
         Ledger(tmp_path / "ledger.sqlite")
 
 
+@pytest.mark.parametrize("name", [b"output TEXT", b"factsfacts"], ids=["column", "table"])
+def test_a_ledger_whose_schema_is_damaged_is_named(tmp_path, name):
+    """SQLite quotes the damaged name of a table, and Python cannot read what is no text."""
+    path = tmp_path / "ledger.sqlite"
+    Ledger(path).close()
+    whole = path.read_bytes()
+    assert whole.count(name) == 1
+    path.write_bytes(whole.replace(name, b"\x80" + name[1:]))
+    with pytest.raises(TargetError, match="is damaged"), Ledger(path, read_only=True) as damaged:
+        damaged.rows()
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_that_sqlite_has_other_words_for_is_told_as_one(ledger, monkeypatch, number):
     def full(**_options):

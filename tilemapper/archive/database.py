@@ -58,12 +58,18 @@ class Database:
                 raise LockedError(
                     f"{self.path}: kept locked by another run for {_BUSY_S:.0f} s; try again later"
                 ) from error
+            if "no such" in str(error):  # table or column: nothing to do with writing
+                raise self._damaged(error) from error
             raise writing_failed(self.path, self._cause(error)) from error
-        except sqlite3.DatabaseError as error:
-            raise TargetError(
-                f"{self.path}: is damaged or no ledger ({error}); move it away and set "
-                "output.overwrite = true to render anew"
-            ) from error
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            # The latter when what SQLite would say quotes a part of the file that is no text.
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> TargetError:
+        return TargetError(
+            f"{self.path}: is damaged or no ledger ({error}); move it away and set "
+            "output.overwrite = true to render anew"
+        )
 
     def _cause(self, error: sqlite3.OperationalError) -> OSError:
         """What the disk has: SQLite tells of a full one in so many words only now and then."""
