@@ -9,10 +9,7 @@ from typing import Any
 
 import click
 
-_debug = click.option(
-    "--debug", is_flag=True, expose_value=False, help="Show an error's traceback."
-)
-_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+from tilemapper.cli.options import debug_option, json_option
 
 
 def _gsd(_ctx: click.Context, _parameter: click.Parameter, value: str) -> str | float:
@@ -49,8 +46,8 @@ def pairs() -> None:
     show_default=True,
     help="Of the map; nearest keeps its colours.",
 )
-@_json
-@_debug
+@json_option
+@debug_option
 def cut(imagery: str, map_path: str, out: Path, as_json: bool, **options: Any) -> None:
     """Cut paired tiles from IMAGERY and MAP, two rasters of the same ground, into OUT.
 
@@ -78,8 +75,8 @@ def cut(imagery: str, map_path: str, out: Path, as_json: bool, **options: Any) -
 
 @pairs.command("check")
 @click.argument("data", type=click.Path(path_type=Path))
-@_json
-@_debug
+@json_option
+@debug_option
 def check(data: Path, as_json: bool) -> None:
     """Decode every pair of DATA and list all that is wrong; exit 1 if anything is.
 
@@ -109,8 +106,8 @@ def check(data: Path, as_json: bool) -> None:
 @pairs.command("pack")
 @click.argument("data", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
-@_json
-@_debug
+@json_option
+@debug_option
 def pack(data: Path, out: Path, as_json: bool) -> None:
     """Write all pairs of DATA to OUT.npz: arrays A and B, (n, height, width, 3) uint8."""
     from tqdm import tqdm
@@ -153,8 +150,8 @@ def pack(data: Path, out: Path, as_json: bool) -> None:
 )
 @click.option("--like", metavar="MODEL", help="Keep its classes; count their colours anew.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the job file here instead.")
-@_json
-@_debug
+@json_option
+@debug_option
 def palette(
     data: Path,
     classes: int,
