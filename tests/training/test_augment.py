@@ -13,6 +13,7 @@ from torch.nn import functional
 from tests.training.synthetic_pairs import COLOURS, make_pair, write_pairs
 from tilemapper.errors import PairError
 from tilemapper.networks.model import PaletteClass
+from tilemapper.training import feed as feed_module
 from tilemapper.training.augment import (
     Draw,
     cut_patches,
@@ -189,6 +190,59 @@ def test_extra_pairs_are_drawn_by_their_share():
     share = float((feed.choose(0, "pair") >= 8).float().mean())
     assert share == pytest.approx(0.25, abs=0.04)  # four deviations of 2000 draws
     feed.close()
+
+
+@pytest.mark.parametrize("scale", [(1.0, 1.0), (0.8, 1.2)])
+@pytest.mark.parametrize("where", ["host", "device"])
+def test_neighbours_share_ground_however_they_are_turned(scale, where, monkeypatch):
+    """Each pixel says where in the image it lies, so shared ground says the same in both."""
+    pixels = coordinate_pixels([(90, 120), (100, 80), (110, 84)])
+    if where == "device":  # gathered by indices, as on an accelerator
+        monkeypatch.setattr(feed_module, "cut_patches", cut_by_indices)
+    feed = make_feed(pixels, AugmentConfig(crop=32, scale=scale), batch=8, neighbours=True)
+    seen, images = set(), set()
+    for step in range(40):
+        batch = feed.make(step)
+        rows, cols = batch.apart
+        assert (rows == 0) != (cols == 0)
+        assert not torch.equal(batch.tone[0::2], batch.tone[1::2])
+        near = batch.target[0::2, :, rows:, cols:]
+        far = batch.target[1::2, :, : 32 - rows, : 32 - cols]
+        assert torch.equal(near, far)
+        seen.add((rows, cols))
+        images |= set(feed.choose(step, "pair").tolist())
+    assert len(seen) == 12
+    assert images == {0, 1, 2}
+    feed.close()
+
+
+def cut_by_indices(pixels, draw, offset, height, width):
+    return pixels[patch_indices(draw, offset, height, width)]
+
+
+def test_neighbours_find_room_in_an_image_of_the_size_of_the_crop():
+    pixels = coordinate_pixels([(32, 32), (40, 32)])
+    feed = make_feed(pixels, AugmentConfig(crop=32), neighbours=True)
+    for step in range(20):
+        batch = feed.make(step)
+        rows, cols = batch.apart
+        near, far = batch.target[0::2, :, rows:, cols:], batch.target[1::2]
+        assert torch.equal(near, far[:, :, : 32 - rows, : 32 - cols])
+    feed.close()
+
+
+def test_two_processes_share_one_draw_of_neighbours():
+    pixels = coordinate_pixels([(60, 60)] * 6)
+    whole = make_feed(pixels, AugmentConfig(crop=16), batch=8, neighbours=True)
+    parts = [
+        make_feed(pixels, AugmentConfig(crop=16), batch=4, neighbours=True, rank=rank, world=2)
+        for rank in (0, 1)
+    ]
+    batches = [part.make(5) for part in parts]
+    assert torch.equal(torch.cat([b.source for b in batches]), whole.make(5).source)
+    assert batches[0].apart == batches[1].apart == whole.make(5).apart
+    for feed in (whole, *parts):
+        feed.close()
 
 
 def test_two_processes_share_one_draw():

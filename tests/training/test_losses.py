@@ -79,6 +79,34 @@ def test_gradient_l1_ignores_a_constant_and_sees_an_edge():
     assert float(losses.gradient_l1(edge, image)) == pytest.approx(1 / 3)
 
 
+def moved(image: torch.Tensor, rows: int, cols: int, side: int) -> torch.Tensor:
+    """Two neighbours cut from one image, the second farther by rows and columns."""
+    near, far = image[..., :side, :side], image[..., rows : rows + side, cols : cols + side]
+    return torch.stack([near, far])
+
+
+@pytest.mark.parametrize("apart", [(0, 8), (24, 0), (0, 0)])
+@pytest.mark.parametrize("palette", [True, False])
+def test_neighbours_that_paint_shared_ground_alike_do_not_disagree(apart, palette):
+    image = torch.randn(5, 64, 64)
+    output = torch.cat([moved(torch.randn(5, 64, 64), *apart, 32), moved(image, *apart, 32)])
+    found = losses.overlap_disagreement(output, apart, palette=palette)
+    assert float(found) == pytest.approx(0, abs=1e-9)
+    wrong = losses.overlap_disagreement(output, (apart[0] + 2, apart[1]), palette=palette)
+    assert float(wrong) > 0.1
+
+
+def test_the_disagreement_of_neighbours_is_the_squared_difference_over_their_ground():
+    output = torch.zeros(2, 2, 16, 16)
+    output[1, 0, :, :12] = 3.0  # where the ground is shared
+    output[1, :, :, 12:] = 99.0  # where it is not
+    found = losses.overlap_disagreement(output, (0, 4), palette=False)
+    assert float(found) == pytest.approx(9)
+    share = float(torch.tensor([3.0, 0.0]).softmax(0)[0])
+    found = losses.overlap_disagreement(output, (0, 4), palette=True)
+    assert float(found) == pytest.approx(2 * (share - 0.5) ** 2)
+
+
 def test_classes_are_the_nearest_colours_and_far_ones_are_ignored():
     pixels = torch.tensor([(230, 230, 220), (170, 200, 250), (252, 252, 252), (90, 90, 90)])
     marked = ClassColours(CLASSES, CPU).mark(pixels.byte()[None])

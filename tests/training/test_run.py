@@ -74,6 +74,7 @@ def assert_same_weights(one: Path, other: Path) -> None:
         {},
         {"losses.gan": '"wgan-gp"', "networks.generator_arguments": "{width=4, stride=16, "
          "blocks=1, bottom_blocks=1, dropout=0.5}", "augment.noise": "0.05"},
+        {"losses.overlap_disagreement": "1.0", "augment.scale": "[0.8, 1.1]"},
     ],
 )  # fmt: skip
 def test_interrupted_and_straight_runs_end_with_the_same_bits(pairs, tmp_path, changes):
@@ -87,6 +88,18 @@ def test_interrupted_and_straight_runs_end_with_the_same_bits(pairs, tmp_path, c
         assert_same_weights(run, tmp_path / "straight")
     steps = [e["step"] for e in read_events(run / "metrics.jsonl") if e["kind"] == "train"]
     assert steps == [1, 2, 3, 4, 5, 6]
+
+
+def test_the_more_overlap_disagreement_weighs_the_less_neighbours_disagree(pairs, tmp_path):
+    found = []
+    for weight in (1e-6, 20.0):
+        run = tmp_path / f"{weight:g}"
+        settings = {**TINY, "trainer.steps": "40", "losses.overlap_disagreement": str(weight)}
+        result = train(pairs, run, settings=settings)
+        events = [e for e in read_events(run / "metrics.jsonl") if e["kind"] == "train"]
+        found.append(sum(e["overlap_disagreement"] for e in events[-10:]))
+    assert found[1] < 0.7 * found[0]
+    assert "overlap_disagreement 20" in (result.model / "README.md").read_text()
 
 
 def test_cyclegan_takes_unpaired_folders_and_resumes_with_its_pools(tmp_path):

@@ -13,6 +13,8 @@ from tilemapper.networks.patchgan import PatchGANArguments
 if TYPE_CHECKING:
     from tilemapper.training.config import TrainingJob
 
+# Overlapping patches lie apart by whole parts of a patch, this many to its side (see `augment`).
+EIGHTHS = 8
 # A class and a mark share a byte, see `classes`.
 MOST_CLASSES = 128
 WITHOUT_WEIGHTS = ("identity", "constant")
@@ -21,8 +23,8 @@ LEAST_SIDE = 3
 UNUSED_BY_CYCLEGAN = {
     "augment": ("brightness", "contrast", "cast", "noise", "blur", "jpeg_quality"),
     "losses": (
-        "l1", "gradient_l1", "feature_matching", "gan_from", "joint_batch", "lambda_gp",
-        "class_power", "class_boost",
+        "l1", "gradient_l1", "overlap_disagreement", "feature_matching", "gan_from", "joint_batch",
+        "lambda_gp", "class_power", "class_boost",
     ),
     "trainer": ("compile", "calibration_batches"),
 }  # fmt: skip
@@ -44,6 +46,7 @@ def _disagreements(job: TrainingJob) -> Iterator[str]:
     if len(lengths) > 1:
         yield f"trainer.{lengths[0]} and trainer.{lengths[1]} are both set, set one to 0"
     yield _of_cyclegan(job) if _is_cyclegan(job) else _of_terms(job)
+    yield _of_neighbours(job)
     yield _of_networks(job)
 
 
@@ -94,6 +97,19 @@ def _of_terms(job: TrainingJob) -> str:
     if losses.gan_from:
         return f"losses.gan_from is {losses.gan_from:g} and no loss is there before, set losses.l1"
     return ""
+
+
+def _of_neighbours(job: TrainingJob) -> str:
+    """They come in couples, and lie apart by eighths of the crop."""
+    if not job.losses.overlap_disagreement:
+        return ""
+    if job.trainer.batch % 2:
+        found, needed = f"trainer.batch is {job.trainer.batch}", "an even number"
+    elif job.augment.crop % EIGHTHS:
+        found, needed = f"augment.crop is {job.augment.crop}", f"a multiple of {EIGHTHS}"
+    else:
+        return ""
+    return f"{found}, {needed} is needed by losses.overlap_disagreement"
 
 
 def _of_networks(job: TrainingJob) -> str:

@@ -7,14 +7,18 @@ and several processes can each take their part of one draw.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tilemapper.training.agreement import EIGHTHS
 from tilemapper.training.config import AugmentConfig
 from tilemapper.training.imagery import DRAWN
+
+# In eighths: neighbours share a quarter of a patch or more, as tiles of 256 px do by 64.
+MOST_APART = 6
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,9 @@ class Draw:
     ``index``: (n,) int64, the pair. ``place``: (n, 2) in [0, 1), where the patch lies between
     its first and last position. ``flip``: (n, 2) bool, vertical and horizontal. ``transpose``:
     (n,) bool; with the flips it makes all right angles. ``tone``: (n, 8) in [-1, 1], see
-    `imagery`. ``side``: of the patch in source pixels.
+    `imagery`. ``side``: of the patch in source pixels. ``apart``: rows and columns in eighths of
+    the patch, as the network sees it, by which each odd sample lies beyond the even one before it,
+    of which it is the neighbour; None where all samples are drawn by themselves.
     """
 
     index: Tensor
@@ -33,19 +39,21 @@ class Draw:
     transpose: Tensor
     tone: Tensor
     side: int
+    apart: tuple[int, int] | None = None
 
     def part(self, rank: int, world: int) -> Draw:
         """The share of one of ``world`` processes: consecutive samples."""
         n = len(self.index) // world
         chosen = slice(rank * n, (rank + 1) * n)
-        tensors = {f.name: getattr(self, f.name)[chosen] for f in fields(self) if f.name != "side"}
-        return Draw(**tensors, side=self.side)
+        return replace(self, **{name: getattr(self, name)[chosen] for name in _TENSORS})
 
     def to(self, device: torch.device) -> Draw:
         """The same on a device."""
-        names = (f.name for f in fields(self) if f.name != "side")
-        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in names}
-        return Draw(**moved, side=self.side)
+        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in _TENSORS}
+        return replace(self, **moved)
+
+
+_TENSORS = ("index", "place", "flip", "transpose", "tone")
 
 
 def random_state(*parts: object) -> torch.Generator:
@@ -55,9 +63,20 @@ def random_state(*parts: object) -> torch.Generator:
 
 
 def draw_batch(
-    config: AugmentConfig, index: Tensor, random: torch.Generator, *, smallest: int
+    config: AugmentConfig,
+    index: Tensor,
+    random: torch.Generator,
+    *,
+    smallest: int,
+    neighbours: bool = False,
 ) -> Draw:
-    """Draws one batch for the pairs ``index``; ``smallest`` side in pixels bounds the patch."""
+    """Draws one batch for the pairs ``index``; ``smallest`` side in pixels bounds the patch.
+
+    With ``neighbours`` samples 2i and 2i + 1 (``index`` names the same pair for both) are patches
+    that overlap, moved alike and each with a tone of its own. The patch is then a multiple of
+    eight pixels, so that their shared ground is the same pixels in both, and leaves an eighth of
+    the smallest image free.
+    """
     n = len(index)
     low, high = config.scale
     scale = low + (high - low) * float(torch.rand(1, generator=random))
@@ -73,8 +92,15 @@ def draw_batch(
         if config.flips == "none":
             flip[:] = False
     tone = torch.rand(n, DRAWN, generator=random) * 2 - 1
-    side = min(round(config.crop * scale), smallest)
-    return Draw(index, place, flip, transpose, tone, side)
+    if not neighbours:
+        return Draw(index, place, flip, transpose, tone, min(round(config.crop * scale), smallest))
+    eighth = min(round(config.crop * scale / EIGHTHS), smallest // (EIGHTHS + 1))
+    furthest = min(MOST_APART, smallest // eighth - EIGHTHS)
+    steps, axis = (int(torch.randint(n, (1,), generator=random)) for n in (furthest, 2))
+    even = torch.arange(n) // 2 * 2
+    apart = (0, steps + 1) if axis else (steps + 1, 0)
+    side = EIGHTHS * eighth
+    return Draw(index, place[even], flip[even], transpose[even], tone, side, apart)
 
 
 def patch_indices(draw: Draw, offset: Tensor, height: Tensor, width: Tensor) -> Tensor:
@@ -128,8 +154,27 @@ def cut_patches(
 def _first(draw: Draw, height: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
     """First row and first column of each patch, (n,) int64."""
     place = draw.place.double()
-    rows, cols = height - draw.side + 1, width - draw.side + 1
-    return (place[:, 0] * rows).long(), (place[:, 1] * cols).long()
+    steps, beyond = _steps(draw)
+    rows, cols = (
+        (place[:, axis] * (length - steps[:, axis] - draw.side + 1)).long()
+        + steps[:, axis] * beyond[:, axis]
+        for axis, length in enumerate((height, width))
+    )
+    return rows, cols
+
+
+def _steps(draw: Draw) -> tuple[Tensor, Tensor]:
+    """How far neighbours lie apart in source pixels by axis, and which sample is the farther one.
+
+    Both (n, 2): int64, the same for both of a couple, and bool. Flips and the transposition turn
+    what the network will see back into the image.
+    """
+    if draw.apart is None:
+        return torch.zeros_like(draw.flip, dtype=torch.int64), torch.zeros_like(draw.flip)
+    seen = torch.tensor(draw.apart, device=draw.flip.device) * (draw.side // EIGHTHS)
+    steps = torch.where(draw.transpose[:, None], seen.flip(0), seen)
+    odd = torch.arange(len(draw.flip), device=draw.flip.device) % 2 == 1
+    return steps, odd[:, None] ^ draw.flip
 
 
 def to_network(patches: Tensor, crop: int) -> Tensor:

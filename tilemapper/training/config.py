@@ -98,8 +98,9 @@ class LossesConfig(Section):
     ``gan_from``: share of the run after which the adversarial terms begin. ``joint_batch``: real
     and fake go through the discriminator as one batch (faster) instead of one after the other
     (the paper). ``class_power``: a class weighs share ** -class_power, times what
-    ``class_boost`` says of its name. ``cycle``, ``identity`` and ``pool`` (images kept for the
-    discriminator) belong to the task "cyclegan".
+    ``class_boost`` says of its name. ``overlap_disagreement`` weighs what two overlapping patches
+    of a pair paint differently; with it the samples of a batch come in such couples. ``cycle``,
+    ``identity`` and ``pool`` (images kept for the discriminator) belong to the task "cyclegan".
     """
 
     gan: Literal["none", "bce", "lsgan", "hinge", "wgan-gp"] = "bce"
@@ -109,6 +110,7 @@ class LossesConfig(Section):
     lambda_gp: NonNegative = 10.0
     l1: NonNegative = 100.0
     gradient_l1: NonNegative = 0.0
+    overlap_disagreement: NonNegative = 0.0
     cross_entropy: NonNegative = 0.0
     class_power: Share = 0.4
     class_boost: dict[str, Annotated[float, Field(gt=0, le=100)]] = {}

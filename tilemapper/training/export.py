@@ -184,7 +184,9 @@ def _terms(trainer: Trainer) -> list[str]:
     """The losses that took part, with their weights."""
     losses, cycle = trainer.job.losses, trainer.job.trainer.task == "cyclegan"
     adversarial = cycle or (losses.gan != "none" and losses.gan_from < 1)
-    names = ["cycle", "identity"] if cycle else ["l1", "gradient_l1", "cross_entropy"]
+    names = ["cycle", "identity"]
+    if not cycle:
+        names = ["l1", "gradient_l1", "cross_entropy", "overlap_disagreement"]
     if adversarial and not cycle:
         names.append("feature_matching")
     terms = [f"{name} {getattr(losses, name):g}" for name in names if getattr(losses, name)]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tilemapper.training.agreement import EIGHTHS
 from tilemapper.training.augment import (
     Draw,
     cut_patches,
@@ -29,12 +30,14 @@ class Batch:
 
     ``source``, ``target``: (n, 3, crop, crop) float32 in [-1, 1]; where the pixels' targets are
     classes, ``target`` is (n, crop, crop) uint8. ``tone``: (n, 8), the draw of the tone jitter,
-    which the step applies itself.
+    which the step applies itself. ``apart``: rows and columns by which each odd sample lies
+    beyond the even one before it, None where they are not neighbours.
     """
 
     source: Tensor
     target: Tensor
     tone: Tensor
+    apart: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,8 @@ class Feed:
     """Gives the batch of any step; the next one is made by a thread meanwhile.
 
     The groups' shares sum to 1; the first group is gone through in shuffled epochs, the others
-    are drawn at random. With ``unpaired`` the target is another pair's, moved by itself.
+    are drawn at random. With ``unpaired`` the target is another pair's, moved by itself. With
+    ``neighbours`` every two samples are patches that overlap.
     ``waited_s`` adds up the time that a caller had to wait.
     """
 
@@ -64,6 +68,7 @@ class Feed:
         seed: int,
         device: torch.device,
         unpaired: bool = False,
+        neighbours: bool = False,
         rank: int = 0,
         world: int = 1,
     ) -> None:
@@ -74,6 +79,7 @@ class Feed:
         self.seed = seed
         self.device = device
         self.unpaired = unpaired
+        self.neighbours = neighbours
         self.rank = rank
         self.world = world
         self.waited_s = 0.0
@@ -106,12 +112,14 @@ class Feed:
         other = self._draw(step, "unpaired target") if self.unpaired else draw
         source, target = self._cut(draw, self.pixels.source), self._cut(other, self.pixels.target)
         crop = self.augment.crop
-        return Batch(to_network(source, crop), map_to_network(target, crop), draw.tone)
+        apart = draw.apart and (draw.apart[0] * crop // EIGHTHS, draw.apart[1] * crop // EIGHTHS)
+        return Batch(to_network(source, crop), map_to_network(target, crop), draw.tone, apart)
 
     def choose(self, step: int, salt: str) -> Tensor:
         """Pair indices of all samples of a step, over all processes: (batch * world,) int64."""
         random = random_state(self.seed, salt, "extra", step)
-        n = self.batch * self.world
+        samples = self.batch * self.world
+        n = samples // 2 if self.neighbours else samples
         first = self.groups[0]
         at = torch.arange(step * n, (step + 1) * n)
         epochs = at // first.count
@@ -126,12 +134,18 @@ class Feed:
             chosen = torch.randint(group.count, (n,), generator=random) + group.first
             index = torch.where((chance >= threshold), chosen, index)
             threshold += group.share
-        return index
+        return index.repeat_interleave(samples // n)
 
     def _draw(self, step: int, salt: str) -> Draw:
         random = random_state(self.seed, salt, "move", step)
         index = self.choose(step, salt)
-        draw = draw_batch(self.augment, index, random, smallest=self.pixels.smallest)
+        draw = draw_batch(
+            self.augment,
+            index,
+            random,
+            smallest=self.pixels.smallest,
+            neighbours=self.neighbours,
+        )
         return draw.part(self.rank, self.world)
 
     def _shuffled(self, epoch: int, salt: str) -> Tensor:

@@ -11,6 +11,9 @@ from torch.nn import functional
 
 from tilemapper.networks.patchgan import Verdict
 
+# Where two tiles are compared: every so many-th pixel of a row and of a column.
+EVERY = 2
+
 GanLoss = Literal["none", "bce", "lsgan", "hinge", "wgan-gp"]
 
 
@@ -86,3 +89,25 @@ def gradient_l1(image: Tensor, truth: Tensor) -> Tensor:
     rows = (image.diff(dim=2) - truth.diff(dim=2)).abs().mean()
     cols = (image.diff(dim=3) - truth.diff(dim=3)).abs().mean()
     return rows + cols
+
+
+def overlap_disagreement(output: Tensor, apart: tuple[int, int], *, palette: bool) -> Tensor:
+    """How differently neighbours paint the ground that they share, which has one truth.
+
+    The squared difference, summed over channels: what an image's two views are held together by
+    in Laine and Aila's Pi-model (2017), the views here being tiles that overlap.
+
+    Args:
+        output: (n, channels, h, w), odd samples the neighbours of the even ones before them.
+        apart: rows and columns by which the odd ones lie beyond.
+        palette: whether the channels are logits of classes, whose shares are compared.
+    """
+    rows, cols = apart
+    height, width = output.shape[2:]
+    # Channels last, which on a CPU is where softmax and sum are fast.
+    near = output[0::2, :, rows::EVERY, cols::EVERY].permute(0, 2, 3, 1).float()
+    far = output[1::2, :, : height - rows : EVERY, : width - cols : EVERY]
+    far = far.permute(0, 2, 3, 1).float()
+    if palette:
+        near, far = near.softmax(-1), far.softmax(-1)
+    return (near - far).square().sum(-1).mean()

@@ -81,6 +81,10 @@ class Pix2Pix:
             output = self._generate(source)
         terms: dict[str, Tensor] = {}
         fake, real = self._images(output, batch.target, terms)
+        if batch.apart:
+            terms["overlap_disagreement"] = losses.overlap_disagreement(
+                output, batch.apart, palette=self.colours is not None
+            )
         judged = self.discriminator is not None and done >= self.job.losses.gan_from
         if judged:
             terms["discriminator"] = self._discriminator_step(source, real, fake, step, factor)
@@ -123,6 +127,7 @@ class Pix2Pix:
             "cross_entropy": weights.cross_entropy,
             "l1": weights.l1,
             "gradient_l1": weights.gradient_l1,
+            "overlap_disagreement": weights.overlap_disagreement,
             "gan": weights.gan_weight,
             "feature_matching": weights.feature_matching,
         }

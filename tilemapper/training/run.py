@@ -223,6 +223,7 @@ class _Run:
             seed=job.trainer.seed,
             device=self.device,
             unpaired=job.data.unpaired,
+            neighbours=bool(job.losses.overlap_disagreement),
             rank=self.processes.rank,
             world=self.processes.world,
         )
