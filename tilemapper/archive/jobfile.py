@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from tilemapper import toml
 from tilemapper.archive.job import (
     ArchiveJob,
     Mosaic,
@@ -16,7 +16,7 @@ from tilemapper.archive.job import (
     Run,
     Source,
 )
-from tilemapper.archive.rendering import Render, read_bytes
+from tilemapper.archive.rendering import Render
 from tilemapper.archive.rooting import rooted
 from tilemapper.archive.template import nearest
 from tilemapper.errors import JobError
@@ -29,10 +29,11 @@ def load_job(path: str | Path) -> ArchiveJob:
         JobError: it cannot be read, has an unknown key, or a value that cannot be used.
     """
     path = Path(path)
-    content = read_bytes(path)
     try:
-        values = tomllib.loads(content.decode())
-    except (ValueError, RecursionError) as error:  # of TOML, text, or numbers without end
+        values = toml.read(path)
+    except OSError as error:
+        raise JobError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    except ValueError as error:
         raise JobError(f"{path}: is no TOML file ({error}); correct it") from error
     if values.get("kind") != "archive":
         raise JobError(

@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from tilemapper import notebook
+from tilemapper import notebook, toml
 from tilemapper.errors import ModelError
 from tilemapper.networks.build import MOST_CHANNELS, generator_arguments, parse
 
@@ -148,8 +147,8 @@ def read_card(folder: Path) -> ModelCard:
     if len(data) > _CARD_LIMIT_BYTES:
         raise ModelError(f"{path}: larger than {_CARD_LIMIT_BYTES} bytes; this is no model card")
     try:
-        values = tomllib.loads(data.decode("utf-8"))
-    except (ValueError, RecursionError) as error:  # of TOML, text, or numbers without end
+        values = toml.loads(data.decode())
+    except ValueError as error:
         raise ModelError(f"{path}: not readable as TOML ({error}); restore the card") from error
     checksum = values.pop("checksum", None)
     card = card_from(values, where=str(path))
@@ -173,7 +172,7 @@ def card_from(values: dict[str, Any], *, where: str) -> ModelCard:
 def card_text(card: ModelCard) -> str:
     """The card as TOML, with its checksum; None and empty values are left out, tables come last."""
     plain = _plain_text(card)
-    return f'checksum = "{_checksum(tomllib.loads(plain))}"\n{plain}'
+    return f'checksum = "{_checksum(toml.loads(plain))}"\n{plain}'
 
 
 def _checksum(values: dict[str, Any]) -> str:

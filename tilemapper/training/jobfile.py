@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 import tilemapper
+from tilemapper import toml
 from tilemapper.errors import JobError, OptionError
 from tilemapper.networks.build import generator_arguments, nearest, parse
 from tilemapper.networks.patchgan import PatchGANArguments
@@ -164,8 +164,8 @@ def _known_keys(place: Sequence[str]) -> list[str]:
 
 def _toml_value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except (ValueError, RecursionError):
+        return toml.loads(f"value = {text}")["value"]
+    except ValueError:
         return text
 
 
@@ -208,15 +208,15 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return toml.read(path)
     except FileNotFoundError as error:
         raise JobError(f"{path}: not found, a TOML job file is needed; check the path") from error
-    except (OSError, ValueError, RecursionError) as error:  # ValueError: of TOML, text, numbers
+    except (OSError, ValueError) as error:
         raise JobError(f"{path}: cannot be read as TOML ({error}); correct it") from error
 
 
 def _is_training(path: Path) -> bool:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8")).get("kind") == "training"
-    except (OSError, ValueError, RecursionError):
+        return toml.read(path).get("kind") == "training"
+    except (OSError, ValueError):
         return False
