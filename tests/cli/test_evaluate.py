@@ -3,6 +3,7 @@ import json
 import numpy as np
 import onnx
 import pytest
+import torch
 from click.testing import CliRunner
 from onnx import TensorProto, helper
 from PIL import Image
@@ -107,9 +108,24 @@ def test_what_cannot_be_written_is_refused_before_the_first_pair(
 
 
 def test_the_render_path_gives_the_identity_too(model, data):
-    tiled, whole = evaluate(model, data, "--tiled"), evaluate(model, data)
-    assert tiled["tiled"] is True
+    tiled, whole = evaluate(model, data, "--tiled"), evaluate(model, data, "--whole")
+    assert (tiled["tiled"], whole["tiled"]) == (True, False)
     assert tiled["rows"] == whole["rows"]  # the identity has no view, so tiles change nothing
+
+
+def test_figures_are_of_what_render_paints_unless_whole_images_are_asked_for(tmp_path):
+    """A network with a wide view paints an image of 600 px otherwise in one pass than in tiles."""
+    card = ModelCard(name="u", architecture="unet", arguments={"width": 4, "depth": 5}, tile=128)
+    torch.manual_seed(0)
+    generator = build_generator("unet", dict(card.arguments), 3, "rgb")
+    model = save_model(tmp_path / "u", card, generator, "readme").folder
+    write_side_by_side(tmp_path / "data", 2, size=200)
+    plain, tiled, whole = (
+        evaluate(model, tmp_path / "data", "--split", "all", *flags)["headline"]
+        for flags in ((), ("--tiled",), ("--whole",))
+    )
+    assert plain == tiled
+    assert plain != whole
 
 
 def test_a_figure_below_its_bound_exits_with_one_after_the_table(model, data, capsys):

@@ -102,7 +102,7 @@ def evaluate(
     split_seed: int | None = None,
     pairs: int | None = None,
     overlaps: str | Path | None = None,
-    tiled: bool = False,
+    tiled: bool = True,
     overlap: int = 64,
     resize: int | None = None,
     baseline: Sequence[str | Path | Model] = (),
@@ -125,7 +125,7 @@ def evaluate(
         split_seed: the model's own by default, or 0.
         pairs: at most so many, evenly spread.
         overlaps: JSON list of overlapping pairs; ``overlaps.json`` beside the data by default.
-        tiled: through the render path, as users get it.
+        tiled: through the render path, as users get it; else each image in one pass.
         overlap: of tiles, pixels, with ``tiled``.
         resize: shorter side given to the model, pixels.
         baseline: models to compare with.

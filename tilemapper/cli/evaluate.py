@@ -55,7 +55,12 @@ def _bounds(
     type=click.Path(path_type=Path),
     help="JSON list of overlapping pairs; overlaps.json beside the data by default.",
 )
-@click.option("--tiled", is_flag=True, help="Through the render path, as users get it.")
+@click.option(
+    "--tiled/--whole",
+    default=True,
+    show_default=True,
+    help="Through the render path, as users get it, or each image in one pass.",
+)
 @click.option("--overlap", type=int, default=64, show_default=True, help="With --tiled, pixels.")
 @click.option("--resize", type=click.IntRange(16, 8192), help="Shorter side given to the model.")
 @click.option("--baseline", multiple=True, metavar="MODEL", help="A model to compare with.")

@@ -33,8 +33,7 @@ def whole_image_predictor(model: Model, *, device: str = "cpu") -> Predict:
     """Runs the generator on whole images in one pass in float32, without tiles.
 
     Images are reflected to multiples of the model's tile and cut back. A network with a wide
-    view sees more at once this way than in tiles: `tilemapper evaluate --tiled` measures what
-    `tilemapper render` gives.
+    view sees other surroundings this way than in tiles, which `tilemapper render` gives it.
     """
     generator = model.generator().to(device)
     palette = torch.tensor([c.colour for c in model.card.palette], dtype=torch.float32)
