@@ -175,6 +175,15 @@ def test_maps_of_a_style_of_their_own_are_judged_by_its_classes():
     assert "water_iou" not in found
 
 
+def test_a_class_named_mean_does_not_hide_the_mean_of_all_classes():
+    own = palette(Mean=(10, 10, 10), ground=LAND)
+    truth, predicted = plain(), plain()
+    truth[:20], predicted[10:30] = (10, 10, 10), (10, 10, 10)
+    found = one(predicted, truth, legend=legend_of(own))
+    assert found["mean_class_iou"] == pytest.approx(10 / 30)
+    assert found["mean_iou"] == pytest.approx((10 / 30 + 34 / 54) / 2)
+
+
 def test_the_palette_of_the_maps_set_is_judged_by_its_legend():
     maps = load_job(preset="fast").palette
     assert legend_of(maps) is legend_of(()) is MAPS_LEGEND

@@ -84,13 +84,14 @@ def legend_of(palette: Sequence[PaletteClass]) -> Legend:
 
     That of the `maps` set for palettes that have its roads, water, parks and motorways (within 4
     levels), and where there is no palette; else the palette's own classes, their names as words
-    of a figure.
+    of a figure. A class "mean" is "mean_class": mean_iou is that of all classes.
     """
     theirs = zip(MAPS_LEGEND.names, MAPS_LEGEND.colours, strict=True)
     judged = [colour for name, colour in theirs if name in MAPS_LEGEND.judged]
     if not palette or all(any(_same(entry.colour, c) for entry in palette) for c in judged):
         return MAPS_LEGEND
-    names = tuple(re.sub(r"\W+", "_", entry.name).lower() for entry in palette)
+    words = (re.sub(r"\W+", "_", entry.name).lower() for entry in palette)
+    names = tuple("mean_class" if word == "mean" else word for word in words)
     return Legend(names, tuple(entry.colour for entry in palette))
 
 
