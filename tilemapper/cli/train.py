@@ -95,7 +95,8 @@ def _sweep(
     runs = []
     for combination in combinations:
         name = ",".join(f"{key.rpartition('.')[2]}={combination[key]}" for key in varied)
-        folder = out / name.replace("/", "_")
+        # Escaped, so that two names never become one.
+        folder = out / name.replace("%", "%25").replace("/", "%2F")
         # A sweep that was stopped has runs that never began.
         begun = options["resume"] and (folder / CONFIG_NAME).exists()
         chosen = {**options, "resume": begun}
