@@ -92,6 +92,22 @@ def test_scenes_of_a_catalogue_are_told_apart_by_their_items(tmp_path, name, rel
     assert {scene.stem for scene in found} == {"TCI"}
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_of_a_list_end_where_text_files_end_them_and_nowhere_else(tmp_path, monkeypatch, end):
+    paths = [f"{n}{odd}.tif" for n, odd in enumerate("\u2028\u2029\x85\x0b\x0c\x1c\x1d\x1e")]
+    (tmp_path / "list.txt").write_bytes((end.join(paths) + end).encode())
+    for path in paths:
+        write_scene(tmp_path / "s.tif", 1).rename(tmp_path / path)
+    found = discover(Source(scenes=(str(tmp_path / "list.txt"),)))
+    assert [scene.path for scene in found[:2]] == [str(tmp_path / path) for path in paths[:2]]
+    assert len(found) == 8
+    assert all("control characters" in (scene.fault or "") for scene in found[2:])
+    addresses = [f"https://host.example/{path}" for path in paths]
+    monkeypatch.setattr(remote, "fetch", lambda _url: end.join(addresses).encode())
+    monkeypatch.setattr(remote, "entry", lambda url: Entry(url, 1, "tag"))
+    assert names("https://host.example/list.txt") == addresses
+
+
 def test_a_list_may_begin_with_the_mark_of_its_encoding(tmp_path, monkeypatch):
     made = write_scene(tmp_path / "a.tif", 1)
     text = "a.tif\n".encode("utf-8-sig")

@@ -55,8 +55,7 @@ def _on_disk(named: str, source: Source) -> Iterator[Scene]:
     if Path(named).is_dir():
         yield from _folder(named)
     elif named.lower().endswith(LIST_SUFFIXES):
-        lines = _read_text(named).splitlines()
-        yield from _lines(lines, named, source)
+        yield from _lines(_split(_read_text(named)), named, source)
     elif named.lower().endswith((".json", ".geojson")):
         yield from _catalog(named, source)
     else:
@@ -96,7 +95,7 @@ def _lines(lines: Iterable[str], where: str, source: Source) -> Iterator[Scene]:
     paths: list[str] = []
     addresses: list[str] = []
     for number, line in enumerate(lines, 1):
-        text = line.strip("\r\n").strip()
+        text = line.strip(" \t\r\n")
         if not text or text.startswith("#"):
             continue
         if remote.is_remote(where) and not remote.is_remote(text):
@@ -115,7 +114,7 @@ def _remote(url: str, source: Source) -> Iterator[Scene]:
     plain = public(url).lower()
     if plain.endswith(LIST_SUFFIXES):
         text = remote.fetch(url).decode("utf-8-sig", "replace")
-        yield from _lines(text.splitlines(), url, source)
+        yield from _lines(_split(text), url, source)
     elif plain.endswith((".json", ".geojson")):
         yield from _catalog(url, source)
     elif plain.endswith("/") or glob.has_magic(plain):
@@ -195,6 +194,11 @@ def _passes(scene: Scene, source: Source) -> bool:
         if source.before is not None and day >= source.before:
             return False
     return scene.bbox is None or source.bounds is None or touches(scene.bbox, source.bounds)
+
+
+def _split(text: str) -> list[str]:
+    """Lines of a list. ``str.splitlines`` would cut at characters that stand in names, too."""
+    return re.split(r"\r\n|\r|\n", text)
 
 
 def _read_text(path: str) -> str:
