@@ -83,7 +83,7 @@ def trainings() -> Iterator[tuple[str, bytes]]:
             yield name, data
     for line in (
         "steps = -1", "steps = 1e400", "steps = nan", 'steps = "many"', f"steps = {10**30}",
-        "batch = 0", f"batch = {2**70}", "seed = -1", "lr = nan",
+        "batch = 0", f"batch = {2**70}", "seed = -1", f"seed = {2**64}", "lr = nan",
     ):  # fmt: skip
         yield f"trainer {line}", TRAINING.replace("steps = 1", line).encode()
     for table, line in (

@@ -108,6 +108,7 @@ def test_an_unknown_key_of_a_file_is_refused_with_its_place(tmp_path):
         ("[networks]\ngenerator_arguments = {dropout = nan}\n", "finite"),
         ("[trainer]\nbetas = [2.0, 0.9]\n", "trainer.betas.0 is '2.0'"),
         ("[augment]\ncrop = 100\n", "augment.crop is 100, a multiple of 256 .*generator unet"),
+        (f"[trainer]\nseed = {2**32}\n", "trainer.seed is '4294967296': .* less than 4294967296"),
         ('name = "my map"\n', "name is 'my map': .* match"),
         ("[data]\ngsd_m = 20000.0\n", "data.gsd_m is '20000.0'"),
         ("not toml", "cannot be read as TOML"),

@@ -12,6 +12,8 @@ from tilemapper.training.agreement import disagreement
 Share = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
+# Of a larger one torch's generator takes the last 32 bits alone, or none.
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 # As a card takes it, which is written when all training is done.
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$"
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -164,7 +166,7 @@ class TrainerConfig(Section):
     best_by: str = "psnr"
     precise_bn_batches: Count = 50
     calibration_batches: Count = 0
-    seed: Count = 0
+    seed: Seed = 0
 
 
 class TrainingJob(Section):
