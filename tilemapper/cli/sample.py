@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from tilemapper.cli.options import debug_option, json_option
+
 
 def _size(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[int, int]:
     """``2048`` or ``3000x2000`` (width x height), as (height, width)."""
@@ -33,8 +35,8 @@ def _size(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[int
 @click.option("--seed", type=int, default=0, show_default=True, help="Which city.")
 @click.option("--overwrite", is_flag=True, help="Replace files that are there.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@json_option
+@debug_option
 def sample(
     city: Path,
     truth: Path | None,
@@ -43,7 +45,6 @@ def sample(
     overwrite: bool,
     quiet: bool,
     as_json: bool,
-    debug: bool,
 ) -> None:
     """Write CITY, a synthetic georeferenced city seen from above (GeoTIFF, 0.9 m a pixel).
 
