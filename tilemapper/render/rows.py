@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tilemapper.raster.lattice import TILE, Block
 
 
 @dataclass
@@ -39,3 +42,14 @@ class PixelRows:
     # (3, rows, width) grey levels or (1, rows, width) classes, uint8, where a device has made them
     # of the sums, which then are empty.
     picture: NDArray[np.uint8] | None = None
+
+
+def rows_beside(block: Block, channels: int, *, squares: bool) -> Iterator[PixelRows]:
+    """All rows of a block of which nothing is wanted, a few at a time; ``squares`` as asked for."""
+    for row in range(0, block.height, TILE):
+        shape = min(TILE, block.height - row), block.width
+        yield PixelRows(
+            np.zeros((channels, *shape), np.int32),
+            np.zeros(shape, bool),
+            np.zeros(shape, np.int64) if squares else None,
+        )

@@ -36,15 +36,15 @@ def read_tile_rows(
 ) -> Iterator[TileRow]:
     """Reads a block strip by strip, each source row once, and cuts it into rows of tiles.
 
-    Where no tile has a pixel of the area of interest nothing is read: the area may be a small
+    Of a block without a pixel of the area of interest nothing is read: the area may be a small
     part of a large raster.
     """
     columns = lattice.cols.tiles_over(block.col, block.col + block.width)
     starts = lattice.cols.starts[columns.start : columns.stop]
     tile = lattice.tile
-    across = np.arange(*_span(starts, tile))
+    across = np.arange(starts[0], starts[-1] + tile)
     indices = lattice.rows.tiles_over(block.row, block.row + block.height)
-    if _lies_beside(view, lattice, np.arange(*_span(lattice.rows.starts[indices], tile)), across):
+    if lies_beside(view, block):
         for index in indices:
             tiles = np.zeros((len(starts), tile, tile, 3), np.uint8)
             keep = np.zeros((tile, len(across)), bool)
@@ -63,18 +63,9 @@ def read_tile_rows(
         yield TileRow(index, tiles, active, keep.copy())
 
 
-def _span(starts: NDArray[np.int64], tile: int) -> tuple[int, int]:
-    return int(starts[0]), int(starts[-1]) + tile
-
-
-def _lies_beside(
-    view: View, lattice: Lattice, down: NDArray[np.int64], across: NDArray[np.int64]
-) -> bool:
-    """Whether no pixel of these rows and columns, mirrored into the raster, is wanted."""
-    rows, cols = reflect(down, lattice.height), reflect(across, lattice.width)
-    row, col = int(rows.min()), int(cols.min())
-    height, width = int(rows.max()) + 1 - row, int(cols.max()) + 1 - col
-    wanted = view.wanted(row=row, col=col, height=height, width=width)
+def lies_beside(view: View, block: Block) -> bool:
+    """Whether no pixel of a block is of the area of interest."""
+    wanted = view.wanted(row=block.row, col=block.col, height=block.height, width=block.width)
     return wanted is not None and not wanted.any()
 
 

@@ -145,6 +145,37 @@ def test_an_area_of_interest_leaves_out_the_same_tiles():
     assert sum(counts) == sum(len(row.active) for row in rows) < lattice.tile_count
 
 
+class Counting(ArrayView):
+    """Counts the rows that are read."""
+
+    rows = 0
+
+    def read(self, *, height, **window):
+        self.rows += height
+        return super().read(height=height, **window)
+
+
+@pytest.mark.parametrize("squares", [False, True])
+@pytest.mark.parametrize("palette", [False, True])
+def test_of_blocks_beside_the_area_of_interest_nothing_is_read(palette, squares):
+    rgb, area = noise(1500, 300).transpose(1, 2, 0), np.zeros((1500, 300), bool)
+    area[700:720, 50:60] = True
+    lattice, view = Lattice(1500, 300), Counting(rgb, wanted=area)
+    engine = Device(channels=5 if palette else 3, is_palette=palette)
+    what = [class_rows if palette else grey_rows, lambda p: p.keep]
+    what += [lambda p: p.totals, lambda p: p.squares] if squares else []
+    read = []
+    for block in lattice.blocks(300):
+        host = on_host(engine, lattice, block, ArrayView(rgb, wanted=area), Seam(), squares=squares)
+        view.rows, counts, seam = 0, [], Seam()
+        device = on_device(engine, lattice, block, view, seam, tick=counts.append, squares=squares)
+        for one in what:
+            assert np.array_equal(joined(host, one), joined(device, one))
+        assert bool(view.rows) == bool(counts)
+        read.append(bool(counts))
+    assert read == [False, False, True, False, False]
+
+
 def test_sums_and_squares_come_down_when_a_layer_wants_them():
     view, lattice = ArrayView(noise(500, 600).transpose(1, 2, 0)), Lattice(500, 600)
     engine, block = Device(), lattice.blocks(8192)[0]

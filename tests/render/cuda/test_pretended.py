@@ -100,6 +100,24 @@ def test_nothing_of_the_host_mixes_with_the_device(models, gpu, name):
     assert np.abs(host.astype(int) - device).max() <= 1
 
 
+def test_of_a_block_beside_the_area_of_interest_nothing_is_read_nor_painted(models, gpu):
+    class Unread(ArrayView):
+        def read(self, **window):
+            raise AssertionError(window)
+
+    painter = painter_of(Engine(open_model(models / "unet"), device=str(DEVICE), batch_size=2))
+    lattice = Lattice(200, 400)
+    view = Unread(noise(200, 400).transpose(1, 2, 0), wanted=np.zeros((200, 400), bool))
+    reads, painter.paint = gpu.reads, None
+    block, seam = lattice.blocks(512)[0], Seam()
+    with device_rows(lattice, block, view, painter, mean=(9, 8, 7), seam=seam) as rows:
+        parts = list(rows)
+    assert joined(parts, grey_rows).shape == (3, 200, 400)
+    assert not joined(parts, lambda part: part.keep).any()
+    assert gpu.reads == reads
+    assert seam == Seam()
+
+
 def test_an_engine_that_nobody_needs_any_more_takes_its_painter_along(models, gpu):
     gc.disable()  # a device's memory is too dear to wait for it
     try:

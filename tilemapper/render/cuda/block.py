@@ -25,9 +25,9 @@ from tilemapper.render.cuda.painter import Painter
 from tilemapper.render.cuda.source import SourceStrips, Strip
 from tilemapper.render.cuda.streams import Download
 from tilemapper.render.pipe import staged
-from tilemapper.render.rows import PixelRows
+from tilemapper.render.rows import PixelRows, rows_beside
 from tilemapper.render.seam import Seam
-from tilemapper.render.strips import View
+from tilemapper.render.strips import View, lies_beside
 
 AHEAD = 2  # finished rows of tiles on their way down, so that the device never waits for the host
 
@@ -47,6 +47,8 @@ def device_rows(
 ) -> Iterator[Iterator[PixelRows]]:
     """A block's pixels from top to bottom, as `tilemapper.render.render.finished_rows` has them.
 
+    Of a block that lies beside the area of interest nothing is read, nor does the device hear.
+
     Args:
         lattice: of the whole raster.
         block: which part of it.
@@ -61,6 +63,9 @@ def device_rows(
     Raises:
         RasterError, DeviceError, ModelError: from the reader of the rows.
     """
+    if lies_beside(view, block):
+        yield rows_beside(block, painter.channels, squares=squares)
+        return
     strips = SourceStrips(view, lattice, block, mean)
     with staged(strips, depth=2, name="read") as ready:
         path = _Path(strips, Frame(lattice, block), painter, seam, tick, sums, squares)
