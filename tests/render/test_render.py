@@ -257,6 +257,36 @@ def test_a_second_run_on_the_same_output_is_told_to_wait(make_raster, models, tm
     render(city, target, models / "identity")
 
 
+@pytest.mark.parametrize("layer", ["classes", "uncertainty"])
+def test_a_second_run_on_the_same_layer_is_told_to_wait(make_raster, models, tmp_path, layer):
+    city, path = make_raster(64, 64), tmp_path / "layer.tif"
+    options = {"source": city, "model": models / "classes", layer: path}
+    told = pytest.raises(LockedError, match=r"layer\.tif: another run is rendering it")
+
+    def second(*_plan):
+        with told:
+            render(target=tmp_path / "second.tif", **options)
+        with told:  # nor is it a map meanwhile
+            render(city, path, models / "identity")
+
+    render(target=tmp_path / "first.tif", on_plan=second, **options)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["city.tif", "first.tif", "layer.tif"]
+    with locked(path), told:
+        render(target=tmp_path / "second.tif", **options, overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+
+
+def test_a_layer_where_an_unfinished_render_lies_leaves_its_blocks_alone(
+    make_raster, models, tmp_path
+):
+    city, path = make_raster(64, 64), tmp_path / "layer.tif"
+    with locked(path) as folder:
+        (folder / "journal").write_text("kept")
+    render(city, tmp_path / "map.tif", models / "classes", classes=path)
+    assert (folder / "journal").read_text() == "kept"
+
+
 def test_the_source_is_never_the_output(make_raster, models, tmp_path):
     city = make_raster(64, 64)
     before = city.read_bytes()

@@ -89,7 +89,9 @@ def render(
             **options,
         )
         check_targets(plan, overwrite=overwrite)
-        with locked(target) as folder:
+        with locked(target) as folder, contextlib.ExitStack() as beside:
+            for layer in plan.layers[1:]:
+                beside.enter_context(locked(Path(layer.target)))
             # All stands already where a run was killed while it tidied up.
             stands = not restart and all_finished(plan)
             staging = open_staging(folder, plan, restart=restart)
@@ -124,6 +126,7 @@ def render(
                 check_targets(plan, overwrite=overwrite)  # hours may have passed
                 finish(staging, output_tags(plan, staging))
                 staging.note_finished()
+            beside.close()  # first: what a kill leaves of them, the same command clears away
             staging.remove()
     return RenderResult(
         target=str(target),
