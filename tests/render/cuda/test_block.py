@@ -233,7 +233,8 @@ class Graph:
 
     def __call__(self, tiles):
         assert tiles.shape == self.shape
-        return self.call(tiles) + self.off
+        levels, finite = self.call(tiles)
+        return levels + self.off, finite
 
 
 def with_graphs(monkeypatch, engine, graph):
@@ -246,7 +247,7 @@ def with_graphs(monkeypatch, engine, graph):
 
 
 def paint_all(painter, tiles):
-    return torch.cat([painter.paint(part) for part in tiles.split(painter.batch_size)])
+    return torch.cat([painter.paint(part)[0] for part in tiles.split(painter.batch_size)])
 
 
 @pytest.fixture

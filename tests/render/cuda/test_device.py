@@ -54,11 +54,12 @@ def test_a_graph_is_recorded_and_gives_what_plain_calls_give(models, precision):
     engine = Engine(open_model(models / "unet"), device="cuda:0", precision=precision, batch_size=5)
     painter = Painter(engine)
     batches = [batch_of(5, seed) for seed in range(4)]
-    painted = [painter.paint(batch) for batch in batches]
+    painted, sound = zip(*[painter.paint(batch) for batch in batches], strict=True)
     assert painter._graph is not None
     with torch.inference_mode():
         plain = [engine.paint(batch)[0] for batch in batches]
-    painter.check()
+    painter.streams.synchronize()
+    assert all(sound)
     assert all(torch.equal(a, b) for a, b in zip(painted, plain, strict=True))
 
 
@@ -74,12 +75,12 @@ def test_a_batch_that_does_not_fit_is_halved_with_its_graph(models):
     torch.cuda.set_per_process_memory_fraction(min(1.0, room / total))
     try:
         with pytest.warns(RuntimeWarning, match="out of memory at"):
-            painted = painter.paint(batch)
+            painted, _ = painter.paint(batch)
         painter.streams.synchronize()
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert painter._fits < 512
-    few = expected.paint(batch[:8])
+    few, _ = expected.paint(batch[:8])
     expected.streams.synchronize()
     close = (painted[:8] - few).abs()
     assert close.float().mean() < 1  # another shape may choose another algorithm
@@ -90,22 +91,22 @@ def fail_to_record(model):
     """In a process of its own: what torch keeps of a failed recording must not reach others."""
     engine = Engine(open_model(model), device="cuda:0", batch_size=5)
     batch, expected = batch_of(5), Painter(engine)
-    plain, capturing, forward = expected.paint(batch), [], Painter._forward
+    (plain, _), capturing, forward = expected.paint(batch), [], Painter._forward
     expected.streams.synchronize()
 
     def waiting(self, tiles):
         capturing.append(torch.cuda.is_current_stream_capturing())
         if capturing[-1]:
-            self._unsound.item()  # not permitted here
+            tiles.sum().item()  # not permitted here
         return forward(self, tiles)
 
     Painter._forward = waiting
     painter = Painter(engine)
     with painter.streams.computing():
         before = torch.cuda.current_stream()
-        painted = painter.paint(batch)
+        painted, _ = painter.paint(batch)
         assert torch.cuda.current_stream() == before
-    painter.check()
+    painter.streams.synchronize()
     assert any(capturing)
     assert painter._graph is None
     assert torch.equal(painted, plain)

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import threading
 import time
+import warnings
 
+import numpy as np
 import pytest
 import torch
 
 from tests.conftest import noise, write_raster
+from tests.render.test_block import ArrayView
 from tilemapper.errors import ModelError
 from tilemapper.networks.model import open_model
-from tilemapper.raster.lattice import Block
+from tilemapper.raster.lattice import Block, Lattice
 from tilemapper.render import render as render_module
+from tilemapper.render.cuda.block import device_rows
 from tilemapper.render.cuda.lanes import ABREAST, render_abreast
 from tilemapper.render.cuda.painter import Painter
 from tilemapper.render.engine import Engine
 from tilemapper.render.render import render
+from tilemapper.render.seam import Seam
 from tilemapper.render.staging import staging_folder
 from tilemapper.render.stream import stream
 
@@ -158,16 +163,24 @@ def test_a_block_that_fails_ends_the_others_and_closes_the_views():
     assert all(view.closed for view in made)
 
 
-def test_what_one_raster_gave_says_nothing_of_the_next(models):
-    """An archive keeps its engine: a scene that the generator fails on must not fail the others."""
+def test_values_that_are_not_finite_fail_their_block_and_no_other(models):
+    """Blocks share the generator, and an archive keeps it: one that fails must not fail others."""
     engine = Engine(open_model(models / "identity"), device="cpu", batch_size=2)
-    painter = Painter(engine)
-    tiles = torch.zeros(2, 256, 256, 3, dtype=torch.uint8)
-    real = engine._network
-    engine._network = lambda x: real(x) * float("nan")
-    painter.paint(tiles)
-    engine._network = real
-    with pytest.raises(ModelError, match="not finite"):
-        painter.check()
-    painter.paint(tiles)
-    painter.check()
+    engine._network = lambda x: torch.where(x < -0.999, torch.nan, x)  # of black pixels
+    painter, lattice = Painter(engine), Lattice(1500, 200)
+    block, sound = lattice.blocks(8192)[0], np.full((1500, 200, 3), 9, np.uint8)
+    spoilt = sound.copy()
+    spoilt[:100] = 0
+
+    def rows_of(rgb):
+        return device_rows(lattice, block, ArrayView(rgb), painter, mean=(9, 8, 7), seam=Seam())
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what a NaN becomes as a byte means nothing
+        with pytest.raises(ModelError, match="not finite"), rows_of(spoilt) as rows:
+            next(rows)
+            with rows_of(sound) as others:
+                assert len(list(others)) > 1
+            list(rows)
+        with rows_of(sound) as others:
+            list(others)

@@ -24,6 +24,7 @@ from tilemapper.render.cuda.band import DeviceBand, DeviceSeam, Frame
 from tilemapper.render.cuda.painter import Painter
 from tilemapper.render.cuda.source import SourceStrips, Strip
 from tilemapper.render.cuda.streams import Download
+from tilemapper.render.engine import unsound
 from tilemapper.render.pipe import staged
 from tilemapper.render.rows import PixelRows, rows_beside
 from tilemapper.render.seam import Seam
@@ -128,6 +129,7 @@ class _Path:
             self._band = DeviceBand(painter.channels, torch.int32, frame, device)
             self._powers = DeviceBand(1, torch.int64, frame, device) if squares else None
             self._seam = DeviceSeam(seam, frame, device)
+            self._sound = torch.ones((), dtype=torch.bool, device=device)
         self._rows: deque[_Row] = deque()
         self._tiles: list[torch.Tensor] = []  # waiting for their batch, in order
         self._waiting = 0
@@ -145,7 +147,8 @@ class _Path:
             yield going_down.popleft().rows(channels)
         with self._streams.computing():
             self._seam.settle()
-        self._painter.check()
+            if not self._sound.item():
+                raise unsound(self._painter.engine.model)
 
     # No context outlives a call: another thread may be the one that ends the generator.
 
@@ -196,7 +199,8 @@ class _Path:
         batch, rest = tiles[:real], tiles[real:]
         if real < size:
             batch = torch.cat([batch, batch[-1:].expand(size - real, -1, -1, -1)])
-        predictions = self._painter.paint(batch)
+        predictions, finite = self._painter.paint(batch)
+        self._sound &= finite
         taken = 0
         for row in self._rows:
             part = predictions[taken : min(taken + row.count - row.filled, real)]

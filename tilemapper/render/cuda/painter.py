@@ -9,14 +9,19 @@ from __future__ import annotations
 import logging
 import threading
 import weakref
+from collections.abc import Callable
 
 import numpy as np
 import torch
 
 from tilemapper.render.cuda.streams import Streams
-from tilemapper.render.engine import Engine, is_out_of_memory, smaller, unsound
+from tilemapper.render.engine import Engine, is_out_of_memory, smaller
 
 LOG = logging.getLogger(__name__)
+
+# Of a batch on the device: (n, channels, tile, tile) int16, 0..2040, and whether all values were
+# finite, () bool. Each block keeps the latter for itself: others are painted meanwhile.
+Painted = tuple[torch.Tensor, torch.Tensor]
 
 WARM_UP = 3  # calls before a graph is recorded, so that libraries have chosen and allocated
 
@@ -38,8 +43,6 @@ class Painter:
         self._fits = engine.batch_size  # tiles that go into one call; less once memory ran out
         self._graph: _Graph | None = None
         self._records = engine.device.type == "cuda"
-        with self.streams.computing():
-            self._unsound = torch.zeros((), dtype=torch.bool, device=engine.device)
 
     def prepare(self) -> None:
         """Records the graph, on noise.
@@ -55,18 +58,17 @@ class Painter:
         noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
         with self.streams.computing():
             self.paint(torch.from_numpy(noise).to(self.device))
-            self._unsound.zero_()  # of the raster's pixels alone
         self.streams.synchronize()
 
     @torch.inference_mode()
-    def paint(self, tiles: torch.Tensor) -> torch.Tensor:
+    def paint(self, tiles: torch.Tensor) -> Painted:
         """Predictions of a batch, launched on the computing stream.
 
         Args:
             tiles: (batch_size, tile, tile, 3) uint8 on the device.
 
         Returns:
-            (batch_size, channels, tile, tile) int16 on the device, 0..2040, the caller's own.
+            Predictions and whether they can be trusted, both on the device and the caller's own.
 
         Raises:
             DeviceError: one tile alone does not fit into the device's memory.
@@ -80,30 +82,22 @@ class Painter:
                         raise
                     self._shrink(error)
 
-    def check(self) -> None:
-        """Waits for the device.
-
-        Raises:
-            ModelError: the generator has given values that are not finite since the last check.
-        """
-        with self.streams.computing():
-            finite = not self._unsound.item()
-            self._unsound.zero_()  # what another raster gave says nothing of the next
-        if not finite:
-            raise unsound(self.engine.model)
-
-    def _in_parts(self, tiles: torch.Tensor) -> torch.Tensor:
+    def _in_parts(self, tiles: torch.Tensor) -> Painted:
         size = self._fits
-        parts = []
+        parts, sound = [], []
         for at in range(0, len(tiles), size):
             part = tiles[at : at + size]
             spare = size - len(part)
             if spare:  # a call always has the same shape
                 part = torch.cat([part, part[-1:].expand(spare, -1, -1, -1)])
-            parts.append(self._call(part)[: size - spare])
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+            levels, finite = self._call(part)
+            parts.append(levels[: size - spare])
+            sound.append(finite)
+        if len(parts) == 1:
+            return parts[0], sound[0]
+        return torch.cat(parts), torch.stack(sound).all()
 
-    def _call(self, tiles: torch.Tensor) -> torch.Tensor:
+    def _call(self, tiles: torch.Tensor) -> Painted:
         if self._records and self._graph is None:
             self._graph = self._record(tiles)
             self._records = self._graph is not None
@@ -111,18 +105,16 @@ class Painter:
             return self._graph(tiles)
         return self._forward(tiles)
 
-    def _forward(self, tiles: torch.Tensor) -> torch.Tensor:
-        prediction, finite = self.engine.paint(tiles)
-        self._unsound.logical_or_(~finite)
-        return prediction
+    def _forward(self, tiles: torch.Tensor) -> Painted:
+        return self.engine.paint(tiles)
 
     def _record(self, tiles: torch.Tensor) -> _Graph | None:
         """A graph of `_forward`; None where it cannot be recorded, or comes to other values."""
         for _ in range(WARM_UP):
-            expected = self._forward(tiles)
+            expected, _ = self._forward(tiles)
         try:
             graph = _Graph(self._forward, tiles, self.streams)
-            same = torch.equal(graph(tiles), expected)
+            same = torch.equal(graph(tiles)[0], expected)
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
@@ -160,7 +152,9 @@ def painter_of(engine: Engine) -> Painter | None:
 class _Graph:
     """A recorded call: the tiles are copied to where it reads, its result from where it writes."""
 
-    def __init__(self, call: object, tiles: torch.Tensor, streams: Streams) -> None:
+    def __init__(
+        self, call: Callable[[torch.Tensor], Painted], tiles: torch.Tensor, streams: Streams
+    ) -> None:
         self._tiles = tiles.clone()
         self._graph = torch.cuda.CUDAGraph()
         streams.synchronize()
@@ -172,9 +166,9 @@ class _Graph:
             streams.computing(),
             torch.cuda.graph(self._graph, stream=aside, capture_error_mode="thread_local"),
         ):
-            self._result: torch.Tensor = call(self._tiles)  # type: ignore[operator]
+            self._levels, self._finite = call(self._tiles)
 
-    def __call__(self, tiles: torch.Tensor) -> torch.Tensor:
+    def __call__(self, tiles: torch.Tensor) -> Painted:
         self._tiles.copy_(tiles)
         self._graph.replay()
-        return self._result.clone()
+        return self._levels.clone(), self._finite.clone()
