@@ -111,6 +111,28 @@ def test_out_of_memory_halves_the_call_and_changes_no_byte(models):
         engine.predict(tiles(8))  # it has learnt: no second warning
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "CUDA out of memory. Tried to allocate 2.00 GiB",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "GET was unable to find an engine to execute this computation",
+    ],
+)
+def test_a_call_is_halved_whichever_library_lacks_memory(models, said):
+    engine = Engine(open_model(models / "identity"), batch_size=2)
+
+    def tight(batch):
+        if len(batch) > 1:
+            raise RuntimeError(said)
+        return batch
+
+    engine._network = tight
+    with pytest.warns(RuntimeWarning, match="out of memory at 2 tiles, going on with 1"):
+        assert engine.predict(tiles(2)).shape == (2, 3, 256, 256)
+
+
 def test_one_tile_that_does_not_fit_is_one_clear_line(models):
     engine = Engine(open_model(models / "identity"), batch_size=1)
     engine._network = Greedy(room=0)
@@ -245,6 +267,23 @@ def test_a_compiler_that_fails_is_one_clear_line(models, monkeypatch):
     monkeypatch.setattr(torch, "compile", broken)
     with pytest.raises(DeviceError, match=r"torch.compile failed \(no C\+\+ compiler found\)"):
         Engine(open_model(models / "unet"), compiled=True)
+
+
+def test_a_generator_is_compiled_for_tiles_as_they_come(models, monkeypatch):
+    """For others torch would compile it again, at the first of them."""
+    given = []
+
+    def compile_(network, **_options):
+        def call(x):
+            given.append((x.is_inference(), x.dtype, x.stride(), x.requires_grad))
+            return network(x)
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    Engine(open_model(models / "unet"), batch_size=2, compiled=True).predict(tiles(2))
+    first, later = given
+    assert first == later
 
 
 @pytest.mark.gpu

@@ -22,6 +22,16 @@ from tilemapper.render.levels import painted
 from tilemapper.render.packing import packed_for_cpu
 
 
+# How libraries say that there is not enough memory: of the host, of a CUDA device, for cuBLAS or
+# cuDNN themselves, and for what any of a convolution's algorithms needs beside its result.
+_OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "out of memory",
+    "STATUS_ALLOC_FAILED",
+    "unable to find an engine to execute",
+)
+
+
 class Engine:
     """A generator on its device, ready for batches of one shape.
 
@@ -135,10 +145,12 @@ def compiled_network(network: nn.Module, tile: int, batch_size: int) -> nn.Modul
         return network
     compiled = torch.compile(network, dynamic=False)
     shape = (batch_size, 3, tile, tile)
-    batch = torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    batch = batch.to(parameter.device, parameter.dtype, memory_format=torch.channels_last)
     try:
+        # All of it in here: for a batch made outside it would be compiled once more at the first
+        # tiles, where nobody gives a sign of life for so long.
         with torch.inference_mode():
+            batch = torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+            batch = batch.to(parameter.device, parameter.dtype, memory_format=torch.channels_last)
             apart = (compiled(batch).float() - network(batch).float()).abs().mean().item()
             scale = network(batch).float().abs().mean().item()
     except Exception as error:  # torch raises many kinds here, most of them about the compiler
@@ -176,8 +188,8 @@ def smaller(device: torch.device, model: Model, size: int, error: BaseException)
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a device or the host ran out of memory."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        "can't allocate memory" in str(error) or "out of memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+        words in str(error) for words in _OUT_OF_MEMORY
     )
 
 
