@@ -14,6 +14,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -174,6 +175,31 @@ def test_a_source_is_found_by_workers_that_were_started_in_another_folder(
     render(city.name, target, model)
     with rasterio.open(target) as dst:
         assert json.loads(dst.tags()["TILEMAPPER_PLAN"])["source"]["path"] == city.name
+
+
+def test_workers_on_gpus_are_told_the_device_that_each_sees_and_the_whole_path(
+    city, models, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(city.parent)
+    model, orders = open_model(models / "slow"), []
+    plan = plan_render(city.name, tmp_path / "map.tif", model, block=512)
+    plan = replace(plan, device="cuda:1", devices="cuda:1,2")
+
+    @contextlib.contextmanager
+    def nobody(*_arguments, **_options):
+        yield SimpleNamespace(cluster=None, close=lambda: None)
+
+    def messenger_of(_client, order, _tasks, _own):
+        orders.append(order)
+        return SimpleNamespace(close=lambda: None)
+
+    monkeypatch.setattr(cluster, "own_workers", nobody)
+    monkeypatch.setattr(cluster, "connected", nobody)
+    monkeypatch.setattr(cluster, "Messenger", messenger_of)
+    monkeypatch.setattr(cluster, "Spread", lambda *_arguments: [])
+    assert not list(cluster.spread_blocks(plan, model, plan.blocks, tmp_path, None, workers=2))
+    assert orders[0].plan.device == "cuda:0"
+    assert orders[0].plan.source.path == str(city)
 
 
 def test_without_a_shared_folder_pixels_and_model_travel(

@@ -38,6 +38,7 @@ def a_desk(monkeypatch):
     monkeypatch.setattr(desk, "SourceView", View)
     monkeypatch.setattr(desk, "model_of", lambda order: order.plan.model_digest)
     monkeypatch.setattr(desk, "engine_of", lambda plan, model: engines.append(model) or object())
+    monkeypatch.setattr(desk, "painter_of", lambda engine: None)
     made = desk._Desk()
     made.engines = engines
     return made
@@ -111,3 +112,14 @@ def test_after_an_error_neither_is_trusted(a_desk):
     assert view.closed
     with a_desk.open(order(), lambda tiles: None):
         assert len(View.made) == len(a_desk.engines) == 2
+
+
+def test_a_gpu_that_starts_slowly_does_not_pass_for_hung(a_desk, monkeypatch):
+    heard = threading.Event()
+    monkeypatch.setattr(desk, "painter_of", lambda engine: heard.wait(10))
+    a_desk._engine_of(order("cuda:0"), lambda tiles: heard.set())
+    assert heard.is_set()
+    a_desk._engine = None
+    monkeypatch.setattr(desk, "painter_of", lambda engine: heard.clear())
+    a_desk._engine_of(order("cuda:0"), lambda tiles: heard.set())
+    assert heard.is_set()  # and once it is open

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from tilemapper.raster.lattice import Block
 from tilemapper.raster.source import SourceView
+from tilemapper.render.cuda.painter import painter_of
 from tilemapper.render.engine import Engine
 from tilemapper.render.journal import Receipt
 from tilemapper.render.plan import Plan
@@ -26,6 +27,7 @@ Beat = Callable[[int], None]
 
 CUDA_AT_ONCE = 2  # blocks: as many as are out at a worker
 COMPILE_S = 600  # longer than that, compiling counts as hung
+START_S = 120  # or a GPU's start: many workers at once load its libraries, and all of them lazily
 
 
 class _Desk:
@@ -79,8 +81,10 @@ class _Desk:
             self._engine = None
             if order.threads:
                 torch.set_num_threads(order.threads)
-            with _beating(beat, COMPILE_S if plan.compiled else 0):
-                self._engine = key, engine_of(plan, model_of(order))
+            with _beating(beat, _patience_s(plan)):
+                engine = engine_of(plan, model_of(order))
+                painter_of(engine)  # made here: the first block would do it without a sign of life
+            self._engine = key, engine
             beat(0)
         return self._engine[1]
 
@@ -95,6 +99,13 @@ class _Desk:
         view = SourceView(order.plan.source)
         beat(0)
         return view
+
+
+def _patience_s(plan: Plan) -> float:
+    """How long opening an engine may take on top of what a quiet worker is waited for."""
+    if plan.compiled:
+        return COMPILE_S
+    return START_S if plan.device.startswith("cuda") else 0
 
 
 def _engine_key(plan: Plan) -> tuple[str, str, str, int, bool, bool]:

@@ -21,7 +21,6 @@ from tilemapper.render.devices import choose_device, choose_precision, default_b
 from tilemapper.render.levels import painted
 from tilemapper.render.packing import packed_for_cpu
 
-
 # How libraries say that there is not enough memory: of the host, of a CUDA device, for cuBLAS or
 # cuDNN themselves, and for what any of a convolution's algorithms needs beside its result.
 _OUT_OF_MEMORY = (

@@ -66,7 +66,7 @@ def spread_blocks(
                 own_workers(count, plan.devices or plan.device, dashboard=dashboard)
             )
             if plan.device.startswith("cuda"):
-                order = replace(order, plan=replace(plan, device="cuda:0"))
+                order = replace(order, plan=replace(order.plan, device="cuda:0"))
             else:
                 order = replace(order, threads=threads_each(count))
         address = address_of(scheduler, insecure=insecure) if own is None else own.cluster
