@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.training.synthetic_pairs import TINY, write_pairs
+from tilemapper.training import parallel
 from tilemapper.training.parallel import Processes, SyncedBatchNorm, synchronised
 from tilemapper.training.recording import read_events
 from tilemapper.training.run import train
@@ -61,6 +63,23 @@ def torch_weights(run: Path) -> dict[str, torch.Tensor]:
     from tilemapper.training.checkpoint import read_checkpoint
 
     return read_checkpoint(run / "checkpoints" / "last.ckpt")["modules"]["generator"]
+
+
+def test_a_synchronised_norm_sends_no_number_to_the_device(monkeypatch):
+    """Sending one waits for all that the device has to do, in every norm of every step."""
+    made = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            made.append(func._schema.name)
+            return func(*args, **(kwargs or {}))
+
+    monkeypatch.setattr(parallel.dist, "all_reduce", lambda values: None)
+    norm, x = SyncedBatchNorm(4), torch.randn(2, 4, 8, 8)
+    with Watch():
+        norm(x)
+    assert "aten::sum" in made
+    assert not [name for name in made if name.startswith("aten::lift")]
 
 
 def test_synchronising_keeps_weights_and_statistics():

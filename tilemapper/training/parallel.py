@@ -110,7 +110,9 @@ class SyncedBatchNorm(nn.BatchNorm2d):
             return super().forward(x)
         n = x.numel() // x.shape[1]
         x32 = x.float()
-        sums = torch.cat([x32.sum((0, 2, 3)), x32.square().sum((0, 2, 3)), x32.new_tensor([n])])
+        # Filled there: a number that is sent waits for all that the device has to do.
+        count = x32.new_full((1,), n)
+        sums = torch.cat([x32.sum((0, 2, 3)), x32.square().sum((0, 2, 3)), count])
         sums = _Summed.apply(sums)  # type: ignore[no-untyped-call]
         mean, square, total = sums[: x.shape[1]], sums[x.shape[1] : -1], sums[-1]
         mean = mean / total
