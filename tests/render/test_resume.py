@@ -211,6 +211,47 @@ def test_what_lies_behind_a_vrt_is_part_of_the_source(make_raster, models, tmp_p
         render(city, target, models / "identity", **options)
 
 
+def nested_vrt(make_raster, folder):
+    """A raster, and a VRT of a VRT of it, which names the outer one too."""
+    behind = make_raster(1024, 1024, "behind.tif")
+    inner, city = vrt_of(behind, folder / "inner.vrt"), folder / "city.vrt"
+    text = inner.read_text()
+    city.write_text(text.replace("behind.tif", "inner.vrt"))
+    with rasterio.open(city, driver="VRT") as src:
+        assert "behind.tif" not in str(src.files)  # GDAL names what it opens first
+    nowhere = """<SimpleSource>
+      <SourceFilename relativeToVRT="1">city.vrt</SourceFilename><SourceBand>1</SourceBand>
+      <SourceProperties RasterXSize="1024" RasterYSize="1024" DataType="Byte"/>
+      <SrcRect xOff="0" yOff="0" xSize="1" ySize="1"/>
+      <DstRect xOff="2000" yOff="0" xSize="1" ySize="1"/>
+    </SimpleSource></VRTRasterBand>"""
+    inner.write_text(text.replace("</VRTRasterBand>", nowhere, 1))
+    return behind, city
+
+
+def test_what_lies_behind_a_vrt_of_vrts_is_part_of_the_source(
+    make_raster, models, tmp_path, interrupted
+):
+    behind, city = nested_vrt(make_raster, tmp_path)
+    target, options = tmp_path / "map.tif", {"allow_drivers": ["VRT"]}
+    interrupted(city, target, models / "identity", **options)
+    os.utime(behind, ns=(0, 1))
+    with pytest.raises(StagingError, match="with other source"):
+        render(city, target, models / "identity", **options)
+
+
+def test_a_change_behind_a_vrt_of_vrts_while_it_is_read_is_found(make_raster, models, tmp_path):
+    behind, city = nested_vrt(make_raster, tmp_path)
+
+    def changed(_plan, _tiles):
+        os.utime(behind, ns=(0, 1))
+
+    options = {"allow_drivers": ["VRT"], "on_plan": changed}
+    with pytest.raises(RasterError, match=r"city\.vrt: changed while it was read"):
+        render(city, tmp_path / "map.tif", models / "identity", **options)
+    assert not (tmp_path / "map.tif").exists()
+
+
 def test_a_mask_beside_the_source_is_part_of_it(make_raster, models, tmp_path, interrupted):
     city, target = make_raster(1024, 1024), tmp_path / "map.tif"
 

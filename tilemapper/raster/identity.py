@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from rasterio.io import DatasetReader
 
 from tilemapper.errors import RasterChangedError, RasterError
-from tilemapper.raster.opening import is_remote, open_raster
+from tilemapper.raster.opening import driver_of, is_remote, open_raster
 
 _END_BYTES = 64 * 1024
 # File blocks of a remote raster whose places are looked at: other pixels pack to other sizes.
 _PLACES = 16
+# VRTs whose members are VRTs, and so on: what lies deeper is not looked at.
+_VRT_LEVELS = 16
 # What a copy does not keep.
 TIMES = ("mtime_ns", "beside_times")
 
@@ -63,10 +68,8 @@ def _beside(path: str, src: DatasetReader) -> dict[str, str]:
     plan, and overviews, which no render reads. {} where there are none.
     """
     names, times = [], []
-    for name in sorted(src.files):
+    for name in _files_behind(path, src):
         file = Path(name)
-        if name.endswith((".aux.xml", ".ovr")) or not file.is_file() or file.samefile(path):
-            continue
         status = file.stat()
         names.append((file.name, status.st_size))
         times.append(status.st_mtime_ns)
@@ -76,6 +79,38 @@ def _beside(path: str, src: DatasetReader) -> dict[str, str]:
         "beside_sha256": hashlib.sha256(repr(names).encode()).hexdigest(),
         "beside_times": hashlib.sha256(repr(times).encode()).hexdigest(),
     }
+
+
+def _files_behind(path: str, src: DatasetReader) -> list[str]:
+    """The local files of a raster but for its own, sorted; of VRTs among a VRT's also theirs."""
+    seen = {os.path.realpath(path)}  # VRTs may name each other in a circle
+    found: list[str] = []
+    level: Iterable[str] = src.files
+    for _ in range(_VRT_LEVELS):
+        new = {}
+        for name in level:
+            real = os.path.realpath(name)
+            if (
+                real not in seen
+                and not name.endswith((".aux.xml", ".ovr"))
+                and Path(name).is_file()
+            ):
+                new[real] = name
+        seen |= new.keys()
+        found += new.values()
+        if src.driver != "VRT":
+            break
+        level = [member for name in new.values() for member in _members(name)]
+    return sorted(found)
+
+
+def _members(path: str) -> list[str]:
+    """The files of a VRT; [] of other rasters, and of one that GDAL would not open either."""
+    with contextlib.suppress(RasterError):
+        if driver_of(path) == "VRT":
+            with open_raster(path, allow_drivers=("VRT",)) as src:
+                return list(src.files)
+    return []
 
 
 def check_identity(path: str, src: DatasetReader, planned: dict[str, Any]) -> None:
