@@ -20,6 +20,7 @@ from PIL import Image
 from tests.training.synthetic_pairs import TINY, write_pairs
 from tilemapper.api.train import train_and_report
 from tilemapper.errors import (
+    DeviceError,
     DiskFullError,
     JobError,
     LockedError,
@@ -350,6 +351,25 @@ def test_a_loss_that_is_not_finite_stops_at_once_and_keeps_the_last_good_checkpo
             train(pairs, run, settings=settings)
     assert read_checkpoint(run / "checkpoints" / "last.ckpt")["step"] == 3
     assert train(pairs, run, resume=True).finished
+
+
+def test_a_device_too_small_for_a_batch_is_one_line_and_a_smaller_one_goes_on(
+    pairs, tmp_path, monkeypatch
+):
+    run = tmp_path / "run"
+    settings = {**TINY, "trainer.steps": "3", "trainer.checkpoint_every": "1"}
+    usual = pix2pix.Pix2Pix.step
+
+    def tight(self, batch, step, done):
+        if step == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return usual(self, batch, step, done)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pix2pix.Pix2Pix, "step", tight)
+        with pytest.raises(DeviceError, match="cpu: not enough memory for this job"):
+            train(pairs, run, settings=settings)
+    assert train(pairs, run, settings={"trainer.batch": "1"}, resume=True).finished
 
 
 @pytest.mark.fault

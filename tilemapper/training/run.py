@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from tilemapper import notebook
-from tilemapper.errors import DiskFullError, JobError
+from tilemapper.errors import DeviceError, DiskFullError, JobError
 from tilemapper.memory import kept_memory
 from tilemapper.training.assembly import choose_device, start_from
 from tilemapper.training.checkpoint import Checkpoints
@@ -89,6 +89,7 @@ def train(
         TargetError: the folder has another run.
         TrainingError: a loss is not finite, or a checkpoint does not fit.
         DiskFullError: the disk is full; the last checkpoint is whole.
+        DeviceError: the device is not there, or its memory is too small.
     """
     folder = Path(out)
     chosen = choose_device(device)
@@ -110,6 +111,11 @@ def train(
             run = _Run(job, Path(data), folder, chosen, processes, notice)
             limits = Limits(None if budget_minutes is None else 60 * budget_minutes, stop)
             return run.train(limits, progress, resume=resume, command=command)
+    except torch.OutOfMemoryError as error:
+        raise DeviceError(
+            f"{chosen}: not enough memory for this job; free some, or take a smaller trainer.batch "
+            "with --set (and --resume, where a checkpoint stands)"
+        ) from error
     except DiskFullError as error:
         if resume or not (folder / CONFIG_NAME).exists():
             raise

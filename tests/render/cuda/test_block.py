@@ -19,6 +19,7 @@ from tilemapper.networks.model import open_model
 from tilemapper.raster.lattice import OVERLAPS, Lattice
 from tilemapper.render.block import blend_rows, class_rows, grey_rows, predict_rows
 from tilemapper.render.cuda import painter as painting
+from tilemapper.render.cuda.band import DeviceBand
 from tilemapper.render.cuda.block import device_rows
 from tilemapper.render.cuda.painter import Painter
 from tilemapper.render.engine import Engine
@@ -303,6 +304,20 @@ def test_a_device_too_small_for_one_tile_is_one_line(models):
     view, lattice = ArrayView(noise(100, 100).transpose(1, 2, 0)), Lattice(100, 100)
     with pytest.raises(DeviceError, match="not enough memory for one tile"):
         on_device(engine, lattice, lattice.blocks(8192)[0], view, Seam())
+
+
+def test_a_device_too_small_for_the_sums_of_a_block_is_one_line(monkeypatch):
+    view, lattice = ArrayView(noise(500, 100).transpose(1, 2, 0)), Lattice(500, 100)
+    block, add = lattice.blocks(8192)[0], DeviceBand.add
+
+    def tight(self, tiles, index):
+        if index > 0:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        add(self, tiles, index)
+
+    monkeypatch.setattr(DeviceBand, "add", tight)
+    with pytest.raises(DeviceError, match=r"memory for a block of 100 px; .* smaller --block"):
+        on_device(Device(), lattice, block, view, Seam())
 
 
 def test_values_that_are_not_finite_end_the_block(models):

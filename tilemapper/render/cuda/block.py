@@ -18,13 +18,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tilemapper.errors import DeviceError, TilemapperError
 from tilemapper.raster.blend import to_grey
 from tilemapper.raster.lattice import Block, Lattice
 from tilemapper.render.cuda.band import DeviceBand, DeviceSeam, Frame
 from tilemapper.render.cuda.painter import Painter
 from tilemapper.render.cuda.source import SourceStrips, Strip
 from tilemapper.render.cuda.streams import Download
-from tilemapper.render.engine import unsound
+from tilemapper.render.engine import is_out_of_memory, unsound
 from tilemapper.render.pipe import staged
 from tilemapper.render.rows import PixelRows, rows_beside
 from tilemapper.render.seam import Seam
@@ -69,9 +70,24 @@ def device_rows(
         return
     strips = SourceStrips(view, lattice, block, mean)
     with staged(strips, depth=2, name="read") as ready:
-        path = _Path(strips, Frame(lattice, block), painter, seam, tick, sums, squares)
+        with _fitting(painter.device, block):
+            path = _Path(strips, Frame(lattice, block), painter, seam, tick, sums, squares)
         with staged(path.run(ready), depth=1, name="device") as rows:
             yield rows
+
+
+@contextlib.contextmanager
+def _fitting(device: torch.device, block: Block) -> Iterator[None]:
+    """Says what to do where there is memory for the generator, but not for a block's sums."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if isinstance(error, TilemapperError) or not is_out_of_memory(error):
+            raise
+        raise DeviceError(
+            f"{device}: not enough memory for a block of {block.width} px; free some, or use a "
+            "smaller --block"
+        ) from error
 
 
 @dataclass
@@ -136,6 +152,10 @@ class _Path:
 
     def run(self, strips: Iterator[Strip]) -> Iterator[PixelRows]:
         """Finished rows of pixels, from top to bottom."""
+        with _fitting(self._painter.device, self._frame.block):
+            yield from self._rows_of(strips)
+
+    def _rows_of(self, strips: Iterator[Strip]) -> Iterator[PixelRows]:
         going_down: deque[_Finished] = deque()
         channels = self._painter.channels
         for strip in strips:
