@@ -180,6 +180,8 @@ def box(left, bottom, right, top):
     return [[[left, bottom], [right, bottom], [right, top], [left, top], [left, bottom]]]
 
 
+MERCATOR = 20_037_508.342789244  # of 180 degrees in EPSG:3857
+
 # CRS, transform, and about where it lies: longitude, latitude and its size in degrees.
 PLACES = {
     "UTM": (UTM, placed(), -75, 40.65, 0.001),
@@ -192,6 +194,10 @@ PLACES = {
     "NAD83": ("EPSG:4269", Affine(1e-3, 0, -100, 0, -1e-3, 47), -99.94, 46.95, 0.1),
     "Lambert": ("EPSG:2154", placed(9000, 100_000, 7_100_000), 3, 47, 10),
     "web": ("EPSG:3857", placed(10_000, 1e6, 6e6), 14, 44, 10),
+    "web world": ("EPSG:3857", placed(308_300, -MERCATOR, MERCATOR), 10, 10, 100),
+    "web world from 0": ("EPSG:3857", placed(308_270, 0, MERCATOR), 170, 10, 100),
+    "web at 180 degrees": ("EPSG:3857", placed(9000, MERCATOR - 600_000, 1e6), 180, 4, 10),
+    "web beyond 180": ("EPSG:3857", placed(9000, MERCATOR + 1e6, 1e6), -165, 4, 10),
     "polar": ("EPSG:3413", placed(900, 5e5, 4.5e5), 55, 83, 5),
     "pole inside": ("EPSG:3413", placed(30_000, -2e6, 1.3e6), 0, 80, 60),
     "south pole": ("EPSG:3031", placed(30_000, -2e6, 1.3e6), 0, -80, 60),
@@ -256,6 +262,15 @@ def test_polygons_on_either_side_of_180_degrees_both_count(tmp_path: Path):
     assert expected.any() and (mask != expected).mean() < 0.001
     for across in (box(179, 59, 181, 61), box(-181, 59, -179, 61)):
         assert (laid(tmp_path, [across], transform, crs)[2] != mask).sum() <= 2
+
+
+@pytest.mark.parametrize("place", ["world", "web world", "web world from 0"])
+@pytest.mark.parametrize("area", [(170, -30, 190, 60), (-20, -85, 340, 85), (-200, -90, -170, 90)])
+def test_areas_beyond_180_degrees_count_on_a_map_of_the_world(tmp_path: Path, place: str, area):
+    crs, transform, *_ = PLACES[place]
+    raster, _, mask = laid(tmp_path, [box(*area)], transform, crs)
+    expected = expected_of([box(*area)], raster)
+    assert expected.any() and not ((mask != expected) & away_from_edges(expected)).any()
 
 
 def circle(count, lon=-74.9994, lat=40.6505, radius=0.0003):

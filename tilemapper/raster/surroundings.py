@@ -19,6 +19,10 @@ _SAMPLES = 65  # along either side of the grid
 _MARGIN = 0.1  # of the grid's extent: far more than can lie between two samples
 # A raster that leaves less of the circle free than this goes around the world.
 _FREE = 1 / 18
+_DEGREES = CRS.from_string("OGC:CRS84")
+# Of a turn: where a grid around the world begins and ends, areas are cut so far apart, for which
+# end a point on the cut belongs to could not be told. No pixel is as narrow.
+_HAIR = 1e-9
 
 
 class Placing:
@@ -29,11 +33,13 @@ class Placing:
     ) -> None:
         self._crs, self._grid_crs, self._transform = crs, grid_crs, transform
         self._height, self._width = height, width
-        self._turn, self._grid_turn = _turn(crs), _turn(grid_crs)
+        self._turn = _turn(crs) if crs.is_geographic else math.inf
+        self._grid_turn = _turn(grid_crs)
         corners = self._ground(np.array([(0, 0), (width, 0), (0, height), (width, height)], float))
-        self._middle = float(corners[:, 0].mean())
-        if np.ptp(corners[:, 0]) > self._grid_turn * (1 - _FREE):
-            self._grid_turn = math.inf
+        self._middle, self._level = map(float, corners.mean(axis=0))
+        self._is_around = bool(np.ptp(corners[:, 0]) > self._grid_turn * (1 - _FREE))
+        if math.isinf(self._turn) and (self._is_around or not grid_crs.is_geographic):
+            self._grid_turn = math.inf  # nothing of what is asked for counts longitudes
 
     def to_pixels(self, points: Points) -> Points:
         """(col, row) of points. Raises one of `GDAL_ERRORS` where one cannot be expressed."""
@@ -66,9 +72,13 @@ class Placing:
             left, right = _wider(float(x.min()), float(x.max()))
             return [(left, low, right, high)]
         start, length = _arc(x, turn)
-        south, north = (self._has(start + length / 2 + turn / 2, s * turn / 4) for s in (-1, 1))
-        low = -turn / 4 if south else max(low, -turn / 4)
-        high = turn / 4 if north else min(high, turn / 4)
+        across = start + length / 2 + turn / 2
+        south, north = (self._has(across, s * turn / 4) for s in (-1, 1))
+        least, most = self._latitudes(float(y.min()), float(y.max()))
+        low = -turn / 4 if south else max(low, least)
+        high = turn / 4 if north else min(high, most)
+        if self._is_around:
+            return self._turns(low, high)
         if south or north or turn - length < _FREE * turn:
             return [(-math.inf, low, math.inf, high)]
         beyond = min(_MARGIN * length, (turn - length) / 4)
@@ -81,6 +91,21 @@ class Placing:
         t = self._transform
         col, row = places.T
         return np.stack([t.a * col + t.b * row + t.c, t.d * col + t.e * row + t.f], axis=1)
+
+    def _latitudes(self, south: float, north: float) -> tuple[float, float]:
+        """Least and most that can be expressed: a cylinder has no poles, or far from all else."""
+        pole = self._turn / 4
+        if self._grid_crs.is_geographic or math.isinf(self._grid_turn):
+            return -pole, pole
+        return (south - pole) / 2, (north + pole) / 2
+
+    def _turns(self, low: float, high: float) -> list[Box]:
+        """Boxes from end to end of a grid around the world, for each way to count longitudes."""
+        end = np.array([self._middle + self._grid_turn / 2]), np.array([self._level])
+        seam = float(reproject(self._grid_crs, self._crs, *end)[0][0]) % self._turn
+        hair = _HAIR * self._turn
+        starts = (seam + k * self._turn for k in range(-3, 2))
+        return [(start + hair, low, start + self._turn - hair, high) for start in starts]
 
     def _has(self, x: float, y: float) -> bool:
         """Whether a pole lies in the grid, or so near that samples may miss how near.
@@ -96,8 +121,20 @@ class Placing:
 
 
 def _turn(crs: CRS) -> float:
-    """A full circle in the CRS's units; infinite unless it counts longitudes."""
-    return 2 * math.pi / float(crs.units_factor[1]) if crs.is_geographic else math.inf
+    """What x grows by once around the world, in the CRS's units; infinite if not by longitude.
+
+    By longitude alone it grows in a geographic CRS and on a cylinder, such as Mercator's.
+    """
+    if crs.is_geographic:
+        return 2 * math.pi / float(crs.units_factor[1])
+    longitudes, latitudes = [0, 1, 2] * 2, [0] * 3 + [40] * 3
+    try:
+        x = np.array(reproject(_DEGREES, crs, longitudes, latitudes)[0]).reshape(2, 3)
+    except GDAL_ERRORS:
+        return math.inf
+    steps = np.diff(x)
+    even = np.allclose(steps, steps[0, 0], rtol=1e-9, atol=0) and np.array_equal(*x)
+    return 360 * float(steps[0, 0]) if even and steps[0, 0] > 0 else math.inf
 
 
 def _wider(low: float, high: float) -> tuple[float, float]:
