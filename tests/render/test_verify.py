@@ -18,7 +18,7 @@ from tests.conftest import ORIGIN, noise, write_raster
 from tilemapper.cli.main import cli, run
 from tilemapper.errors import RasterError
 from tilemapper.render.overview_check import overview_fault
-from tilemapper.render.verify import verify
+from tilemapper.render.verify import Verdict, _check_pixels, verify
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +53,43 @@ def changed(target, out, *, crs=None, transform=None, plan=None):
 def plan_of(target):
     with rasterio.open(target) as src:
         return json.loads(src.tags()["TILEMAPPER_PLAN"])
+
+
+class _Wide:
+    """A raster that notes how often each of its file blocks is read, and how much at once."""
+
+    height, width = 1300, 100_000
+
+    def __init__(self):
+        self.seen, self.most = np.zeros((3, 196), int), 0
+
+    def read(self, window):
+        rows = slice(window.row_off // 512, -(-(window.row_off + window.height) // 512))
+        cols = slice(window.col_off // 512, -(-(window.col_off + window.width) // 512))
+        self.seen[rows, cols] += 1
+        self.most = max(self.most, window.height * window.width)
+
+    dataset_mask = read
+
+
+def test_a_wide_raster_is_read_in_pieces_each_file_block_once():
+    wide, verdict = _Wide(), Verdict("map.tif")
+    _check_pixels(verdict, wide)
+    assert verdict.ok
+    assert (wide.seen == 2).all() and wide.most <= 4 << 20  # pixels, and the mask
+
+
+def test_a_file_block_that_cannot_be_read_is_told_by_its_place(tmp_path):
+    city = write_raster(tmp_path / "city.tif", noise(64, 5000))
+    target = tmp_path / "map.tif"
+    tilemapper.render(city, target, "identity", gsd="native")
+    with rasterio.open(target) as src:
+        at = int(src.get_tag_item("BLOCK_OFFSET_9_0", dm="TIFF", bidx=1))
+    data = bytearray(target.read_bytes())
+    data[at + 100 : at + 200] = bytes(100)
+    target.write_bytes(data)
+    (fault,) = verify(target).faults
+    assert fault.startswith("pixels of rows 0 to 63, columns 4096 to 4999 cannot be read (")
 
 
 def test_a_map_that_only_went_through_gdal_is_still_good(target, tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +32,7 @@ from tilemapper.render.strips import read_tile_rows
 
 Kind = Literal["map", "classes", "uncertainty"]
 TAGS = ("TILEMAPPER_MODEL", "TILEMAPPER_MODEL_SHA256", "TILEMAPPER_PLAN", "TILEMAPPER_NOTE")
+_COLUMNS = 8 * FILE_BLOCK  # looked at at once
 
 
 @dataclass
@@ -109,7 +110,8 @@ def verify(
             fault="CRS or transform are not those of the plan",
         )
         _check_cog(verdict, target)
-        _check_pixels(verdict, dst)
+        with rasterio.Env(GDAL_CACHEMAX=CACHE_MB << 20):
+            _check_pixels(verdict, dst)
         lossless = _is_lossless(dst)
         if verdict.ok:
             kind = _kind(dst)
@@ -143,15 +145,24 @@ def _check_cog(verdict: Verdict, target: str | Path) -> None:
 def _check_pixels(verdict: Verdict, dst: Any) -> None:
     """Decodes every file block, mask included: DEFLATE finds most damage by its own checksum."""
     fault = ""
-    for row in range(0, dst.height, FILE_BLOCK):
-        window = Window(0, row, dst.width, min(FILE_BLOCK, dst.height - row))
-        try:
+    try:
+        for window in _windows(dst.height, dst.width):
             dst.read(window=window)
             dst.dataset_mask(window=window)
-        except RasterioError as error:
-            fault = f"pixels of rows {row} to {row + FILE_BLOCK - 1} cannot be read ({error})"
-            break
+    except RasterioError as error:
+        row, col = window.row_off, window.col_off
+        fault = (
+            f"pixels of rows {row} to {row + window.height - 1}, columns {col} to "
+            f"{col + window.width - 1} cannot be read ({error})"
+        )
     verdict.note("pixels", good=not fault, fault=fault)
+
+
+def _windows(height: int, width: int) -> Iterator[Window]:
+    """Windows of whole file blocks that cover a raster, none of a size that grows with it."""
+    for row in range(0, height, FILE_BLOCK):
+        for col in range(0, width, _COLUMNS):
+            yield Window(col, row, min(_COLUMNS, width - col), min(FILE_BLOCK, height - row))
 
 
 def _is_lossless(dst: Any) -> bool:
