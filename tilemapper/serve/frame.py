@@ -19,6 +19,7 @@ from rasterio.warp import transform as transform_points
 from tilemapper.raster.geometry import to_ground
 from tilemapper.raster.opening import GDAL_ERRORS
 from tilemapper.raster.spec import SourceSpec
+from tilemapper.serve.dateline import counted_as, holds_a_pole, span
 
 SIDE = 256  # pixels of an XYZ tile
 DEEPEST = 30
@@ -36,7 +37,8 @@ class Frame:
     """Where a scene lies in its frame: ``mercator`` or ``pixels``.
 
     Attributes:
-        bounds: left, top, right, bottom in the unit square.
+        bounds: left, top, right, bottom in the unit square; right is beyond 1 where the raster
+            lies across the date line, and goes on at the square's left.
     """
 
     scheme: str
@@ -53,7 +55,7 @@ class Frame:
         """
         size = 0.5**z
         left, top, right, bottom = self.bounds
-        if not (x * size < right and (x + 1) * size > left):
+        if not any((x + on) * size < right and (x + on + 1) * size > left for on in (0, 1 << z)):
             return None
         if not (y * size < bottom and (y + 1) * size > top):
             return None
@@ -115,8 +117,10 @@ def _mercator_bounds(spec: SourceSpec) -> tuple[float, float, float, float] | No
         return None
     if max(np.abs(xs).max(), np.abs(ys).max()) > _HALF_WORLD_M * (1 + 1e-9):
         return None
-    across = (xs.min(), -ys.max(), xs.max(), -ys.min())
-    left, top, right, bottom = (0.5 + float(value) / (2 * _HALF_WORLD_M) for value in across)
+    if holds_a_pole(spec):
+        return None
+    left, right = span((0.5 + xs / (2 * _HALF_WORLD_M)).reshape(4, -1))
+    top, bottom = (0.5 - float(value) / (2 * _HALF_WORLD_M) for value in (ys.max(), ys.min()))
     return left, top, right, bottom
 
 
@@ -155,8 +159,9 @@ def _mercator_places(spec: SourceSpec, z: int, x: int, y: int) -> Places:
     # Columns one after the other: what a projection does not know lies together then.
     found = _from_mercator(crs, np.stack([xs.T.ravel(), ys.T.ravel()]))
     ground = found.reshape(2, *xs.T.shape).transpose(0, 2, 1)
-    rows, cols = _pixels(inverse, *ground)
-    return _between_nodes(rows), _between_nodes(cols)
+    # Turned after what lies between is known: no tile's pixels are torn apart where 360 is 0.
+    easts, norths = _between_nodes(ground[0]), _between_nodes(ground[1])
+    return _pixels(inverse, counted_as(spec, easts), norths)
 
 
 def _from_mercator(crs: CRS, points: NDArray[np.float64]) -> NDArray[np.float64]:
