@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
-from tilemapper.errors import TargetError
+from tilemapper.errors import DiskFullError, TargetError
+from tilemapper.raster.atomic import FULL
 from tilemapper.raster.opening import open_raster
 from tilemapper.serve.limits import TooLargeError
 
@@ -24,6 +25,7 @@ def write_png(source: Path, target: Path, *, most_pixels: int) -> None:
 
     Raises:
         TooLargeError: it has more than ``most_pixels``, which few programs open as a PNG.
+        DiskFullError: it does not fit on the disk.
         TargetError: it cannot be written.
     """
     part = target.with_suffix(".part")
@@ -42,6 +44,8 @@ def write_png(source: Path, target: Path, *, most_pixels: int) -> None:
             part.replace(target)
         except OSError as error:
             part.unlink(missing_ok=True)
+            if error.errno in FULL:
+                raise DiskFullError("PNG: finds no room here; free some, or wait") from error
             raise TargetError(f"PNG: cannot be written ({error}); make room on the disk") from error
 
 

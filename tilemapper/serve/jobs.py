@@ -32,6 +32,7 @@ class Job:
     state: str = "waiting"
     tiles: int = 0
     tiles_done: int = 0
+    map_bytes: int | None = None  # when it is done
     error: str = ""
     cancelled: threading.Event = field(default_factory=threading.Event)
     png_lock: threading.Lock = field(default_factory=threading.Lock)
@@ -65,7 +66,7 @@ class Job:
             "state": self.state,
             "tiles": self.tiles,
             "tiles_done": min(self.tiles_done, self.tiles),
-            "bytes": self.target.stat().st_size if self.state == "done" else None,
+            "bytes": self.map_bytes,
             "error": self.error,
         }
 
@@ -113,7 +114,8 @@ class Jobs:
         with self._changed:
             for job in self._jobs.values():
                 same = job.scene is scene and job.model.card == model.card
-                if same and job.state in ("waiting", "running", "done"):
+                wanted = not job.cancelled.is_set()  # one that is runs on to its next batch
+                if same and wanted and job.state in ("waiting", "running", "done"):
                     return job
             if len(self._queue) >= self._most_waiting:
                 raise BusyError(f"{len(self._queue)} maps wait already; come again", 30)
@@ -150,8 +152,8 @@ class Jobs:
     def cancel(self, job_id: int) -> None:
         """Ends a job and removes it with its map. Raises GoneError as `get` does."""
         job = self.get(job_id)
-        job.cancelled.set()
         with self._changed:
+            job.cancelled.set()
             if job in self._queue:
                 self._queue.remove(job)
                 job.state = "cancelled"
@@ -172,7 +174,7 @@ class Jobs:
             for job in self._jobs.values():
                 job.cancelled.set()
             self._changed.notify()
-        self._thread.join(timeout=5)
+        self._thread.join(timeout=2)
 
     def _remove(self, job: Job) -> None:
         self._jobs.pop(job.id, None)
@@ -198,6 +200,7 @@ class Jobs:
                     job.progress,
                     **self._options,
                 )
+                job.map_bytes = job.target.stat().st_size
                 state = "done"
             except Cancelled:
                 state = "cancelled"
@@ -205,7 +208,10 @@ class Jobs:
                 job.error = job.scene.plain(str(error)).replace(str(job.target), "the map")
             except Exception as error:  # a defect, which must not end the thread
                 job.error = f"{type(error).__name__}: {error}"
+            if state == "failed":  # it may be that the disk was full
+                shutil.rmtree(job.folder, ignore_errors=True)
             with self._changed:
-                job.state = state
-                if state == "cancelled":
+                # After its last batch nothing asks any more whether somebody wants the map.
+                job.state = "cancelled" if job.cancelled.is_set() else state
+                if job.state == "cancelled":
                     self._remove(job)

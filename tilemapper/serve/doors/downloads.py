@@ -50,4 +50,10 @@ def add_downloads(app: FastAPI, service: Service, turns: Turns) -> None:
             lambda _gone: service.download(job, kind), request.is_disconnected
         )
         media_type = "image/png" if kind == "png" else "image/tiff"
-        return FileResponse(path, filename=made.file_name(kind), media_type=media_type)
+        # A server that is started again counts its jobs from 1 again: a browser must ask anew.
+        return FileResponse(
+            path,
+            filename=made.file_name(kind),
+            media_type=media_type,
+            headers={"Cache-Control": "no-cache"},
+        )
