@@ -9,18 +9,18 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.requests import ClientDisconnect
 
 from tilemapper import __version__
 from tilemapper.errors import DeviceError, DiskFullError, ModelError, TilemapperError
+from tilemapper.serve.bodies import SmallBodies
 from tilemapper.serve.doors.downloads import add_downloads
 from tilemapper.serve.doors.page import add_page
 from tilemapper.serve.doors.rasters import add_rasters
 from tilemapper.serve.doors.tiles import add_tiles
-from tilemapper.serve.doors.uploads import add_uploads
+from tilemapper.serve.doors.uploads import UPLOADS, add_uploads
 from tilemapper.serve.limits import BusyError, Dropped, GoneError, TooLargeError
 from tilemapper.serve.service import Service
 from tilemapper.serve.turns import Turns
@@ -72,6 +72,7 @@ def make_app(service: Service) -> FastAPI:
         """What the server holds and does now."""
         return service.status() | {"requests": painting.inside + reading.inside}
 
+    app.add_middleware(SmallBodies, large=UPLOADS)
     app.add_exception_handler(TilemapperError, _say)
     app.add_exception_handler(RequestValidationError, _say_what_is_wrong)
     app.add_exception_handler(Dropped, _nobody)
@@ -94,7 +95,9 @@ async def _say(_request: Request, error: Exception) -> Response:
 async def _say_what_is_wrong(_request: Request, error: Exception) -> Response:
     """A request that lacks something, as FastAPI says it."""
     assert isinstance(error, RequestValidationError)
-    return Said({"detail": jsonable_encoder(error.errors())}, 422)
+    # Not what was given instead: that may be NaN, which no JSON can say again.
+    said = [{name: fault[name] for name in ("type", "loc", "msg")} for fault in error.errors()]
+    return Said({"detail": said}, 422)
 
 
 async def _nobody(_request: Request, _error: Exception) -> Response:

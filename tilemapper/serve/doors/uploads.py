@@ -13,6 +13,7 @@ from tilemapper.serve.service import Service
 from tilemapper.serve.turns import Turns
 from tilemapper.serve.uploads import Uploads, plain_name
 
+UPLOADS = "/api/uploads"
 _DRAINED_BYTES = 64 * 2**20
 
 
@@ -21,7 +22,7 @@ def add_uploads(app: FastAPI, service: Service, turns: Turns) -> None:
     uploads = Uploads(service.folder, service.limits)
 
     @app.post(
-        "/api/uploads",
+        UPLOADS,
         tags=["rasters"],
         openapi_extra={
             "requestBody": {
