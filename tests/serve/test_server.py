@@ -146,6 +146,10 @@ def test_an_upload_that_breaks_off_leaves_nothing(running):
         (["https://example.com/a.tif"], 2, "on this machine"),
         (["--allow", "nosuch"], 2, "--allow nosuch"),
         (["--model", "nosuch"], 1, "nosuch: no model of this name"),
+        (["~no.such.user/a.tif"], 1, "a.tif: no such file"),
+        (["--allow", "~no.such.user"], 2, "--allow ~no.such.user: no such folder"),
+        (["--overlap", "63"], 2, "overlap 63"),
+        (["--device", "gpu"], 2, "device 'gpu': unknown"),
     ],
 )
 def test_what_cannot_be_served_ends_in_one_line(tmp_path, monkeypatch, capsys, args, code, says):

@@ -27,7 +27,7 @@ class Folders:
         """Folders as they were typed. Raises OptionError for one that is none."""
         roots = []
         for folder in folders:
-            path = Path(folder).expanduser()
+            path = typed(folder)
             if not path.is_dir():
                 raise OptionError(f"--allow {folder}: no such folder; name one that is there")
             roots.append(path.resolve())
@@ -77,6 +77,14 @@ class Folders:
             "rasters": sorted(rasters),
             "more": more,
         }
+
+
+def typed(path: str | Path) -> Path:
+    """A path as somebody typed it; ``~`` of nobody known is a name like any other."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
 
 
 def _sorted_out(

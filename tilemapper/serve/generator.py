@@ -133,7 +133,7 @@ class Generator:
         with self._changed:
             self._closed = True
             self._changed.notify()
-        self._thread.join(timeout=8)
+        self._thread.join(timeout=5)
 
     # -- in the generator's thread -----------------------------------------------------------
 

@@ -6,6 +6,7 @@ header (DNS rebinding makes it the site's own name), nor hide that it is another
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
@@ -51,13 +52,20 @@ class Guard:
         if fault is not None:
             await _refuse(send, fault)
             return
+        begun = False
 
         async def send_with_headers(message: MutableMapping[str, Any]) -> None:
+            nonlocal begun
             if message["type"] == "http.response.start":
+                begun = True
                 message["headers"] = [*message.get("headers", ()), *_HEADERS]
             await send(message)
 
-        await self._app(scope, receive, send_with_headers)
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except asyncio.CancelledError:  # the server ends, and is asked for no traceback
+            if not begun:
+                await _refuse(send, "the server is ending", 503)
 
     def _fault(self, method: str, headers: dict[bytes, str]) -> str | None:
         host = headers.get(b"host", "")
@@ -94,9 +102,9 @@ def _place_of(origin: str) -> str | None:
         return None
 
 
-async def _refuse(send: Send, message: str) -> None:
+async def _refuse(send: Send, message: str, status: int = 403) -> None:
     body = message.encode()
     headers = [(b"content-type", b"text/plain; charset=utf-8")]
     headers.append((b"content-length", str(len(body)).encode()))
-    await send({"type": "http.response.start", "status": 403, "headers": headers})
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

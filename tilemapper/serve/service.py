@@ -13,10 +13,12 @@ from typing import Any
 
 from tilemapper.errors import ModelError, OptionError
 from tilemapper.networks.model import Model, list_models, open_model
+from tilemapper.raster.lattice import Lattice
 from tilemapper.raster.source import SourceOptions, SourceSpec, inspect_source
+from tilemapper.render.devices import choose_device
 from tilemapper.serve.bounded import BoundedCache
 from tilemapper.serve.exporting import write_png
-from tilemapper.serve.folders import Folders
+from tilemapper.serve.folders import Folders, typed
 from tilemapper.serve.generator import Generator
 from tilemapper.serve.jobs import Job, Jobs
 from tilemapper.serve.limits import GoneError, Limits
@@ -48,13 +50,17 @@ class Service:
 
     Raises:
         ModelError: a model is missing, damaged, or does not take three bands.
-        RasterError, OptionError: a raster or folder that was given cannot be used.
+        RasterError, OptionError: a raster, folder or option that was given cannot be used.
+        DeviceError: there is no such device.
     """
 
     def __init__(self, setting: Setting) -> None:
         self.limits = limits = setting.limits
         self.folders = Folders.of(setting.allow)
         self.models = {model.card.name: model for model in _models(setting.models)}
+        # Said now, not by every tile.
+        Lattice(1, 1, setting.overlap, next(iter(self.models.values())).card.tile)
+        choose_device(setting.device)
         _remove_stale()
         self.folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
         options: dict[str, Any] = {"device": setting.device, "precision": setting.precision}
@@ -94,13 +100,14 @@ class Service:
         )
         self._maps: dict[int, Picture] = {}  # of finished jobs, by the job's number
         self._lock = threading.Lock()
+        self._closed = False
         try:
             for raster in setting.rasters:
                 if str(raster).startswith(_REMOTE):
                     raise OptionError(
                         f"{raster}: serve shows rasters on this machine; copy it here"
                     )
-                self.scenes.open(raster.expanduser().resolve(), name=raster.name, kept=True)
+                self.scenes.open(typed(raster).resolve(), name=raster.name, kept=True)
         except BaseException:
             self.close()
             raise
@@ -154,9 +161,14 @@ class Service:
         }
 
     def close(self) -> None:
-        """Ends threads, closes files, removes what was uploaded and rendered."""
-        self.jobs.close()
+        """Ends threads, closes files, removes what was uploaded and rendered; once."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        # First what the jobs wait for: all of it must be over in the 10 s that a signal may take.
         self.generator.close()
+        self.jobs.close()
         self.scenes.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
