@@ -66,7 +66,7 @@ def test_what_is_no_image_is_refused_in_one_line_without_our_paths(serve):
             said = answer.json()["error"]
             assert said.startswith("town.png: ")
             assert str(service.folder) not in said
-        assert upload(client, b"").status_code == 413
+        assert upload(client, b"").status_code == 422
         assert list(service.folder.iterdir()) == []
         assert service.scenes.all() == []
 
@@ -327,6 +327,19 @@ def test_a_source_that_is_gone_is_said(tmp_path, serve):
         scene = service.scenes.all()[0].id
         source.unlink()
         answer = client.get(f"/xyz/{scene}/unet/{ZOOM}/{FIRST[0]}/{FIRST[1]}.png")
+        assert answer.status_code == 422
+        assert answer.json()["error"].startswith("city.tif: no such file")
+
+
+@pytest.mark.parametrize("layer", ["source", "unet"])
+def test_a_source_that_goes_is_said_without_its_folder(tmp_path, serve, layer):
+    source = aligned(tmp_path / "city.tif", 300, 300)
+    with serve(source) as (service, client):
+        scene = service.scenes.all()[0]
+        assert client.get(f"/api/scenes/{scene.id}/maps/unet").status_code == 200
+        scene.picture.close()  # the file that was open
+        source.unlink()
+        answer = client.get(f"/xyz/{scene.id}/{layer}/{ZOOM}/{FIRST[0]}/{FIRST[1]}.png")
         assert answer.status_code == 422
         assert answer.json()["error"].startswith("city.tif: no such file")
 

@@ -44,7 +44,7 @@ class Scene:
     def close(self) -> None:
         """Closes its files; an upload is removed."""
         self.picture.close()
-        for live in self.maps.values():
+        for live in list(self.maps.values()):  # a request may be adding one
             live.close()
         if self.uploaded:
             Path(self.spec.path).unlink(missing_ok=True)

@@ -10,7 +10,7 @@ import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from tilemapper.errors import DiskFullError
+from tilemapper.errors import DiskFullError, RasterError
 from tilemapper.serve.limits import BusyError, Limits, TooLargeError
 
 
@@ -45,9 +45,10 @@ class Uploads:
         """Writes a body to a new file and gives its path; leaves nothing if it fails.
 
         Raises:
-            TooLargeError: it is, or says that it is, beyond the limit, or empty.
+            TooLargeError: it is, or says that it is, beyond the limit.
+            RasterError: it is empty.
             BusyError: nothing came for a while.
-        DiskFullError: it does not fit on the disk.
+            DiskFullError: it does not fit on the disk.
         """
         self._check(int(declared) if declared is not None and declared.isdigit() else 0)
         self._number += 1
@@ -60,7 +61,7 @@ class Uploads:
                     self._check(size)
                     await asyncio.to_thread(file.write, chunk)
             if size == 0:
-                raise TooLargeError("the upload is empty; send the raster's bytes as the body")
+                raise RasterError("the upload is empty; send the raster's bytes as the body")
         except BaseException as error:
             path.unlink(missing_ok=True)
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
