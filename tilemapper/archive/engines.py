@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from typing import Any
 
 import torch
@@ -12,8 +13,11 @@ from tilemapper.archive.task import SceneOutcome, SceneTask
 from tilemapper.archive.worker import one_line, render_scene
 from tilemapper.errors import TilemapperError, TryAgainError
 from tilemapper.networks.model import Model, open_model
+from tilemapper.render.cuda.painter import painter_of
 from tilemapper.render.devices import auto_batch, choose_device, choose_precision
 from tilemapper.render.engine import Engine
+
+_OPENING = threading.Lock()
 
 
 def render_on_worker(task: SceneTask, threads: int | None = None) -> SceneOutcome:
@@ -30,12 +34,20 @@ def _render(task: SceneTask, threads: int | None, sign: Sign) -> SceneOutcome:
     if threads is not None and torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
     try:
-        engine = None if task.part is not None else _engine(task.model, *_engine_options(task))
+        engine = None if task.part is not None else _engine_for(task)
     except TryAgainError as error:
         return SceneOutcome(task.id, "later", one_line(error, task), stop=True)
     except TilemapperError as error:
         return SceneOutcome(task.id, "failed", one_line(error, task))
     return render_scene(task, engine, sign)
+
+
+def _engine_for(task: SceneTask) -> Engine:
+    """The engine of the task; scenes that come at once, as on a GPU, share one."""
+    with _OPENING:
+        engine = _engine(task.model, *_engine_options(task))
+        painter_of(engine)  # before another scene is painted: see `Painter.prepare`
+    return engine
 
 
 def _engine_options(task: SceneTask) -> tuple[Any, ...]:

@@ -49,12 +49,14 @@ def plan_render(
     scheduler: str | None = None,
     insecure: bool = False,
     restart: bool = False,
+    open_batch: int | None = None,
 ) -> Plan:
     """The plan of a render; options are those of the command, None standing for ``auto`` too.
 
     Without a target nothing is to be written. A scheduler is asked for its workers' devices. What
     an unfinished render has chosen for itself is kept, unless ``restart`` throws it away.
-    ``compiled`` is ``compile`` by the name that the rest of the package has for it.
+    ``compiled`` is ``compile`` by the name that the rest of the package has for it. ``open_batch``
+    is that of an engine that is open: on a GPU less memory is free beside it than there was.
 
     Raises:
         OptionError, RasterError, ModelError, DeviceError, NoWorkerError: as they are named.
@@ -104,7 +106,10 @@ def plan_render(
         precision=precision,
         batch_size=batch_size
         if batch_size is not None
-        else _stored_batch(stored, device) or batch or auto_batch(device, model, precision),
+        else _stored_batch(stored, device)
+        or batch
+        or open_batch
+        or auto_batch(device, model, precision),
         driver=driver,
         creation_options=creation_options or {},
         classes=Path(classes) if classes else None,

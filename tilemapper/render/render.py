@@ -86,6 +86,7 @@ def render(
             scheduler=scheduler,
             insecure=insecure,
             restart=restart,
+            open_batch=None if engine is None else engine.batch_size,
             **options,
         )
         check_targets(plan, overwrite=overwrite)
@@ -157,7 +158,8 @@ def render_blocks(
     """Renders the pending blocks in this process, on one device: one after another on a CPU."""
     if not pending:
         return
-    engine = engine or engine_of(plan, model)
+    if engine is None or not _serves(engine, plan):
+        engine = engine_of(plan, model)
     if painter_of(engine) is not None:
         yield from render_abreast(
             lambda block, view, count: render_block(plan, block, view, engine, folder, count),
@@ -169,6 +171,11 @@ def render_blocks(
     with SourceView(plan.source) as view:
         for block in pending:
             yield render_block(plan, block, view, engine, folder, tick)
+
+
+def _serves(engine: Engine, plan: Plan) -> bool:
+    """Whether an open engine gives the bytes that the plan stands for; see `auto_batch`."""
+    return engine.device.type == "cpu" or engine.batch_size == plan.batch_size
 
 
 def engine_of(plan: Plan, model: Model) -> Engine:

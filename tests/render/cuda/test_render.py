@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import time
 import warnings
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -103,6 +105,29 @@ def test_an_unfinished_render_goes_on_from_the_blocks_that_stand(
     assert result.blocks_resumed >= 1
     render(city, tmp_path / "whole.tif", model, block=512)
     assert target.read_bytes() == (tmp_path / "whole.tif").read_bytes()
+
+
+def test_the_plan_says_the_batch_of_the_engine_that_is_open(city, models, tmp_path):
+    """`verify` renders blocks again with it, and on a GPU another one may give other bytes."""
+    engine = Engine(open_model(models / "identity"), device="cpu", batch_size=7)
+    plans = []
+    options = {"engine": engine, "device": "cpu", "on_plan": lambda plan, _: plans.append(plan)}
+    render(city, tmp_path / "map.tif", models / "identity", **options)
+    assert plans[0].batch_size == 7
+
+
+def test_a_render_that_was_begun_with_another_batch_has_an_engine_of_its_own(models, monkeypatch):
+    class OpenedError(Exception):
+        pass
+
+    def engine_of(plan, model):
+        raise OpenedError(plan.batch_size)
+
+    monkeypatch.setattr(render_module, "engine_of", engine_of)
+    engine = SimpleNamespace(device=torch.device("cuda", 0), batch_size=128)
+    work = (open_model(models / "identity"), [Block(0, 0, 512, 512)], Path(), None, engine)
+    with pytest.raises(OpenedError, match="64"):
+        next(render_module.render_blocks(SimpleNamespace(batch_size=64), *work))
 
 
 class View:
