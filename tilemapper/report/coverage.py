@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
 # Beyond this the map is a smear, and the file grows without telling more.
@@ -44,7 +44,7 @@ def coverage_svg(footprints: list[Footprint], colours: Mapping[str, str]) -> str
     """
     if not footprints:
         return ""
-    shown = footprints[:MAX_SHAPES]
+    shown = _in_one_piece(footprints[:MAX_SHAPES])
     xs = [x for footprint in shown for x, _ in footprint.ring]
     ys = [y for footprint in shown for _, y in footprint.ring]
     shrink = max(0.05, math.cos(math.radians((min(ys) + max(ys)) / 2)))
@@ -63,6 +63,30 @@ def coverage_svg(footprints: list[Footprint], colours: Mapping[str, str]) -> str
         f'<p class="note">North is up; {_km(span_x)} from west to east, {_km(span_y)} from south '
         f"to north; {min(xs):.4f}, {min(ys):.4f} to {max(xs):.4f}, {max(ys):.4f} degrees.{left}</p>"
     )
+
+
+def _in_one_piece(footprints: list[Footprint]) -> list[Footprint]:
+    """Rings across the date line go on beyond it, and all are counted so that they lie closest."""
+    rings = [_unbroken(footprint.ring) for footprint in footprints]
+
+    def onwards(ring: list[tuple[float, float]]) -> list[tuple[float, float]]:
+        turn = 360 if max(lon for lon, _ in ring) < 0 else 0
+        return [(lon + turn, lat) for lon, lat in ring]
+
+    def width(rings: list[list[tuple[float, float]]]) -> float:
+        lons = [lon for ring in rings for lon, _ in ring]
+        return max(lons) - min(lons)
+
+    closest = min(rings, [onwards(ring) for ring in rings], key=width)
+    return [replace(old, ring=ring) for old, ring in zip(footprints, closest, strict=True)]
+
+
+def _unbroken(ring: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The ring with each longitude counted as its neighbour's is: 180.1 after 179.9."""
+    found = ring[:1]
+    for lon, lat in ring[1:]:
+        found.append((lon - 360 * round((lon - found[-1][0]) / 360), lat))
+    return found
 
 
 def _km(degrees: float) -> str:
