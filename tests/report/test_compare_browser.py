@@ -129,6 +129,22 @@ def test_touch_swipes_and_pinches(browser, page):
     assert scale(browser) > 1.5 * before
 
 
+@pytest.mark.parametrize(("height", "width"), [(6000, 31), (31, 6000), (30, 20)])
+def test_strips_and_dots_lie_where_the_lattice_lies(browser, tmp_path, height, width):
+    """Of a strip's shorter side the picture has ten pixels and a half, which is eleven or ten."""
+    city = write_raster(tmp_path / "a.tif", np.full((3, height, width), 90, np.uint8))
+    found = tilemapper.compare(city, city, tmp_path / "report.html", shift_blocks=0)
+    browser.get(Path(found.page).as_uri())
+    stage = browser.find_element("id", "stage")
+    box = browser.execute_script(
+        "const box = arguments[0].getBoundingClientRect(); return [box.width, box.height]", stage
+    )
+    whole = scale(browser)
+    assert box[0] / box[1] == pytest.approx(width / height, rel=0.01)
+    browser.find_element("id", "closer").click()
+    assert scale(browser) >= whole  # a dot as a whole is larger than what may be zoomed to
+
+
 def test_every_picture_has_words_every_field_a_name_and_text_stands_out(browser, page):
     browser.get(page.as_uri())
     assert all(image.get_attribute("alt") for image in browser.find_elements("tag name", "img"))

@@ -84,9 +84,8 @@ def _facts(found: Comparison, pictures: Pictures, *, measured: bool) -> dict[str
     return {
         "width": found.width,
         "height": found.height,
-        "picture_width": pictures.width,
-        "picture_height": pictures.height,
-        "shrink": found.width / pictures.width,
+        # By the longer side: of a long strip's shorter one, rounding leaves a few pixels or one.
+        "shrink": max(found.height, found.width) / max(pictures.height, pictures.width),
         "gsd_m": found.gsd_m,
         "transform": list(found.transform),
         "placed": found.crs != "no CRS",

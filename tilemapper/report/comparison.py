@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -23,6 +24,11 @@ class TruthFigures:
     values: dict[str, float]
     windows: int
     side: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; None for NaN, which is no JSON."""
+        known = {name: None if math.isnan(value) else value for name, value in self.values.items()}
+        return asdict(self) | {"values": known}
 
 
 @dataclass(frozen=True)
@@ -129,7 +135,7 @@ class Comparison:
             "overlap_disagreement": self.disagreement,
             "grid_shift": None if self.shift is None else asdict(self.shift),
             "classes": {found.name: round(found.share, 6) for found in self.classes},
-            "truth": None if self.truth is None else asdict(self.truth),
+            "truth": None if self.truth is None else self.truth.to_json(),
             "model": self.tags.get("TILEMAPPER_MODEL"),
             "notices": self.notices,
             "page": self.page,

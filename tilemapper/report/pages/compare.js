@@ -6,6 +6,8 @@
   const by = (id) => document.getElementById(id);
   const viewer = by("viewer"), stage = by("stage"), map = by("map"), heat = by("heat");
   const handle = by("handle"), lattice = by("lattice"), place = by("place");
+  // Of the pictures on the screen before the zoom, as the map's sides have it; not quite their pixels.
+  const shown = { width: facts.width / facts.shrink, height: facts.height / facts.shrink };
   const view = { zoom: 1, left: 0, top: 0, swipe: 0.5, fitted: true };
 
   const size = () => ({ width: viewer.clientWidth, height: viewer.clientHeight });
@@ -16,7 +18,7 @@
     const { width, height } = size();
     stage.style.transform = `translate(${view.left}px, ${view.top}px) scale(${view.zoom * facts.shrink})`;
     stage.classList.toggle("near", view.zoom * facts.shrink > 2);
-    const border = clamp((view.swipe * width - view.left) / (view.zoom * facts.shrink), 0, facts.picture_width);
+    const border = clamp((view.swipe * width - view.left) / (view.zoom * facts.shrink), 0, shown.width);
     map.style.clipPath = `inset(0 0 0 ${border}px)`;
     handle.style.left = `${view.swipe * 100}%`;
     handle.setAttribute("aria-valuenow", Math.round(view.swipe * 100));
@@ -50,7 +52,7 @@
   }
 
   function zoomTo(zoom, x = size().width / 2, y = size().height / 2) {
-    zoom = clamp(zoom, fitZoom() / 2, 12);
+    zoom = clamp(zoom, fitZoom() / 2, Math.max(12, fitZoom())); // a few pixels are larger as a whole
     const factor = zoom / view.zoom;
     view.left = x - (x - view.left) * factor;
     view.top = y - (y - view.top) * factor;
@@ -181,8 +183,8 @@
     return across.concat(down).join("");
   }
   function begin() {
-    stage.style.width = `${facts.picture_width}px`;
-    stage.style.height = `${facts.picture_height}px`;
+    stage.style.width = `${shown.width}px`;
+    stage.style.height = `${shown.height}px`;
     for (const kind of ["starts", "ends", "blocks"]) {
       by(`lattice-${kind}`).setAttribute("d", lines(facts.lines[kind].cols, facts.lines[kind].rows));
     }
