@@ -13,12 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from PIL import Image
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from tests.browser import chromium, console, requests_elsewhere, wait_until
+from tests.conftest import write_raster
 from tests.serve.test_server import process
 from tilemapper.raster.opening import open_raster
 from tilemapper.report.city.files import write_city
@@ -175,6 +177,83 @@ def test_wheel_keys_and_buttons_zoom(opened):
     page.click("note-zoom")
     page.settle()
     assert not page.find("note").is_displayed()
+
+
+def test_keys_of_the_browser_are_left_to_it(opened):
+    """Who zooms the page with Ctrl, or goes back with Alt, means the browser."""
+    page, _, _ = opened
+    taken = page.browser.execute_script(
+        "const taken = [];"
+        "for (const [name, key, held] of arguments[0]) {"
+        "  const event = new KeyboardEvent('keydown', { key, [held]: true, cancelable: true });"
+        "  if (!document.getElementById(name).dispatchEvent(event)) taken.push([name, key, held]);"
+        "} return taken;",
+        [
+            ["map", "+", "ctrlKey"],
+            ["map", "-", "metaKey"],
+            ["map", "0", "ctrlKey"],
+            ["map", "ArrowLeft", "altKey"],
+            ["handle", "ArrowLeft", "altKey"],
+        ],
+    )
+    assert taken == []
+
+
+def test_a_late_answer_does_not_take_the_chosen_raster_away(opened):
+    """The first raster's map is refused only after the second raster was chosen."""
+    page, folder, city = opened
+    page.browser.refresh()
+    page.settle()
+    (folder / "imagery" / "late.tif").write_bytes(city.read_bytes())
+    late = page.browser.execute_async_script(
+        "const done = arguments[0]; fetch('/api/scenes', {method: 'POST',"
+        "headers: {'Content-Type': 'application/json'},"
+        "body: JSON.stringify({folder: 0, path: 'late.tif'})}).then((a) => a.json()).then(done)"
+    )["id"]
+    page.browser.refresh()
+    page.settle()
+    page.browser.execute_script(
+        "const [late, ask] = [arguments[0], window.fetch];"
+        "window.fetch = (path, ...rest) => String(path).includes(`${late}/maps/`)"
+        "  ? new Promise((_, refuse) => { window.refuse = () => refuse(new Error('too late')); })"
+        "  : ask(path, ...rest);"
+        "const raster = document.getElementById('raster');"
+        "const choose = (id) => { raster.value = id; raster.dispatchEvent(new Event('change')); };"
+        "const other = [...raster.options].find((one) => one.value !== late).value;"
+        "choose(late); setTimeout(() => choose(other), 200);",
+        late,
+    )
+    wait_until(lambda: "late.tif" not in page.find("about").text)
+    page.settle()
+    page.browser.execute_script("window.refuse()")
+    page.settle()
+    assert "too late" not in page.find("status").text
+    assert page.find("render").is_enabled()
+    page.browser.refresh()
+
+
+def test_a_raster_across_the_date_line_is_shown_as_one(tmp_path):
+    """One town of two halves, and not the whole world with a speck at either end."""
+    (tmp_path / "tmp").mkdir()
+    halves = np.zeros((3, 400, 400), np.uint8)
+    halves[0, :, :200], halves[1, :, 200:] = 255, 255
+    place = {"crs": "EPSG:4326", "transform": Affine(1e-5, 0, 179.998, 0, -1e-5, 10)}
+    source = write_raster(tmp_path / "line.tif", halves, **place)
+    models = Path(__file__).parents[2] / "models"
+    with (
+        process(str(source), models=models, temporary=tmp_path / "tmp") as (_, port),
+        chromium(tmp_path) as browser,
+    ):
+        page = Page(browser, f"http://127.0.0.1:{port}/")
+        page.settle()
+        page.find("handle").send_keys(Keys.END)
+        page.settle()
+        picture = page.picture("date_line")
+        assert console(browser) == []
+    red = (picture == (255, 0, 0)).all(axis=2)
+    green = (picture == (0, 255, 0)).all(axis=2)
+    assert min(red.sum(), green.sum()) > 0.15 * red.size
+    assert np.flatnonzero(red.any(axis=0)).max() < np.flatnonzero(green.any(axis=0)).min()
 
 
 def test_a_raster_of_an_allowed_folder_is_picked(opened):

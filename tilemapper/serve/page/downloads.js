@@ -32,9 +32,10 @@ export class Downloads {
   }
 
   async start() {
-    if (!this.scene) return;
-    const job = await post("/api/jobs", { scene: this.scene.id, model: this.model });
-    await this.watch(job.id);
+    const [scene, model] = [this.scene, this.model];
+    if (!scene) return;
+    const job = await post("/api/jobs", { scene: scene.id, model });
+    if (scene === this.scene && model === this.model) await this.watch(job.id);
   }
 
   async watch(id) {

@@ -12,6 +12,7 @@ export function listenToSwipe(handle, stage, now, set) {
     if (handle.hasPointerCapture(event.pointerId)) follow(event);
   });
   handle.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return; // the browser's: its history
     const moves = { ArrowLeft: -0.02, ArrowRight: 0.02, PageDown: -0.2, PageUp: 0.2 };
     const ends = { Home: 0, End: 1 };
     if (event.key in moves) set(now() + moves[event.key]);

@@ -53,7 +53,7 @@ async function choose(found) {
   delete document.body.dataset.shown;
   viewer.source?.close();
   viewer.map?.close();
-  viewer.map = null;
+  viewer.map = map = null;
   viewer.source = makeLayer("source", { least: 0, most: found.native_zoom, crisp: false });
   viewer.show(found.bounds, found.max_zoom);
   const size = `${found.name}: ${found.width} x ${found.height} px`;
@@ -65,24 +65,31 @@ async function choose(found) {
 function makeLayer(name, limits) {
   const root = `/xyz/${encodeURIComponent(scene.id)}/${encodeURIComponent(name)}`;
   const failed = (message) => say(message, true);
-  return new Layer((z, x, y) => `${root}/${z}/${x}/${y}.png?partial=1`, limits, () => viewer.draw(), failed);
+  // Beyond the date line the world begins anew.
+  const url = (z, x, y) => `${root}/${z}/${x % 2 ** z}/${y}.png?partial=1`;
+  return new Layer(url, limits, () => viewer.draw(), failed);
 }
 
 // Shows the chosen model's map of the chosen scene; called again when a whole map is finished.
 async function showMap() {
   if (!scene) return;
   const [wantedScene, model] = [scene, by("model").value];
+  // What comes when another raster or model has been chosen meanwhile is nothing to show.
+  const isStale = () => wantedScene !== scene || model !== by("model").value;
   say("");
+  let found = null;
   try {
-    map = await ask(`/api/scenes/${encodeURIComponent(scene.id)}/maps/${encodeURIComponent(model)}`);
+    found = await ask(`/api/scenes/${encodeURIComponent(scene.id)}/maps/${encodeURIComponent(model)}`);
   } catch (error) {
+    if (isStale()) return;
     viewer.map?.close();
     viewer.map = map = null;
     viewer.draw();
     downloads.show(null, null, null);
     throw error;
   }
-  if (wantedScene !== scene || model !== by("model").value) return;
+  if (isStale()) return;
+  map = found;
   viewer.map?.close();
   viewer.map = makeLayer(model, { least: map.live_zoom, most: map.native_zoom, crisp: true });
   viewer.deepest = Math.max(scene.native_zoom, map.native_zoom) + BEYOND;
@@ -160,7 +167,7 @@ function placeText(event) {
   const [x, y] = viewer.placeAt(event.offsetX, event.offsetY);
   if (scene.scheme === "mercator") {
     const north = Math.atan(Math.sinh(Math.PI * (1 - 2 * y))) * 180 / Math.PI;
-    return `${north.toFixed(5)}°, ${(360 * x - 180).toFixed(5)}°`;
+    return `${north.toFixed(5)}°, ${(360 * (x - Math.floor(x)) - 180).toFixed(5)}°`;
   }
   const [, , right, bottom] = scene.bounds;
   return `column ${Math.floor(x / right * scene.width)}, row ${Math.floor(y / bottom * scene.height)}`;

@@ -201,6 +201,7 @@ export class Viewer {
     }, { passive: false });
     this.canvas.addEventListener("dblclick", (event) => this.zoomAt(...at(event), 1));
     this.canvas.addEventListener("keydown", (event) => {
+      if (event.ctrlKey || event.metaKey || event.altKey) return; // the browser's: its zoom, its history
       const step = 80 / (SIDE * 2 ** this.zoom);
       const moves = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] };
       const zooms = { "+": 1, "=": 1, "-": -1 };
