@@ -80,7 +80,7 @@ def step(given: argparse.Namespace, name: str, *args: object) -> dict[str, Any] 
 
 def tests(given: argparse.Namespace) -> None:
     """The tests that need CUDA."""
-    rooms = ["tests/render/cuda", "tests/render/test_engine.py", "tests/training/test_cuda.py"]
+    rooms = ["tests/render/cuda", "tests/training/test_cuda.py"]
     # Named as they begin, so that one that hangs is known. What other versions of the libraries
     # than the tested ones warn of is no failure of a GPU.
     how = ["-m", "gpu", "-vv", "--tb=short", "-W", "default"]

@@ -286,16 +286,6 @@ def test_a_generator_is_compiled_for_tiles_as_they_come(models, monkeypatch):
     assert first == later
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_cuda_agrees_with_the_cpu(models):
-    model = open_model(models / "unet")
-    batch = tiles(4)
-    cpu = Engine(model, batch_size=4).predict(batch)
-    cuda = Engine(model, device="cuda:0", batch_size=4).predict(batch)
-    assert np.abs(cpu.astype(int) - cuda).mean() < 1
-
-
 def test_a_map_of_a_gpu_is_verified_with_the_batch_it_was_made_with(models):
     plan = {"device": "cpu", "precision": "fp32"}
     model = open_model(models / "identity")

@@ -49,6 +49,13 @@ def test_device_and_host_blend_the_same_predictions_to_the_same_bytes(models, na
         assert seams[0] == seams[1]
 
 
+def test_a_gpu_agrees_with_the_cpu(models):
+    model, batch = open_model(models / "unet"), batch_of(4).cpu().numpy()
+    cpu = Engine(model, batch_size=4).predict(batch)
+    cuda = Engine(model, device="cuda:0", batch_size=4).predict(batch)
+    assert np.abs(cpu.astype(int) - cuda).mean() < 1
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_graph_is_recorded_and_gives_what_plain_calls_give(models, precision):
     engine = Engine(open_model(models / "unet"), device="cuda:0", precision=precision, batch_size=5)
