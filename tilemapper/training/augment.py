@@ -171,8 +171,10 @@ def _steps(draw: Draw) -> tuple[Tensor, Tensor]:
     """
     if draw.apart is None:
         return torch.zeros_like(draw.flip, dtype=torch.int64), torch.zeros_like(draw.flip)
-    seen = torch.tensor(draw.apart, device=draw.flip.device) * (draw.side // EIGHTHS)
-    steps = torch.where(draw.transpose[:, None], seen.flip(0), seen)
+    rows, cols = (eighths * draw.side // EIGHTHS for eighths in draw.apart)
+    # Numbers in place of tensors: to send one would wait for all that the device has to do.
+    turned = draw.transpose
+    steps = torch.stack([torch.where(turned, cols, rows), torch.where(turned, rows, cols)], 1)
     odd = torch.arange(len(draw.flip), device=draw.flip.device) % 2 == 1
     return steps, odd[:, None] ^ draw.flip
 
