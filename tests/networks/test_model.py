@@ -249,10 +249,11 @@ def test_a_name_is_found_and_an_unknown_one_lists_what_is_there(alone):
         open_model("nix")
 
 
-def test_a_path_that_is_not_there_is_not_looked_up_as_a_name(alone):
+@pytest.mark.parametrize("path", ["some/first", "~nosuchuser/first"])
+def test_a_path_that_is_not_there_is_not_looked_up_as_a_name(alone, path):
     save_model(alone / "first", card(), generator(), "")
-    with pytest.raises(ModelError, match="no model of this name or path"):
-        open_model("some/first")
+    with pytest.raises(ModelError, match=f"{path}: no model of this name or path"):
+        open_model(path)
 
 
 def test_a_damaged_card_is_left_out_of_the_list_and_reported(alone):

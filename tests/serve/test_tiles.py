@@ -211,6 +211,28 @@ def test_rasters_of_other_grids_are_resampled_to_the_models_and_then_warped(tmp_
         assert service.generator.tiles_run > 0
 
 
+def test_half_a_preview_does_not_pass_for_the_whole(tmp_path, serve, monkeypatch):
+    source = write_raster(
+        tmp_path / "a.tif", noise(600, 640), crs="EPSG:3857", transform=mercator_transform()
+    )
+
+    def no_room(*args):
+        raise MemoryError
+
+    monkeypatch.setattr("tilemapper.serve.picture.MOST_AVERAGED", 2)
+    monkeypatch.setattr("tilemapper.serve.picture.averaged", no_room)
+    with serve(source) as (_, client):
+        (scene,) = client.get("/api/config").json()["scenes"]
+        z, x, y = ZOOM - 4, FIRST[0] >> 4, FIRST[1] >> 4
+        answer = client.get(f"/xyz/{scene['id']}/source/{z}/{x}/{y}.png")
+        assert answer.status_code >= 400
+        assert "no preview" in answer.text
+        monkeypatch.undo()
+        monkeypatch.setattr("tilemapper.serve.picture.MOST_AVERAGED", 2)
+        answer = client.get(f"/xyz/{scene['id']}/source/{z}/{x}/{y}.png")
+        assert answer.status_code == 200
+
+
 def test_overviews_and_previews_show_what_the_pixels_show(tmp_path, serve, monkeypatch):
     smooth = np.repeat(np.repeat(noise(32, 40, seed=2), 32, axis=1), 32, axis=2)
     place = {"crs": "EPSG:3857", "transform": mercator_transform()}

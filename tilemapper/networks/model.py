@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -79,7 +80,9 @@ def open_model(name_or_path: str | Path) -> Model:
     shipped in the package, and ``models/`` of a checkout. Raises ModelError with the names that
     there are, or for a damaged card.
     """
-    typed = Path(name_or_path).expanduser()
+    typed = Path(name_or_path)
+    with contextlib.suppress(RuntimeError):  # a ~user whom nobody knows
+        typed = typed.expanduser()
     if (typed / CARD_NAME).is_file():
         return Model(read_card(typed), typed.resolve())
     if typed.name == CARD_NAME and typed.is_file():

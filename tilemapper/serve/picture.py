@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from tilemapper.errors import TilemapperError
+from tilemapper.errors import RasterError, TilemapperError
 from tilemapper.raster.levels import LevelView, overview_count
 from tilemapper.raster.spec import SourceSpec
 from tilemapper.serve.drawing import averaged, draw
@@ -152,6 +152,9 @@ class _Preview:
                 self._fill(view)
         except TilemapperError as error:
             self.error = error
+        except Exception as error:
+            # No room for it, say. The part that there is must not pass for the whole.
+            self.error = RasterError(f"no preview of this raster could be made: {error!r}")
         finally:
             self.done.set()
 
