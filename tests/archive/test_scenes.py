@@ -209,6 +209,18 @@ def test_bounds_leave_out_items_whose_box_lies_elsewhere(tmp_path):
     assert not names(str(tmp_path / "items.json"), bounds=(0, 0, 1, 1))
 
 
+def test_bounds_and_boxes_of_items_may_pass_the_date_line(tmp_path):
+    """As GeoJSON has it, their west lies beyond their east then."""
+    write_scene(tmp_path / "a.tif", 1)
+    fiji = item("a", "a.tif", bbox=[177, -20, -178, -15])
+    (tmp_path / "items.json").write_text(json.dumps(fiji))
+    source = str(tmp_path / "items.json")
+    assert len(names(source, bounds=(178, -19, 179, -16))) == 1
+    assert len(names(source, bounds=(179, -19, -179, -16))) == 1
+    assert not names(source, bounds=(0, -19, 10, -16))
+    assert not names(source, bounds=(-177, -19, 176, -16))
+
+
 def test_json_that_is_no_stac_is_refused(tmp_path):
     (tmp_path / "x.json").write_text('{"type": "Topology"}')
     with pytest.raises(JobError, match="no STAC"):

@@ -20,9 +20,10 @@ class Source(Closed):
 
     ``scenes``: folders, globs, rasters, text lists, STAC items, collections or catalogs,
     ``s3://`` and ``https://`` prefixes, lists or rasters, ``-`` for a list on stdin. ``pattern``
-    and ``exclude`` are globs on a scene's name. ``bounds``: west, south, east, north in degrees;
-    scenes that do not touch them are skipped, as are those outside of ``after`` (inclusive) and
-    ``before`` (exclusive), or smaller than ``min_px`` a side. ``asset``: the STAC asset to take.
+    and ``exclude`` are globs on a scene's name. ``bounds``: west, south, east, north in degrees,
+    the west beyond the east where they pass the date line; scenes that do not touch them are
+    skipped, as are those outside of ``after`` (inclusive) and ``before`` (exclusive), or smaller
+    than ``min_px`` a side. ``asset``: the STAC asset to take.
     """
 
     scenes: Annotated[tuple[str, ...], Field(min_length=1)]

@@ -17,6 +17,7 @@ from tilemapper.archive.metrics import openmetrics
 from tilemapper.archive.summary import RunSummary
 from tilemapper.errors import JobError
 from tilemapper.raster.atomic import write_text_atomic, writing_failed
+from tilemapper.raster.dateline import geometry
 from tilemapper.report.archive_page import ArchivePage, Thumbnail, archive_page
 from tilemapper.report.coverage import Footprint
 from tilemapper.report.thumbnail import thumbnail_png
@@ -102,7 +103,7 @@ def write_footprints(job: ArchiveJob, rows: Iterator[dict[str, Any]]) -> None:
         colour = COLOURS[row["state"]]
         features.append({
             "type": "Feature",
-            "geometry": {"type": "Polygon", "coordinates": [ring]} if ring else None,
+            "geometry": geometry(ring) if ring else None,
             "properties": {
                 "scene": row["source"], "output": row["output"], "state": row["state"],
                 "error": row["error"], "seconds": row["seconds"], "stroke": colour,

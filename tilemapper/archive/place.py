@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from rasterio.errors import RasterioError
 from rasterio.transform import array_bounds
 from rasterio.warp import transform as transform_points
 
+from tilemapper.raster.dateline import box_of, on_the_ground
 from tilemapper.raster.geometry import to_ground
 from tilemapper.raster.opening import open_raster
 
@@ -23,7 +23,10 @@ _EDGE_POINTS = 8
 
 @dataclass(frozen=True)
 class Place:
-    """Where a raster lies: ring of (longitude, latitude), bounds in degrees, EPSG code, grid."""
+    """Where a raster lies: ring of (longitude, latitude), EPSG code, grid.
+
+    ``ring`` and ``bbox`` are in degrees, across the date line as `dateline` has them.
+    """
 
     ring: list[tuple[float, float]] | None
     bbox: tuple[float, float, float, float] | None
@@ -59,23 +62,17 @@ def placed(height: int, width: int, transform: Affine, crs: CRS | None) -> Place
     ring = [(round(lon, 7), round(lat, 7)) for lon, lat in zip(lons, lats, strict=True)]
     if not all(abs(lon) <= 360 and abs(lat) <= 90 for lon, lat in ring):
         return nowhere
-    box = (min(lons), min(lats), max(lons), max(lats))
+    ring = on_the_ground([*ring, ring[0]])
     with contextlib.suppress(RasterioError):
         west, south, east, north = array_bounds(height, width, transform)
         bounds = (west, south, east, north)
         wkt = None if crs.to_epsg() else crs.to_wkt()
         return Place(
-            ring=_counterclockwise([*ring, ring[0]]),
-            bbox=tuple(round(value, 7) for value in box),
+            ring=ring,
+            bbox=box_of(ring),
             epsg=crs.to_epsg(),
             wkt=wkt,
             transform=tuple(transform)[:6],
             bounds=bounds,
         )
     return nowhere
-
-
-def _counterclockwise(ring: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """A closed ring in the direction that GeoJSON asks for."""
-    doubled = sum(a[0] * b[1] - b[0] * a[1] for a, b in itertools.pairwise(ring))
-    return ring if doubled > 0 else ring[::-1]

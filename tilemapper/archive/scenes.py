@@ -17,8 +17,9 @@ from tilemapper.archive import remote, stac_source
 from tilemapper.archive.globbing import globbed, is_glob, literal
 from tilemapper.archive.job import RASTER_SUFFIXES, Source
 from tilemapper.archive.relpaths import below_shared, of_item
-from tilemapper.archive.scene import Scene, bare, date_of, day_of, local_scene, touches
+from tilemapper.archive.scene import Scene, bare, date_of, day_of, local_scene
 from tilemapper.errors import JobError, TryAgainError
+from tilemapper.raster.dateline import touches
 from tilemapper.raster.secrets import public, redacted
 
 LIST_SUFFIXES = (".txt", ".lst")

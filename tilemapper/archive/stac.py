@@ -16,6 +16,7 @@ from tilemapper.archive.job import ArchiveJob
 from tilemapper.archive.scene import day_of
 from tilemapper.archive.template import prefix_of
 from tilemapper.raster.atomic import write_text_atomic
+from tilemapper.raster.dateline import enclosing, geometry
 
 FILE = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
 PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
@@ -62,7 +63,7 @@ def make_item(job: ArchiveJob, row: dict[str, Any]) -> pystac.Item:
     ring = facts["ring"]
     item = pystac.Item(
         id=item_id(job, row["output"]),
-        geometry={"type": "Polygon", "coordinates": [ring]} if ring else None,
+        geometry=geometry(ring) if ring else None,
         bbox=list(facts["bbox"]) if ring else None,
         datetime=_time_of(facts["date"]) or made,
         properties=properties,
@@ -130,16 +131,12 @@ def write_collection(job: ArchiveJob, rows: Iterator[dict[str, Any]]) -> None:
         made = datetime.fromtimestamp(row["ended_s"], UTC)
         times.append(_time_of(facts["date"]) or made)
         links.append(f"./items/{item_id(job, row['output'])}.json")
-    whole = [
-        min((b[0] for b in boxes), default=-180.0), min((b[1] for b in boxes), default=-90.0),
-        max((b[2] for b in boxes), default=180.0), max((b[3] for b in boxes), default=90.0),
-    ]  # fmt: skip
     span = [min(times, default=None), max(times, default=None)]
     collection = pystac.Collection(
         id=job.name,
         description=f"Maps that tilemapper generated from imagery, job {job.name}; not surveyed.",
         extent=pystac.Extent(
-            pystac.SpatialExtent([whole]),
+            pystac.SpatialExtent([list(enclosing(boxes))]),
             pystac.TemporalExtent([span]),
         ),
         license="other",

@@ -14,7 +14,6 @@ from typing import Any
 from tilemapper.archive.cutting import cut
 from tilemapper.archive.part import Part
 from tilemapper.archive.place import place_of, placed
-from tilemapper.archive.scene import touches
 from tilemapper.archive.task import SceneOutcome, SceneTask, StagedFile
 from tilemapper.errors import (
     LockedError,
@@ -23,6 +22,7 @@ from tilemapper.errors import (
     TryAgainError,
     interruption_behind,
 )
+from tilemapper.raster.dateline import touches
 from tilemapper.raster.opening import open_raster
 from tilemapper.raster.secrets import redacted
 from tilemapper.render.blockfile import file_sha256

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from html import escape
 
+from tilemapper.raster.dateline import unbroken
+
 # Beyond this the map is a smear, and the file grows without telling more.
 MAX_SHAPES = 20_000
 _WIDTH_PX, _HEIGHT_PX = 720, 480
@@ -67,7 +69,7 @@ def coverage_svg(footprints: list[Footprint], colours: Mapping[str, str]) -> str
 
 def _in_one_piece(footprints: list[Footprint]) -> list[Footprint]:
     """Rings across the date line go on beyond it, and all are counted so that they lie closest."""
-    rings = [_unbroken(footprint.ring) for footprint in footprints]
+    rings = [unbroken(footprint.ring) for footprint in footprints]
 
     def onwards(ring: list[tuple[float, float]]) -> list[tuple[float, float]]:
         turn = 360 if max(lon for lon, _ in ring) < 0 else 0
@@ -79,14 +81,6 @@ def _in_one_piece(footprints: list[Footprint]) -> list[Footprint]:
 
     closest = min(rings, [onwards(ring) for ring in rings], key=width)
     return [replace(old, ring=ring) for old, ring in zip(footprints, closest, strict=True)]
-
-
-def _unbroken(ring: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The ring with each longitude counted as its neighbour's is: 180.1 after 179.9."""
-    found = ring[:1]
-    for lon, lat in ring[1:]:
-        found.append((lon - 360 * round((lon - found[-1][0]) / 360), lat))
-    return found
 
 
 def _km(degrees: float) -> str:
