@@ -90,9 +90,9 @@ def moved(image: torch.Tensor, rows: int, cols: int, side: int) -> torch.Tensor:
 def test_neighbours_that_paint_shared_ground_alike_do_not_disagree(apart, palette):
     image = torch.randn(5, 64, 64)
     output = torch.cat([moved(torch.randn(5, 64, 64), *apart, 32), moved(image, *apart, 32)])
-    found = losses.overlap_disagreement(output, apart, palette=palette)
+    found = losses.overlap_disagreement(output, apart, palette=palette, step=0)
     assert float(found) == pytest.approx(0, abs=1e-9)
-    wrong = losses.overlap_disagreement(output, (apart[0] + 2, apart[1]), palette=palette)
+    wrong = losses.overlap_disagreement(output, (apart[0] + 2, apart[1]), palette=palette, step=0)
     assert float(wrong) > 0.1
 
 
@@ -100,11 +100,23 @@ def test_the_disagreement_of_neighbours_is_the_squared_difference_over_their_gro
     output = torch.zeros(2, 2, 16, 16)
     output[1, 0, :, :12] = 3.0  # where the ground is shared
     output[1, :, :, 12:] = 99.0  # where it is not
-    found = losses.overlap_disagreement(output, (0, 4), palette=False)
+    found = losses.overlap_disagreement(output, (0, 4), palette=False, step=0)
     assert float(found) == pytest.approx(9)
     share = float(torch.tensor([3.0, 0.0]).softmax(0)[0])
-    found = losses.overlap_disagreement(output, (0, 4), palette=True)
+    found = losses.overlap_disagreement(output, (0, 4), palette=True, step=0)
     assert float(found) == pytest.approx(2 * (share - 0.5) ** 2)
+
+
+@pytest.mark.parametrize("apart", [(0, 4), (8, 0)])
+def test_four_steps_look_at_every_pixel_of_the_shared_ground(apart):
+    """At the same pixels in every step a network learns to make those unlike their neighbours."""
+    output = torch.randn(2, 3, 16, 16, requires_grad=True)
+    for step in range(4):
+        losses.overlap_disagreement(output, apart, palette=True, step=step).backward()
+    rows, cols = apart
+    looked_at = output.grad.abs().amax(1) > 0
+    assert looked_at[0, rows:, cols:].all() and looked_at[1, : 16 - rows, : 16 - cols].all()
+    assert int(looked_at.sum()) == 2 * (16 - rows) * (16 - cols)
 
 
 def test_classes_are_the_nearest_colours_and_far_ones_are_ignored():

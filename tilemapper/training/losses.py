@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from tilemapper.networks.patchgan import Verdict
 
-# Where two tiles are compared: every so many-th pixel of a row and of a column.
+# Two tiles are compared at every so many-th pixel of a row and of a column, at others in each step:
+# at the same ones always, a transposed convolution learns to make those unlike their neighbours.
 EVERY = 2
 
 GanLoss = Literal["none", "bce", "lsgan", "hinge", "wgan-gp"]
@@ -91,7 +92,9 @@ def gradient_l1(image: Tensor, truth: Tensor) -> Tensor:
     return rows + cols
 
 
-def overlap_disagreement(output: Tensor, apart: tuple[int, int], *, palette: bool) -> Tensor:
+def overlap_disagreement(
+    output: Tensor, apart: tuple[int, int], *, palette: bool, step: int
+) -> Tensor:
     """How differently neighbours paint the ground that they share, which has one truth.
 
     The squared difference, summed over channels: what an image's two views are held together by
@@ -101,12 +104,14 @@ def overlap_disagreement(output: Tensor, apart: tuple[int, int], *, palette: boo
         output: (n, channels, h, w), odd samples the neighbours of the even ones before them.
         apart: rows and columns by which the odd ones lie beyond.
         palette: whether the channels are logits of classes, whose shares are compared.
+        step: says which pixels are looked at; four steps in turn look at all.
     """
     rows, cols = apart
     height, width = output.shape[2:]
+    row, col = step % EVERY, step // EVERY % EVERY
     # Channels last, which on a CPU is where softmax and sum are fast.
-    near = output[0::2, :, rows::EVERY, cols::EVERY].permute(0, 2, 3, 1).float()
-    far = output[1::2, :, : height - rows : EVERY, : width - cols : EVERY]
+    near = output[0::2, :, rows + row :: EVERY, cols + col :: EVERY].permute(0, 2, 3, 1).float()
+    far = output[1::2, :, row : height - rows : EVERY, col : width - cols : EVERY]
     far = far.permute(0, 2, 3, 1).float()
     if palette:
         near, far = near.softmax(-1), far.softmax(-1)

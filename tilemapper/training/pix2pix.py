@@ -83,7 +83,7 @@ class Pix2Pix:
         fake, real = self._images(output, batch.target, terms)
         if batch.apart:
             terms["overlap_disagreement"] = losses.overlap_disagreement(
-                output, batch.apart, palette=self.colours is not None
+                output, batch.apart, palette=self.colours is not None, step=step
             )
         judged = self.discriminator is not None and done >= self.job.losses.gan_from
         if judged:
