@@ -113,6 +113,17 @@ def test_the_render_path_gives_the_identity_too(model, data):
     assert tiled["rows"] == whole["rows"]  # the identity has no view, so tiles change nothing
 
 
+@pytest.mark.parametrize(("tile", "overlap"), [(32, 0), (64, 32), (128, 64), (256, 64)])
+def test_tiles_overlap_by_64_or_by_what_a_smaller_tile_allows(tmp_path, tile, overlap):
+    card = ModelCard(name="u", architecture="unet", arguments={"width": 4, "depth": 5}, tile=tile)
+    torch.manual_seed(0)
+    generator = build_generator("unet", dict(card.arguments), 3, "rgb")
+    model = save_model(tmp_path / "u", card, generator, "readme").folder
+    write_side_by_side(tmp_path / "data", 1, size=400)
+    args = model, tmp_path / "data", "--split", "all"
+    assert evaluate(*args)["headline"] == evaluate(*args, "--overlap", str(overlap))["headline"]
+
+
 def test_figures_are_of_what_render_paints_unless_whole_images_are_asked_for(tmp_path):
     """A network with a wide view paints an image of 600 px otherwise in one pass than in tiles."""
     card = ModelCard(name="u", architecture="unet", arguments={"width": 4, "depth": 5}, tile=128)

@@ -11,6 +11,7 @@ from tilemapper import notebook
 from tilemapper.errors import PairError, TargetError
 from tilemapper.networks.model import Model, ModelCard, open_model
 from tilemapper.raster.atomic import check_name, write_text_atomic
+from tilemapper.raster.lattice import OVERLAPS
 from tilemapper.render.array import render_array
 from tilemapper.render.devices import choose_device
 from tilemapper.render.engine import open_engine
@@ -29,6 +30,8 @@ from tilemapper.training.prediction import (
 )
 from tilemapper.training.sheet import write_sheet
 from tilemapper.training.split import SplitDigest, digest_split, find_overlaps
+
+DEFAULT_OVERLAP = 64
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ def evaluate(
     pairs: int | None = None,
     overlaps: str | Path | None = None,
     tiled: bool = True,
-    overlap: int = 64,
+    overlap: int | None = None,
     resize: int | None = None,
     baseline: Sequence[str | Path | Model] = (),
     device: str = "auto",
@@ -126,7 +129,7 @@ def evaluate(
         pairs: at most so many, evenly spread.
         overlaps: JSON list of overlapping pairs; ``overlaps.json`` beside the data by default.
         tiled: through the render path, as users get it; else each image in one pass.
-        overlap: of tiles, pixels, with ``tiled``.
+        overlap: of tiles, pixels, with ``tiled``; by default 64, or what a smaller tile allows.
         resize: shorter side given to the model, pixels.
         baseline: models to compare with.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
@@ -227,11 +230,13 @@ def _check_split(card: ModelCard, data: Path, found: SplitDigest) -> None:
 
 
 def _predictor(
-    model: Model, device: str, *, tiled: bool, overlap: int, resize: int | None
+    model: Model, device: str, *, tiled: bool, overlap: int | None, resize: int | None
 ) -> Predict:
     chosen = choose_device(device)
     if tiled:
         engine = open_engine(model, device=chosen)
+        if overlap is None:
+            overlap = max(o for o in OVERLAPS if o <= DEFAULT_OVERLAP and 2 * o <= model.card.tile)
 
         def predict_tiled(image: RgbImage) -> Prediction:
             rendered = render_array(image, engine, overlap=overlap)

@@ -61,7 +61,11 @@ def _bounds(
     show_default=True,
     help="Through the render path, as users get it, or each image in one pass.",
 )
-@click.option("--overlap", type=int, default=64, show_default=True, help="With --tiled, pixels.")
+@click.option(
+    "--overlap",
+    type=int,
+    help="Of tiles, pixels.  [default: 64, or what a smaller tile allows]",
+)
 @click.option("--resize", type=click.IntRange(16, 8192), help="Shorter side given to the model.")
 @click.option("--baseline", multiple=True, metavar="MODEL", help="A model to compare with.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
