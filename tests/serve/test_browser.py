@@ -313,7 +313,7 @@ def test_legend_and_api_page(opened):
     page, _, _ = opened
     page.click("more")
     assert "motorway" in page.find("legend").text
-    assert "no place on earth" in page.find("details").text
+    assert "no place for this image" in page.find("details").text
     page.picture("details")
     dark = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
     page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", dark)
