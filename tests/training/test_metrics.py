@@ -184,6 +184,21 @@ def test_a_class_named_mean_does_not_hide_the_mean_of_all_classes():
     assert found["mean_iou"] == pytest.approx((10 / 30 + 34 / 54) / 2)
 
 
+def test_classes_of_names_that_only_signs_or_case_tell_apart_are_not_counted_as_one():
+    names = ["Road", "road", "mean", "mean class", "\N{HOUSE BUILDING}", "\N{EVERGREEN TREE}"]
+    names += ["cafe\N{COMBINING ACUTE ACCENT}", "psnr", "road_2", "road"]
+    own = [PaletteClass(name=name, colour=(20 * i, 0, 0)) for i, name in enumerate(names)]
+    assert legend_of(own).names == (
+        "road", "road_2", "mean_class", "mean_class_2", "_", "__2",
+        "caf\N{LATIN SMALL LETTER E WITH ACUTE}", "psnr", "road_2_2", "road_2",
+    )  # fmt: skip
+    image = np.stack([np.full((16, 16, 3), c.colour, np.uint8) for c in own]).reshape(-1, 16, 3)
+    found = one(image, image, legend=legend_of(own))
+    # Of each of the nine names two, of the line its F1 in place of the IoU, and the seven of all.
+    assert len(found) == 2 * 9 + 7
+    assert (found["psnr"], found["psnr_iou"], found["mean_iou"]) == (100, 1, 1)
+
+
 def test_the_palette_of_the_maps_set_is_judged_by_its_legend():
     maps = load_job(preset="fast").palette
     assert legend_of(maps) is legend_of(()) is MAPS_LEGEND

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -84,15 +86,30 @@ def legend_of(palette: Sequence[PaletteClass]) -> Legend:
 
     That of the `maps` set for palettes that have its roads, water, parks and motorways (within 4
     levels), and where there is no palette; else the palette's own classes, their names as words
-    of a figure. A class "mean" is "mean_class": mean_iou is that of all classes.
+    of a figure.
     """
     theirs = zip(MAPS_LEGEND.names, MAPS_LEGEND.colours, strict=True)
     judged = [colour for name, colour in theirs if name in MAPS_LEGEND.judged]
     if not palette or all(any(_same(entry.colour, c) for entry in palette) for c in judged):
         return MAPS_LEGEND
-    words = (re.sub(r"\W+", "_", entry.name).lower() for entry in palette)
-    names = tuple("mean_class" if word == "mean" else word for word in words)
+    words = _words([entry.name for entry in palette])
+    names = tuple(words[entry.name] for entry in palette)
     return Legend(names, tuple(entry.colour for entry in palette))
+
+
+def _words(names: Sequence[str]) -> dict[str, str]:
+    """A word of a figure for each name, no two names with one: classes would be counted as one.
+
+    "mean" is "mean_class", since mean_iou is that of all classes; what only case or signs tell
+    apart is numbered.
+    """
+    words: dict[str, str] = {}
+    for name in dict.fromkeys(names):
+        word = re.sub(r"\W+", "_", unicodedata.normalize("NFC", name)).lower()
+        word = "mean_class" if word == "mean" else word
+        numbered = itertools.chain([word], (f"{word}_{count}" for count in itertools.count(2)))
+        words[name] = next(one for one in numbered if one not in words.values())
+    return words
 
 
 def _same(first: tuple[int, int, int], second: tuple[int, int, int]) -> bool:
