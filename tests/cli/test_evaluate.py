@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import onnx
@@ -56,6 +57,21 @@ def test_all_pairs_baselines_and_photographs_can_be_measured(model, data):
     assert found["pairs"] == 5
     assert model in {row["who"] for row in found["rows"]}
     assert "road_f1" not in found["headline"]
+
+
+def test_a_baseline_whose_folder_has_the_name_of_a_row_stands_in_one_of_its_own(
+    tmp_path, model, data, models, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("model", "constant colour"):
+        shutil.copytree(models / "constant", tmp_path / name)
+    alone = evaluate(model, data)
+    named = ["--baseline", "model", "--baseline", "model", "--baseline", "constant colour"]
+    found = evaluate(model, data, *named)
+    assert found["headline"] == alone["headline"]
+    assert list(dict.fromkeys(row["who"] for row in found["rows"])) == [
+        "model", "model 2", "model 3", "constant colour 2", "constant colour",
+    ]  # fmt: skip
 
 
 def test_a_card_says_which_pairs_were_held_out_and_fewer_can_be_asked_for(tmp_path, data):

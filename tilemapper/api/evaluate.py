@@ -15,7 +15,7 @@ from tilemapper.raster.lattice import OVERLAPS
 from tilemapper.render.array import render_array
 from tilemapper.render.devices import choose_device
 from tilemapper.render.engine import open_engine
-from tilemapper.training.evaluate import Evaluation, evaluate_model
+from tilemapper.training.evaluate import Evaluation, evaluate_model, row_names
 from tilemapper.training.features import open_distances
 from tilemapper.training.heldout import spread
 from tilemapper.training.images import RgbImage
@@ -166,7 +166,7 @@ def evaluate(
     predict = predictor(opened)
     others = [other if isinstance(other, Model) else open_model(other) for other in baseline]
     names = [other.card.name if isinstance(other, Model) else str(other) for other in baseline]
-    baselines = dict(zip(names, map(predictor, others), strict=True))
+    baselines = dict(zip(row_names(names), map(predictor, others), strict=True))
     on_begin(len(indices))
     evaluation = evaluate_model(
         predict, source, indices, baselines=baselines, legend=legend, on_pair=on_pair

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,7 +116,7 @@ def evaluate_model(
             (measured as it is, "native", and at 256) or another one (measured at 256 only).
         source: the pairs, in the model's direction.
         indices: which pairs.
-        baselines: other models by the name of their row, such as an L1-only U-Net.
+        baselines: other models by the name of their row, see `row_names`.
         legend: classes of the target's colours; None when the target is no map.
         device: where the figures are computed.
         on_pair: called once a pair with the model's picture and the true one.
@@ -153,6 +154,15 @@ def evaluate_model(
         if len(parts) == len(indices)
     ]
     return Evaluation([source.names[i] for i in indices], rows)
+
+
+def row_names(names: Iterable[str]) -> list[str]:
+    """Names of the rows of baselines: none twice, and none of the rows that each table has."""
+    taken = [MODEL, EXPECTED, CONSTANT]
+    for name in names:
+        numbered = itertools.chain([name], (f"{name} {count}" for count in itertools.count(2)))
+        taken.append(next(one for one in numbered if one not in taken))
+    return taken[3:]
 
 
 def at_protocol_size(image: RgbImage) -> RgbImage:
