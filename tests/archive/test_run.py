@@ -531,3 +531,12 @@ def test_what_is_staged_and_cannot_be_removed_stops_no_run(small, identity, monk
     summary = run_archive(small, identity)
     assert (summary.done, summary.exit_code) == (6, 0)
     assert litter.exists()
+
+
+def test_an_output_whose_name_no_disk_takes_fails_before_it_is_rendered(tmp_path, models, identity):
+    write_scene(tmp_path / "in" / f"{'x' * 249}.tif", 1)
+    job = load_job(write_job(tmp_path, models / "identity", render="batch_size = 1"))
+    events: list[dict] = []
+    summary = run_archive(job, identity, tell=events.append)
+    assert summary.failed == 1 and "too long" in summary.failures[0]["error"]
+    assert not any("tiles" in event for event in events)

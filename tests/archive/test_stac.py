@@ -158,3 +158,15 @@ def test_two_outputs_never_share_an_item(tmp_path, models, other):
     write_archive(tmp_path / "in", 1)
     job = load_job(write_job(tmp_path, models / "identity"))
     assert item_id(job, f"{job.root}/{other}") != item_id(job, f"{job.root}/a/b/c.tif")
+
+
+def test_the_item_of_a_long_path_has_a_name_that_a_disk_takes(tmp_path, models, identity):
+    folders = Path("東" * 60, "b" * 180)
+    write_scene(tmp_path / "in" / folders / "one.tif", 1)
+    write_scene(tmp_path / "in" / folders / "two.tif", 2)
+    job = load_job(write_job(tmp_path, models / "identity", render="batch_size = 1"))
+    summary = run_archive(job, identity)
+    assert summary.done == 2, summary.failures
+    leave(job, summary)
+    items = [json.loads(path.read_text()) for path in (job.root / "items").iterdir()]
+    assert len({item["id"] for item in items}) == 2

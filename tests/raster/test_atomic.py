@@ -41,6 +41,6 @@ def test_a_missing_folder_is_a_target_error(tmp_path):
 
 
 def test_very_long_and_odd_names_work(tmp_path):
-    for name in ("x" * 250, "a b\nc.tif", "ü.json"):
+    for name in ("x" * 250, "東" * 83, "🗺" * 62, "a b\nc.tif", "ü.json"):
         write_text_atomic(tmp_path / name, name)
         assert (tmp_path / name).read_text() == name

@@ -41,6 +41,8 @@ def _answer_of(error: BaseException) -> str:
 def _is_passing(error: BaseException) -> bool:
     if isinstance(error, urllib.error.HTTPError):
         return error.code in PASSING or error.code >= 500
+    if isinstance(error, http.client.InvalidURL):
+        return False
     if isinstance(error, socket.gaierror):
         return error.errno == socket.EAI_AGAIN
     if isinstance(error, TimeoutError | ConnectionError | http.client.HTTPException):

@@ -14,7 +14,7 @@ from tilemapper.archive import remote, storing
 from tilemapper.archive.job import ArchiveJob
 from tilemapper.archive.template import prefix_of
 from tilemapper.errors import TargetError
-from tilemapper.raster.atomic import atomic_write, fsync_folder, writing_failed
+from tilemapper.raster.atomic import atomic_write, check_name, fsync_folder, writing_failed
 
 
 class Outputs:
@@ -89,10 +89,13 @@ def check_free(outputs: Iterable[str], *, made: Collection[str], overwrite: bool
 
     Raises:
         TargetError: one exists that is none of those ``made`` of the scene by runs of the job, and
-            ``overwrite`` is off.
+            ``overwrite`` is off; or none can, since its name is too long.
     """
     for output in outputs:
-        if output in made or overwrite or remote.is_remote(output):
+        if remote.is_remote(output):
+            continue
+        check_name(Path(output))
+        if output in made or overwrite:
             continue
         if os.path.lexists(output):
             raise TargetError(

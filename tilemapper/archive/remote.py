@@ -9,13 +9,14 @@ from __future__ import annotations
 import base64
 import importlib
 import os
+import string
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from html.parser import HTMLParser
 from typing import Any
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from tilemapper.archive.answers import code_of, is_passing
 from tilemapper.errors import JobError, TilemapperError, TryAgainError
@@ -39,6 +40,14 @@ class Entry:
 def is_remote(path: str) -> bool:
     """Whether a path names something on a server."""
     return path.startswith(SCHEMES)
+
+
+def quoted(url: str) -> str:
+    """An address as servers take it: what stands in it as it is read, such as a space, quoted.
+
+    A key in a store is taken as it is.
+    """
+    return url if url.startswith("s3://") else quote(url, safe=string.punctuation)
 
 
 @cache
@@ -86,7 +95,7 @@ def _failed(url: str, error: Exception, what: str) -> JobError | TryAgainError:
 
 def _request(url: str, method: str) -> urllib.request.Request:
     """A request; user and password of the address go into its header, as GDAL does it."""
-    parts = urlsplit(url)
+    parts = urlsplit(quoted(url))
     user, separator, host = parts.netloc.rpartition("@")
     request = urllib.request.Request(parts._replace(netloc=host).geturl(), method=method)
     if separator:

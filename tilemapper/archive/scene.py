@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from tilemapper.archive.part import Part
 
 _DATE = re.compile(r"(?<!\d)((?:19|20)\d\d)[-_]?(0[1-9]|1[0-2])[-_]?(0[1-9]|[12]\d|3[01])(?!\d)")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+# Control characters, what turns the direction of text around, and half characters.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 # Less, compressed, is hardly more than one block of pixels.
 LARGE_BYTES = 16 * 10**6
@@ -36,7 +37,7 @@ class Scene:
     server's, and says nothing of it. name: what is shown, the path without secrets if nothing else.
     id: the key in the ledger. fields: more fields for the template; output: the output, whatever
     the template. mosaic: what a whole mosaic is made of. part: what is cut out of one; group: its
-    mosaic's id.
+    mosaic's id. `misnamed` scenes have a fault.
     """
 
     path: str
@@ -60,7 +61,7 @@ class Scene:
     id: str = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "name", self.shown or public(self.path))
+        object.__setattr__(self, "name", printable(self.shown or public(self.path)))
         object.__setattr__(self, "id", scene_id(self.path))
 
     @property
@@ -71,12 +72,8 @@ class Scene:
 
 def local_scene(path: str, relpath: str) -> Scene:
     """A scene on a disk; what is wrong with it already is told by its ``fault``."""
-    if _CONTROL.search(path):
-        shown = path.encode("unicode_escape", "surrogatepass").decode()
-        # Such a name would break every list, log and report that it enters.
-        safe = _CONTROL.sub("?", path)
-        fault = f"{shown}: the name has control characters or bytes that are no text; rename it"
-        return Scene(safe, _CONTROL.sub("?", relpath), fault=fault)
+    if (wrong_name := misnamed(path, relpath)) is not None:
+        return wrong_name
     dated = date_of(path.rpartition("/")[2])
     try:
         status = Path(path).stat()
@@ -90,6 +87,27 @@ def local_scene(path: str, relpath: str) -> Scene:
         path, relpath, status.st_size, status.st_mtime_ns, status.st_ctime_ns, None, dated,
         fault=wrong,
     )  # fmt: skip
+
+
+def misnamed(path: str, relpath: str) -> Scene | None:
+    """The scene of a name that nothing may be called by, with its fault; None for other names.
+
+    It would break every list, log and report that it enters, or lead out of the output folder:
+    in a store a key may be anything.
+    """
+    shown, safe = printable(public(path)), printable(relpath)
+    if shown != public(path) or safe != relpath:
+        line = f"{shown}: the name has control characters or bytes that are no text; rename it"
+        return Scene(path, safe, fault=line)
+    if ".." in relpath.split("/"):
+        line = f"{shown}: the name has .. for a folder, which leads out of the outputs'; rename it"
+        return Scene(path, relpath.replace("..", "%2E%2E"), fault=line)
+    return None
+
+
+def printable(text: str) -> str:
+    """A text from outside with what steers a terminal, or lies about what it says, as escapes."""
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def is_large(scene: Scene) -> bool:

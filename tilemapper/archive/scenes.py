@@ -17,7 +17,7 @@ from tilemapper.archive import remote, stac_source
 from tilemapper.archive.globbing import globbed, is_glob, literal
 from tilemapper.archive.job import RASTER_SUFFIXES, Source
 from tilemapper.archive.relpaths import below_shared, of_item
-from tilemapper.archive.scene import Scene, bare, date_of, day_of, local_scene
+from tilemapper.archive.scene import Scene, bare, date_of, day_of, local_scene, misnamed, printable
 from tilemapper.errors import JobError, TryAgainError
 from tilemapper.raster.dateline import touches
 from tilemapper.raster.secrets import public, redacted
@@ -75,11 +75,12 @@ def _folder(root: str) -> Iterator[Scene]:
             with os.scandir(folder) as entries:
                 listed = list(entries)
         except OSError as error:
-            line = f"{folder}: cannot be listed ({error.strerror}); check its rights, or exclude it"
+            shown = printable(folder)
+            line = f"{shown}: cannot be listed ({error.strerror}); check its rights, or exclude it"
             if folder == top:
                 raise JobError(line) from error
             # One closed folder, such as lost+found, stops no other; it is named as scenes are.
-            yield Scene(folder, folder[base:], fault=line, closed=True)
+            yield Scene(folder, printable(folder[base:]), fault=line, closed=True)
             continue
         for entry in listed:
             if entry.name.startswith("."):
@@ -153,6 +154,9 @@ def _remote_scenes(addresses: list[str], relpaths: list[str] | None = None) -> I
 def _remote_scene(url: str, relpath: str | None = None) -> Scene:
     """A scene on a server; one that does not answer is named, and the others go on."""
     name = relpath or public(url).rpartition("/")[2]
+    if (wrong_name := misnamed(url, bare(name))) is not None:
+        return wrong_name
+    url = remote.quoted(url)
     try:
         return _of_entry(remote.entry(url), name)
     except (JobError, TryAgainError) as error:
@@ -161,7 +165,7 @@ def _remote_scene(url: str, relpath: str | None = None) -> Scene:
 
 
 def _of_entry(entry: remote.Entry, relpath: str) -> Scene:
-    return Scene(
+    return misnamed(entry.url, bare(relpath)) or Scene(
         entry.url, bare(relpath), entry.size_bytes, None, None, entry.etag,
         date_of(relpath.rpartition("/")[2]),
     )  # fmt: skip

@@ -23,14 +23,21 @@ PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
 PROCESSING = "https://stac-extensions.github.io/processing/v1.2.0/schema.json"
 GEOTIFF = "image/tiff; application=geotiff"
 COG = "image/tiff; application=geotiff; profile=cloud-optimized"
+MOST_BYTES = 200  # of an item's name, without what is put before and behind it; disks take 255
 
 
 def item_id(job: ArchiveJob, output: str) -> str:
-    """The item's id and file name: the output's path below the root, without slashes."""
+    """The item's id and file name: the output's path below the root, without slashes.
+
+    Of a long path only the beginning: each of its folders may be as long as a name can be.
+    """
     below = output.removeprefix(prefix_of(job.output.template)).rpartition(".")[0]
     name = below.replace("/", "__")
+    short = name.encode()[:MOST_BYTES].decode(errors="ignore")
+    if "__" not in below and short == name:
+        return name
     # a/b__c and a__b/c must not become one item.
-    return f"{name}-{hashlib.sha256(below.encode()).hexdigest()[:8]}" if "__" in below else name
+    return f"{short}-{hashlib.sha256(below.encode()).hexdigest()[:8]}"
 
 
 def item_path(job: ArchiveJob, output: str) -> Path:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin
+from urllib.parse import unquote, urljoin
 
 from tilemapper.archive import remote
 from tilemapper.archive.scene import day_of
@@ -71,8 +71,11 @@ def _listed(document: dict[str, Any], key: str, place: str) -> list[dict[str, An
 def _read(place: str) -> dict[str, Any]:
     try:
         data = remote.fetch(place) if remote.is_remote(place) else Path(place).read_bytes()
-    except OSError as error:
-        raise JobError(f"{place}: cannot be read ({error.strerror}); check the catalog") from error
+    except JobError:
+        raise
+    except (OSError, ValueError) as error:  # the latter of a link with a zero byte
+        reason = getattr(error, "strerror", None) or error
+        raise JobError(f"{place}: cannot be read ({reason}); check the catalog") from error
     try:
         document = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -90,7 +93,7 @@ def _asset(item: dict[str, Any], place: str, wanted: str | None) -> Asset:
     if wanted is not None:
         chosen = named.get(wanted)
         if chosen is None:
-            raise JobError(f"{name} has no asset {wanted!r}, there are: {', '.join(named)[:200]}")
+            raise JobError(f"{name} has no asset {wanted!r}, there are: {list(named)!s:.200}")
     else:
         rasters = {key: value for key, value in named.items() if _is_raster(value)}
         key = next((key for key in USUAL_KEYS if key in rasters), next(iter(rasters), None))
@@ -156,7 +159,9 @@ def _resolved(place: str, href: str) -> str:
         if not remote.is_remote(joined):
             raise JobError(f"{public(place)}: links to {href[:80]!r}, which is no address there")
         return joined.replace("https://", place.partition("://")[0] + "://", 1)
+    path = unquote(href.removeprefix("file://")) if href.startswith("file://") else href
+    there = Path(place).parent / path
     try:
-        return str((Path(place).parent / href.removeprefix("file://")).resolve())
-    except ValueError as error:  # such as a zero byte
-        raise JobError(f"{place}: links to {href[:80]!r}, which is no path ({error})") from error
+        return str(there.resolve())
+    except ValueError:  # such as a zero byte, of which the scene's fault tells
+        return str(there)

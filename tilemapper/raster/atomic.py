@@ -72,10 +72,11 @@ def atomic_write(path: Path, inside: Path | None = None) -> Iterator[Path]:
         TargetError: the folder is missing or may not be written.
     """
     path = Path(path)
-    # The suffix stays: GDAL and others choose a format by it. The name's start may be cut, since
-    # file systems limit names to 255 bytes.
+    # The suffix stays: GDAL and others choose a format by it. The name's end may be cut, since
+    # file systems limit names to 255 bytes, and a letter may be four of them.
+    start = os.fsencode(path.stem)[:80].decode(errors="ignore")
     part = (inside or path.parent) / (
-        f".{path.stem[:80]}.{os.getpid()}.{secrets.token_hex(4)}.tmp{path.suffix}"
+        f".{start}.{os.getpid()}.{secrets.token_hex(4)}.tmp{path.suffix}"
     )
     try:
         yield part

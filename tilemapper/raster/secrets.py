@@ -59,4 +59,4 @@ def scene_id(path: str) -> str:
         kept = [(k, v) for k, v in parse_qsl(query) if not _SECRET.match(k)]
         if kept:
             plain += "?" + urlencode(sorted(kept))
-    return hashlib.sha256(plain.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    return hashlib.sha256(plain.encode("utf-8", "surrogatepass")).hexdigest()[:32]
