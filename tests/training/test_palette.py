@@ -161,6 +161,27 @@ def test_from_pairs_of_a_style_to_a_model_of_it(tmp_path):
     assert "water_iou" not in figures
 
 
+@pytest.mark.parametrize("direction", ["AtoB", "BtoA"])
+def test_an_rgb_model_is_judged_by_the_palette_that_is_given(tmp_path, models, direction):
+    pairs, job = write_own(tmp_path / "p"), tmp_path / "palette.toml"
+    assert run(cli, ["pairs", "palette", str(pairs), "--out", str(job)]) == 0
+    model = next(path for path in models.iterdir() if open_model(path).card.head == "rgb")
+    args = ["evaluate", str(model), str(pairs), "--direction", direction, "--json"]
+    args += ["--device", "cpu", "--palette"]
+    found = json.loads(CliRunner().invoke(cli, [*args, str(job)]).stdout)["headline"]
+    names = [name for name in found if name.endswith("_iou")]
+    assert names == [*(f"class_{k}_iou" for k in (1, 2, 3, 4)), "mean_iou"]
+
+
+def test_a_file_without_a_palette_judges_nothing(tmp_path, models, capsys):
+    (tmp_path / "job.toml").write_text('kind = "training"')
+    args = [str(models / "unet"), str(write_own(tmp_path / "p")), "--palette"]
+    assert run(cli, ["evaluate", *args, str(tmp_path / "job.toml")]) == 1
+    assert "no [[palette]] found" in capsys.readouterr().err
+    assert run(cli, ["evaluate", *args, str(tmp_path / "none.toml")]) == 1
+    assert "none.toml: not found" in capsys.readouterr().err
+
+
 def test_the_palette_as_json(tmp_path):
     found = CliRunner().invoke(cli, ["pairs", "palette", str(write_own(tmp_path / "p")), "--json"])
     plain = json.loads(found.stdout)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tilemapper import notebook
-from tilemapper.errors import PairError, TargetError
-from tilemapper.networks.model import Model, ModelCard, open_model
+from tilemapper.errors import JobError, PairError, TargetError
+from tilemapper.networks.model import Model, ModelCard, PaletteClass, open_model
 from tilemapper.raster.atomic import check_name, write_text_atomic
 from tilemapper.raster.lattice import OVERLAPS
 from tilemapper.render.array import render_array
@@ -19,6 +19,7 @@ from tilemapper.training.evaluate import Evaluation, evaluate_model, row_names
 from tilemapper.training.features import open_distances
 from tilemapper.training.heldout import spread
 from tilemapper.training.images import RgbImage
+from tilemapper.training.jobfile import load_job
 from tilemapper.training.legend import legend_of
 from tilemapper.training.metrics import check_figures
 from tilemapper.training.pairs import PairSource, open_pairs, split_pairs
@@ -109,6 +110,7 @@ def evaluate(
     overlap: int | None = None,
     resize: int | None = None,
     baseline: Sequence[str | Path | Model] = (),
+    palette: str | Path | None = None,
     device: str = "auto",
     min: Mapping[str, float] | None = None,
     sheet: str | Path | None = None,
@@ -132,6 +134,8 @@ def evaluate(
         overlap: of tiles, pixels, with ``tiled``; by default 64, or what a smaller tile allows.
         resize: shorter side given to the model, pixels.
         baseline: models to compare with.
+        palette: job file with the classes that the maps are judged by, as `pairs palette` writes
+            one, or ``config.toml`` of a run; by default the model's, or those of the maps set.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         min: bounds of figures; those that miss theirs are in ``missed`` of the result.
         sheet: PNG to write of the best, median and worst pairs.
@@ -141,7 +145,7 @@ def evaluate(
         tick: called after each pair.
 
     Raises:
-        ModelError, PairError, DeviceError, OptionError, TargetError: as they are named.
+        ModelError, PairError, JobError, DeviceError, OptionError, TargetError: as they are named.
     """
     _check_outputs(*(Path(path) for path in (sheet, csv) if path))
     opened = model if isinstance(model, Model) else open_model(model)
@@ -151,7 +155,9 @@ def evaluate(
     if split == "held-out":
         chosen = _held_out(opened, source, Path(data), share, split_seed, overlaps)
     indices = spread(chosen, pairs or len(source))
-    legend = legend_of(opened.card.palette or ()) if direction == "AtoB" else None
+    legend = legend_of(opened.card.palette) if direction == "AtoB" else None
+    if palette is not None:
+        legend = legend_of(_classes(Path(palette)))
     check_figures(dict(min or {}), legend)
     distances = open_distances(Path(weights)) if weights else None
 
@@ -185,6 +191,16 @@ def evaluate(
         distances=distances.figures() if distances else {},
         missed=evaluation.below(dict(min or {})),
     )
+
+
+def _classes(path: Path) -> tuple[PaletteClass, ...]:
+    classes = load_job(config=path).palette
+    if not classes:
+        raise JobError(
+            f"{path}: no [[palette]] found, its classes are needed; count them with "
+            "tilemapper pairs palette"
+        )
+    return classes
 
 
 def _check_outputs(*paths: Path) -> None:

@@ -68,6 +68,12 @@ def _bounds(
 )
 @click.option("--resize", type=click.IntRange(16, 8192), help="Shorter side given to the model.")
 @click.option("--baseline", multiple=True, metavar="MODEL", help="A model to compare with.")
+@click.option(
+    "--palette",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Job file (see `pairs palette`) of the classes to judge by; the model's by default.",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option(
     "--min",
