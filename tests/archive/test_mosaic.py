@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from tests.archive.world import write_job
 from tests.conftest import UTM, noise, write_raster
 from tilemapper.archive.cutting import cut
 from tilemapper.archive.jobfile import load_job
-from tilemapper.archive.mosaic import mosaics_of
+from tilemapper.archive.mosaic import Member, Mosaic, _meet, _touching, mosaics_of
 from tilemapper.archive.mosaic_vrt import vrt_text
 from tilemapper.archive.part import Part
 from tilemapper.archive.run import run_archive
@@ -55,6 +57,44 @@ def job_over(folder: Path, model: Path, kind: str, template: str, more: str = ""
     text = path.read_text().replace("out/{relpath}_map", f"out/{template}")
     path.write_text(f'{text}\n[mosaic]\noutput = "{kind}"\n{more}\n')
     return load_job(path)
+
+
+def member(name: str, row: int, col: int, height: int, width: int, step: float = 1.0) -> Member:
+    grid = Affine(step, 0, WHOLE.c + col * step, 0, -step, WHOLE.f - row * step)
+    bands = tuple(
+        (band, "Byte", colour) for band, colour in ((1, "Red"), (2, "Green"), (3, "Blue"))
+    )
+    return Member(Scene(name, name), height, width, grid, (step,), UTM, bands)
+
+
+def test_neighbours_are_those_that_any_two_compared_would_be():
+    draw = np.random.default_rng(5)
+    for count in (1, 30, 120):
+        sizes = np.where(draw.random((count, 2)) < 0.1, 400, draw.integers(1, 60, (count, 2)))
+        places = draw.integers(-900, 900, (count, 2))
+        steps = draw.choice([0.3, 1.0], count)
+        found = [
+            member(f"{n:04d}", *map(int, (*places[n], *sizes[n])), float(steps[n]))
+            for n in range(count)
+        ]
+        label = list(range(count))
+        for one, other in itertools.combinations(range(count), 2):
+            if _meet(found[one], found[other]):
+                label = [label[one] if each == label[other] else each for each in label]
+        groups = {tuple(m.scene.name for m in group) for group in _touching(found)}
+        by_label = ([m for m, at in zip(found, label, strict=True) if at == one] for one in label)
+        assert groups == {tuple(m.scene.name for m in group) for group in by_label}
+
+
+def test_a_mosaic_of_thousands_of_scenes_is_made_in_seconds():
+    """Compared each with each, or its grid asked for with each, it took minutes."""
+    found = [member(f"{n:05d}", 40 * n, 0, 40, 40) for n in range(8000)]
+    begun = time.process_time()
+    (group,) = _touching(found)
+    mosaic = Mosaic("column", tuple(group))
+    assert mosaic.size == (320_000, 40)
+    assert vrt_text(mosaic).count("<ComplexSource>") == 4 * len(found)
+    assert time.process_time() - begun < 15
 
 
 def whole_map(folder: Path, pixels: np.ndarray, model: Path) -> np.ndarray:

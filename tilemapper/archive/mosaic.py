@@ -6,9 +6,12 @@ So neighbouring outputs meet without a seam, and pixels that two of them share a
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from affine import Affine
 from rasterio.crs import CRS
@@ -60,7 +63,8 @@ class Mosaic:
     name: str
     members: tuple[Member, ...]
 
-    @property
+    # Cached, since each is asked for again with every member, of which there may be thousands.
+    @cached_property
     def transform(self) -> Affine:
         """The grid's transform: that of the first member, moved to the mosaic's corner."""
         first = self.members[0].transform
@@ -75,7 +79,7 @@ class Mosaic:
         row = round((member.transform.f - own.f) / own.e)
         return row, round((member.transform.c - own.c) / own.a)
 
-    @property
+    @cached_property
     def size(self) -> tuple[int, int]:
         """Height and width of the grid."""
         places = [(self.place(m), m) for m in self.members]
@@ -84,7 +88,7 @@ class Mosaic:
             max(col + m.width for (_, col), m in places),
         )
 
-    @property
+    @cached_property
     def version(self) -> str:
         """Changes when a member changes, comes or goes."""
         known = [
@@ -146,7 +150,11 @@ def _member(job: ArchiveJob, scene: Scene) -> Member | None:
 
 
 def _touching(members: list[Member]) -> Iterator[list[Member]]:
-    """Connected groups of members of one kind on one grid, by a sweep from left to right."""
+    """Connected groups of members of one kind on one grid.
+
+    Each is compared with those alone that are filed by their corners in its own or a neighbouring
+    square, as wide as the largest: all others are too far away.
+    """
     parent = list(range(len(members)))
 
     def root(index: int) -> int:
@@ -155,16 +163,18 @@ def _touching(members: list[Member]) -> Iterator[list[Member]]:
             index = parent[index]
         return index
 
-    order = sorted(range(len(members)), key=lambda i: members[i].box[0])
-    active: list[int] = []
-    for index in order:
-        member = members[index]
-        slack = member.transform.a / 2
-        active = [i for i in active if members[i].box[2] + slack >= member.box[0]]
-        for other in active:
-            if _meet(members[other], member):
-                parent[root(index)] = root(other)
-        active.append(index)
+    largest_px = 2 + max((max(m.height, m.width) for m in members), default=0)
+    kinds: dict[tuple[object, ...], int] = {}
+    filed: dict[tuple[int, int, int], list[int]] = {}
+    for index, member in enumerate(members):
+        kind = kinds.setdefault(member.kind, len(kinds))
+        t = member.transform
+        col, row = (math.floor(at / step / largest_px) for at, step in ((t.c, t.a), (t.f, t.e)))
+        for cols, rows in itertools.product((-1, 0, 1), repeat=2):
+            for other in filed.get((kind, col + cols, row + rows), ()):
+                if _meet(members[other], member):
+                    parent[root(index)] = root(other)
+        filed.setdefault((kind, col, row), []).append(index)
     groups: dict[int, list[Member]] = {}
     for index, member in enumerate(members):
         groups.setdefault(root(index), []).append(member)
