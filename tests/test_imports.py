@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "raster": set(),
 }
 # no room of their own: words and numbers without any import from the package
-KNOWN_TO_ALL = {"errors", "memory", "notebook", "toml", "__version__"}
+KNOWN_TO_ALL = {"errors", "memory", "notebook", "paths", "toml", "__version__"}
 ONLY_IN = {
     "click": {"cli"},
     "tqdm": {"cli"},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import os
@@ -10,11 +9,9 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-
-from torch import nn
+from typing import TYPE_CHECKING
 
 from tilemapper.errors import DiskFullError, ModelError, TargetError
-from tilemapper.networks.build import build_generator
 from tilemapper.networks.card import (
     CARD_NAME,
     ModelCard,
@@ -24,7 +21,10 @@ from tilemapper.networks.card import (
     card_text,
     read_card,
 )
-from tilemapper.networks.weights import generator_from, pack_weights, read_weights
+from tilemapper.paths import typed_path
+
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -59,6 +59,10 @@ class Model:
         (n, bands, tile, tile) in [-1, 1] -> (n, 3, tile, tile) in [-1, 1] for an rgb head,
         (n, K, tile, tile) logits for a palette head. Raises ModelError for damaged weights.
         """
+        # Here: cards are read far more often than weights, and torch takes seconds.
+        from tilemapper.networks.build import build_generator
+        from tilemapper.networks.weights import generator_from, read_weights
+
         if self.card.weights is None:
             generator = build_generator(
                 self.card.architecture, self.card.arguments, self.card.channels, self.card.head
@@ -80,9 +84,7 @@ def open_model(name_or_path: str | Path) -> Model:
     shipped in the package, and ``models/`` of a checkout. Raises ModelError with the names that
     there are, or for a damaged card.
     """
-    typed = Path(name_or_path)
-    with contextlib.suppress(RuntimeError):  # a ~user whom nobody knows
-        typed = typed.expanduser()
+    typed = typed_path(name_or_path)
     if (typed / CARD_NAME).is_file():
         return Model(read_card(typed), typed.resolve())
     if typed.name == CARD_NAME and typed.is_file():
@@ -132,6 +134,8 @@ def save_model(folder: Path, card: ModelCard, generator: nn.Module, readme: str)
     the new one. Raises ModelError for weights that are not finite or do not fit the card,
     TargetError or DiskFullError when the folder cannot be written.
     """
+    from tilemapper.networks.weights import generator_from, pack_weights  # loads torch
+
     data = pack_weights(generator, name=str(folder)) if generator.state_dict() else None
     digest = None if data is None else hashlib.sha256(data).hexdigest()
     replacing = (folder / CARD_NAME).exists()

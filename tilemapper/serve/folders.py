@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tilemapper.errors import OptionError
+from tilemapper.paths import typed_path
 from tilemapper.serve.limits import GoneError
 
 # By their endings only: a list must not open hundreds of files. Opening looks at the bytes.
@@ -27,7 +28,7 @@ class Folders:
         """Folders as they were typed. Raises OptionError for one that is none."""
         roots = []
         for folder in folders:
-            path = typed(folder)
+            path = typed_path(folder)
             if not path.is_dir():
                 raise OptionError(f"--allow {folder}: no such folder; name one that is there")
             roots.append(path.resolve())
@@ -77,14 +78,6 @@ class Folders:
             "rasters": sorted(rasters),
             "more": more,
         }
-
-
-def typed(path: str | Path) -> Path:
-    """A path as somebody typed it; ``~`` of nobody known is a name like any other."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        return Path(path)
 
 
 def _sorted_out(

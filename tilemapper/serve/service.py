@@ -13,12 +13,13 @@ from typing import Any
 
 from tilemapper.errors import ModelError, OptionError
 from tilemapper.networks.model import Model, list_models, open_model
+from tilemapper.paths import typed_path
 from tilemapper.raster.lattice import Lattice
 from tilemapper.raster.source import SourceOptions, SourceSpec, inspect_source
 from tilemapper.render.devices import choose_device
 from tilemapper.serve.bounded import BoundedCache
 from tilemapper.serve.exporting import write_png
-from tilemapper.serve.folders import Folders, typed
+from tilemapper.serve.folders import Folders
 from tilemapper.serve.generator import Generator
 from tilemapper.serve.jobs import Job, Jobs
 from tilemapper.serve.limits import GoneError, Limits
@@ -107,7 +108,7 @@ class Service:
                     raise OptionError(
                         f"{raster}: serve shows rasters on this machine; copy it here"
                     )
-                self.scenes.open(typed(raster).resolve(), name=raster.name, kept=True)
+                self.scenes.open(typed_path(raster).resolve(), name=raster.name, kept=True)
         except BaseException:
             self.close()
             raise

@@ -1,0 +1,16 @@
+"""Paths as somebody typed them; known to all rooms, as `errors` is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def typed_path(path: str | Path) -> Path:
+    """The path with its ``~`` or ``~user`` expanded; that of nobody known is a name like any other.
+
+    So what is not there is told as missing, in the words of whoever looks for it.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
