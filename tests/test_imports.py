@@ -115,3 +115,37 @@ def test_what_only_lists_commands_loads_nothing_heavy(code):
     )
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+LOADED = """
+import sys
+from tilemapper.__main__ import main
+try:
+    main()
+finally:
+    print([m for m in ("torch", "dask") if m in sys.modules], file=sys.stderr)
+"""
+
+
+def test_what_opens_no_weights_does_without_torch(tmp_path, make_raster, models):
+    """It takes two seconds to load, every night for an archive in which nothing has changed."""
+    (tmp_path / "in").mkdir()
+    make_raster(40, 40, "in/scene.tif")
+    job = tmp_path / "nightly.toml"
+    job.write_text(
+        'kind = "archive"\n[source]\nscenes = ["in"]\n[output]\ntemplate = "out/{stem}_map.tif"\n'
+        f'[render]\nmodel = "{models / "identity"}"\ndevice = "cpu"\n'
+    )
+
+    def loaded(*arguments: str) -> str:
+        command = [sys.executable, "-c", LOADED, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return done.stderr.splitlines()[-1]
+
+    assert loaded("batch", str(job), "-q") == "['torch']"  # the scene is rendered
+    assert loaded("batch", str(job), "-q") == "[]"
+    for nothing_to_load in (
+        ["--help"], ["render", "--help"], ["models", "list"], ["status", str(job)],
+        ["batch", str(job), "--dry-run"],
+    ):  # fmt: skip
+        assert loaded(*nothing_to_load) == "[]", nothing_to_load

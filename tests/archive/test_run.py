@@ -14,7 +14,6 @@ import rasterio
 
 from tests.archive.world import write_archive, write_job, write_scene
 from tilemapper.archive import publishing, worker
-from tilemapper.archive import run as run_module
 from tilemapper.archive.estimate import estimate
 from tilemapper.archive.jobfile import load_job
 from tilemapper.archive.leaving import leave
@@ -271,7 +270,7 @@ def test_too_little_free_disk_or_time_starts_nothing(small, identity):
 
 def test_a_signal_hands_the_scene_back_and_the_next_run_goes_on(small, identity, monkeypatch):
     calls: list[str] = []
-    real = run_module.render_scene
+    real = worker.render_scene
 
     def interrupted(task, **options):
         calls.append(task.id)
@@ -280,7 +279,7 @@ def test_a_signal_hands_the_scene_back_and_the_next_run_goes_on(small, identity,
         return real(task, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_module, "render_scene", interrupted)
+        patch.setattr(worker, "render_scene", interrupted)
         with pytest.raises(Interrupted):
             run_archive(small, identity)
     with Ledger(small.work / "ledger.sqlite") as ledger:

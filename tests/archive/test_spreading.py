@@ -20,6 +20,7 @@ import yaml
 
 from tests.archive.world import poison, write_archive, write_job, write_scene
 from tilemapper.archive import run as run_module
+from tilemapper.archive import worker
 from tilemapper.archive.decisions import Decision
 from tilemapper.archive.jobfile import load_job
 from tilemapper.archive.ledger import Ledger
@@ -70,7 +71,7 @@ def test_two_workers_make_the_same_outputs_as_this_process(tmp_path, models, ide
     one, two = two_jobs(tmp_path, models / "identity", 8)
     poison(tmp_path / "scenes" / "bad")
     alone = run_archive(one, identity)
-    spread = run_archive(two, identity, spread=Spread(workers=2))
+    spread = run_archive(two, identity, spread=lambda: Spread(workers=2))
     assert (spread.done, spread.failed) == (alone.done, alone.failed)
     assert spread.exit_code == 3
     assert outputs(two.root) == outputs(one.root)
@@ -106,7 +107,7 @@ def test_the_blocks_of_one_scene_are_done_by_both_of_two_workers(tmp_path, model
     with concurrent.futures.ThreadPoolExecutor() as pool:
         watched = pool.submit(writers, two.work / "staging", ended)
         try:
-            summary = run_archive(two, model, spread=Spread(workers=2))
+            summary = run_archive(two, model, spread=lambda: Spread(workers=2))
         finally:
             ended.set()
     assert (summary.done, summary.exit_code) == (1, 0), summary
@@ -120,7 +121,7 @@ def many_or_few(scenes: list[Decision], workers: int, monkeypatch) -> tuple[list
     few: list[str] = []
     spread = Spread(workers=workers)
     monkeypatch.setattr(Spread, "many", lambda _self, tasks: many.extend(tasks) or ())
-    monkeypatch.setattr(run_module, "render_scene", lambda task, **_more: few.append(task))
+    monkeypatch.setattr(worker, "render_scene", lambda task, **_more: few.append(task))
 
     class Claims:
         tick = stalled = None
@@ -209,7 +210,7 @@ def test_a_killed_worker_costs_no_scene(tmp_path, models):
     killer = threading.Thread(target=kill)
     killer.start()
     try:
-        summary = run_archive(two, model, spread=Spread(workers=2))
+        summary = run_archive(two, model, spread=lambda: Spread(workers=2))
     finally:
         ended.set()
         killer.join()
@@ -255,7 +256,7 @@ def test_a_cluster_that_runs_already_does_an_archive(tmp_path, models, identity)
                     break
             time.sleep(0.5)
         assert spread.staff == 2
-        assert run_archive(two, identity, spread=spread).done == 6
+        assert run_archive(two, identity, spread=lambda: spread).done == 6
     finally:
         for process in cluster[::-1]:
             process.terminate()

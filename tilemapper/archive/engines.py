@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from tilemapper.archive.stalling import Sign, left_if_stalled, line_of
-from tilemapper.archive.task import SceneOutcome, SceneTask
-from tilemapper.archive.worker import one_line, render_scene
+from tilemapper.archive.task import SceneOutcome, SceneTask, one_line
+from tilemapper.archive.worker import render_scene
 from tilemapper.errors import TilemapperError, TryAgainError
 from tilemapper.networks.model import Model, open_model
 from tilemapper.render.cuda.painter import painter_of

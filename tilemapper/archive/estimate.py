@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from tilemapper.archive.decisions import ArchivePlan, Decision
-from tilemapper.archive.engines import engine_for
 from tilemapper.archive.job import ArchiveJob
 from tilemapper.archive.ledger import Ledger
 from tilemapper.archive.owning import check_owner
@@ -115,6 +114,8 @@ def _probed_s(job: ArchiveJob, model: Model, tiles: int) -> float:
     """Seconds for so many tiles, from one batch of random pixels: nothing was rendered before."""
     if not tiles:
         return 0.0
+    from tilemapper.archive.engines import engine_for  # loads torch
+
     options = job.render.options()
     names = ("device", "precision", "batch_size", "tta", "compiled")
     engine = engine_for(model, **{name: options[name] for name in names})

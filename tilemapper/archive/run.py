@@ -8,6 +8,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from tilemapper.archive.decisions import Decision
 from tilemapper.archive.job import ArchiveJob
@@ -21,10 +22,11 @@ from tilemapper.archive.stalling import line_of, watched
 from tilemapper.archive.summary import RunSummary, Tell
 from tilemapper.archive.task import SceneOutcome, SceneTask
 from tilemapper.archive.units import listed
-from tilemapper.archive.worker import render_scene
 from tilemapper.errors import TilemapperError
 from tilemapper.networks.model import Model
-from tilemapper.render.engine import Engine
+
+if TYPE_CHECKING:
+    from tilemapper.render.engine import Engine
 
 
 def run_archive(
@@ -34,7 +36,7 @@ def run_archive(
     scenes: list[Scene] | None = None,
     shard: tuple[int, int] = (1, 1),
     retry_failed: bool = False,
-    spread: Spread | None = None,
+    spread: Callable[[], Spread | None] = lambda: None,
     tell: Tell = lambda event: None,
     stalled: Callable[[str], None] | None = None,
 ) -> RunSummary:
@@ -46,7 +48,8 @@ def run_archive(
         scenes: what `listed` found, if it was called before.
         shard: (I, N): only the I-th of N parts, counted from 1.
         retry_failed: also what failed before and did not change since.
-        spread: workers for scenes; in this process, one after the other, if None.
+        spread: asked once something is to do: workers for scenes; None for this process, where
+            they are rendered one after the other.
         tell: called with an event for each scene and for each batch of tiles.
         stalled: ends this process, with a line, when a scene has hung in it for
             `run.stall_minutes`; it is waited for if None. Workers end themselves.
@@ -76,7 +79,7 @@ def run_archive(
                 run.tell_of(decision, SceneOutcome(decision.scene.id, "later", decision.held_by))
         if plan.todo:
             with _registered(run, job.run.lease_s):
-                _rounds(run, spread)
+                _rounds(run, spread())
                 _sweep(run)
         states = [ledger.state_of(scene) for scene in run.elsewhere]
         run.summary.already_done += states.count("done")
@@ -128,6 +131,8 @@ def _by_blocks(run: Session, batch: list[Decision], spread: Spread) -> Iterator[
 
 def _here(run: Session, task: SceneTask, engine: Engine | None = None) -> SceneOutcome:
     """Renders a scene in this process; one that stalls ends it, if whoever runs it wants that."""
+    from tilemapper.archive.worker import render_scene  # loads torch: not where nothing is to do
+
     stalled = run.stalled
     if stalled is None:
         return render_scene(task, engine=engine, tick=run.tick)

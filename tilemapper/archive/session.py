@@ -6,22 +6,22 @@ import functools
 import secrets as random
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tilemapper.archive.decisions import ArchivePlan, Decision
-from tilemapper.archive.engines import engine_for
 from tilemapper.archive.handover import Handover
 from tilemapper.archive.job import ArchiveJob
 from tilemapper.archive.ledger import Ledger
 from tilemapper.archive.scene import Scene
 from tilemapper.archive.staging import Staging, free_gb_at
 from tilemapper.archive.summary import RunSummary, Tell
-from tilemapper.archive.task import SceneOutcome, SceneTask
-from tilemapper.archive.worker import TIME_IS_UP
+from tilemapper.archive.task import TIME_IS_UP, SceneOutcome, SceneTask
 from tilemapper.errors import TilemapperError, TryAgainError
 from tilemapper.networks.model import Model
 from tilemapper.raster.secrets import redacted
-from tilemapper.render.engine import Engine
+
+if TYPE_CHECKING:
+    from tilemapper.render.engine import Engine
 
 
 class Session:
@@ -69,6 +69,8 @@ class Session:
     @functools.cached_property
     def engine(self) -> Engine:
         """The engine for all scenes that are rendered in this process."""
+        from tilemapper.archive.engines import engine_for  # loads torch
+
         names = ("device", "precision", "batch_size", "tta", "compiled")
         return engine_for(self.model, **{name: self.options[name] for name in names})
 

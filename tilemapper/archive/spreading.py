@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tilemapper.archive.engines import render_on_worker
 from tilemapper.archive.task import SceneOutcome, SceneTask
 
 Work = Callable[[SceneTask], SceneOutcome]
@@ -41,6 +40,7 @@ class Spread:
         Raises:
             NoWorkerError: no scheduler answers, or no worker is left.
         """
+        from tilemapper.archive.engines import render_on_worker  # loads torch
         from tilemapper.render.calls import spread_calls  # loads dask
         from tilemapper.render.division import threads_each
 

@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import TypeVar
 
-from tilemapper.archive.task import SceneTask
-from tilemapper.archive.worker import one_line
+from tilemapper.archive.task import SceneTask, one_line
 from tilemapper.errors import TryAgainError
 
 LOOK_S = 1.0  # between two looks

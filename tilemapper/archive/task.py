@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from tilemapper.archive.part import Part
+from tilemapper.raster.secrets import redacted
+
+TIME_IS_UP = "the time budget is used up"
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,11 @@ class SceneTask:
     part: Part | None = None
     until_s: float | None = None
     stall_s: float = math.inf
+
+
+def one_line(error: object, task: SceneTask) -> str:
+    """An error in one line, without what is secret in the scene's address."""
+    return redacted(" ".join(str(error).split()), task.path)[:1000]
 
 
 @dataclass(frozen=True)

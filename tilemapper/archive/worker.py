@@ -14,7 +14,7 @@ from typing import Any
 from tilemapper.archive.cutting import cut
 from tilemapper.archive.part import Part
 from tilemapper.archive.place import place_of, placed
-from tilemapper.archive.task import SceneOutcome, SceneTask, StagedFile
+from tilemapper.archive.task import TIME_IS_UP, SceneOutcome, SceneTask, StagedFile, one_line
 from tilemapper.errors import (
     LockedError,
     RasterError,
@@ -30,7 +30,6 @@ from tilemapper.render.engine import Engine
 from tilemapper.render.render import render
 
 HEAD_BYTES = 64 * 1024
-TIME_IS_UP = "the time budget is used up"
 
 
 class _Skip(Exception):
@@ -74,11 +73,6 @@ def _place_all_the_same(task: SceneTask) -> dict[str, Any]:
         if place.ring is not None:
             return {"ring": place.ring, "bbox": place.bbox}
     return {}
-
-
-def one_line(error: object, task: SceneTask) -> str:
-    """An error in one line, without what is secret in the scene's address."""
-    return redacted(" ".join(str(error).split()), task.path)[:1000]
 
 
 def _render(

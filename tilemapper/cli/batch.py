@@ -116,11 +116,13 @@ def batch(
         monitor.tell(event)
         progress.tell(event)
 
+    spread = functools.cache(functools.partial(_spread, checked, workers, scheduler, insecure))
     shown = ArchiveProgress(as_json=as_json, quiet=quiet, verbose=verbose)
     with monitor.watching(), shown as progress:
+        if workers is not None:
+            spread()  # a number that is none is told even where nothing is to do
         summary = run_archive(
-            checked, model, shard=shard, retry_failed=retry_failed, tell=tell,
-            spread=_spread(checked, workers, scheduler, insecure),
+            checked, model, shard=shard, retry_failed=retry_failed, tell=tell, spread=spread,
             stalled=functools.partial(_leave, monitor),
         )  # fmt: skip
     leave(checked, summary, metrics=metrics)

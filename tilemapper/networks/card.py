@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tilemapper import notebook, toml
 from tilemapper.errors import ModelError
-from tilemapper.networks.build import MOST_CHANNELS, generator_arguments, parse
+from tilemapper.networks.arguments import MOST_CHANNELS, generator_arguments, parse
 
 CARD_NAME = "model.toml"
 _CARD_LIMIT_BYTES = 1 << 20

@@ -6,26 +6,11 @@ saving then know where a norm belongs without knowing the network.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 from torch.nn import functional
 
-Norm = Literal["batch", "instance", "instance_affine", "none"]
-Upsample = Literal["transposed", "resize"]
-Padding = Literal["zeros", "reflect"]
-Head = Literal["rgb", "palette"]
-
-
-class Arguments(BaseModel):
-    """Arguments of one architecture as they stand in a model card: closed, typed and bounded.
-
-    The bounds keep a lying card from building a network that no machine holds.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+from tilemapper.networks.arguments import Head, Norm, Padding, Upsample
 
 
 def make_norm(norm: Norm, channels: int) -> nn.Module:

@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NamedTuple
+from typing import NamedTuple
 
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
-from tilemapper.networks.layers import Arguments, ConvNorm, Norm, conv_norm, initialise
-
-
-class PatchGANArguments(Arguments):
-    """Arguments of the discriminator; the defaults are the paper's 70x70 on a pair of images.
-
-    ``bands`` counts both images (6 for a conditional one, 3 for CycleGAN). ``scales`` 2 adds a
-    second network on the images at half size.
-    """
-
-    width: Annotated[int, Field(ge=1, le=512)] = 64
-    n_layers: Annotated[int, Field(ge=1, le=5)] = 3
-    bands: Annotated[int, Field(ge=1, le=64)] = 6
-    norm: Norm = "batch"
-    spectral: bool = False
-    scales: Literal[1, 2] = 1
+from tilemapper.networks.arguments import PatchGANArguments
+from tilemapper.networks.layers import ConvNorm, conv_norm, initialise
 
 
 class Verdict(NamedTuple):

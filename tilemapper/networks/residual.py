@@ -7,46 +7,13 @@ convolution (no checkerboard), and all its norms fold away.
 from __future__ import annotations
 
 import itertools
-from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tilemapper.networks.layers import (
-    Arguments,
-    Head,
-    Norm,
-    ShuffleHead,
-    conv_norm,
-    doubling,
-    ending,
-)
-
-
-class ResidualArguments(Arguments):
-    """Arguments of the residual U-Net.
-
-    ``width`` channels at half size, doubled at each level up to 8 times. Residual blocks:
-    ``first_blocks`` at half size, ``blocks`` on the levels between, ``bottom_blocks`` at the
-    lowest, ``up_blocks`` on each level on the way up.
-    """
-
-    width: Annotated[int, Field(ge=1, le=512)] = 32
-    stride: Literal[16, 32] = 16
-    bands: Annotated[int, Field(ge=1, le=16)] = 3
-    norm: Norm = "batch"
-    first_blocks: Annotated[int, Field(ge=0, le=32)] = 1
-    blocks: Annotated[int, Field(ge=0, le=32)] = 2
-    bottom_blocks: Annotated[int, Field(ge=0, le=32)] = 4
-    up_blocks: Annotated[int, Field(ge=0, le=32)] = 1
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-
-    @property
-    def multiple(self) -> int:
-        """Height and width of the input must be multiples of this."""
-        return self.stride
+from tilemapper.networks.arguments import Head, Norm, ResidualArguments
+from tilemapper.networks.layers import ShuffleHead, conv_norm, doubling, ending
 
 
 class ResidualBlock(nn.Module):

@@ -2,41 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tilemapper.networks.layers import (
-    Arguments,
-    ConvNorm,
-    Head,
-    Norm,
-    Padding,
-    Upsample,
-    conv_norm,
-    doubling,
-    ending,
-    make_norm,
-)
-
-
-class ResNetArguments(Arguments):
-    """Arguments of the ResNet; the defaults are CycleGAN's for 256 pixels."""
-
-    width: Annotated[int, Field(ge=1, le=512)] = 64
-    blocks: Annotated[int, Field(ge=0, le=64)] = 9
-    bands: Annotated[int, Field(ge=1, le=16)] = 3
-    norm: Norm = "instance"
-    padding: Padding = "reflect"
-    upsample: Upsample = "transposed"
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-
-    @property
-    def multiple(self) -> int:
-        """Height and width of the input must be multiples of this."""
-        return 4
+from tilemapper.networks.arguments import Head, ResNetArguments
+from tilemapper.networks.layers import ConvNorm, conv_norm, doubling, ending, make_norm
 
 
 class ResNetBlock(nn.Module):

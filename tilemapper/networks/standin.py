@@ -3,35 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from tilemapper.networks.layers import Arguments, Head
-
-
-class IdentityArguments(Arguments):
-    """``sleep_s``: seconds that every batch takes on top, to stand in for a slow network."""
-
-    sleep_s: Annotated[float, Field(ge=0, le=3600)] = 0.0
-
-    @property
-    def multiple(self) -> int:
-        """Any height and width will do."""
-        return 1
-
-
-class ConstantArguments(Arguments):
-    """``value``: the grey level (0 to 255) of an rgb head, or the class of a palette head."""
-
-    value: Annotated[int, Field(ge=0, le=255)] = 128
-
-    @property
-    def multiple(self) -> int:
-        """Any height and width will do."""
-        return 1
+from tilemapper.networks.arguments import ConstantArguments, Head, IdentityArguments
 
 
 class Identity(nn.Module):

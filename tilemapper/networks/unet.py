@@ -6,48 +6,12 @@ checkpoints load exactly. Skips are concatenated as [up, skip].
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tilemapper.networks.layers import (
-    Arguments,
-    Head,
-    Norm,
-    Padding,
-    Upsample,
-    conv_norm,
-    doubling,
-    ending,
-)
-
-
-class UNetArguments(Arguments):
-    """Arguments of the U-Net. ``depth`` 7, 8, 9 reach 1x1 at 128, 256, 512 pixels.
-
-    ``skip``: activation on the skip, ReLU as in junyanz or leaky as in aladdinpersson.
-    ``padding``, ``bottleneck_padding``: of the down convolutions and of the innermost one.
-    ``dropout_levels``: "inner" (the three innermost, the paper) or "middle" (junyanz).
-    """
-
-    width: Annotated[int, Field(ge=1, le=512)] = 64
-    depth: Annotated[int, Field(ge=2, le=10)] = 8
-    bands: Annotated[int, Field(ge=1, le=16)] = 3
-    norm: Norm = "batch"
-    upsample: Upsample = "transposed"
-    skip: Literal["relu", "leaky"] = "relu"
-    padding: Padding = "zeros"
-    bottleneck_padding: Padding = "zeros"
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    dropout_levels: Literal["inner", "middle"] = "inner"
-
-    @property
-    def multiple(self) -> int:
-        """Height and width of the input must be multiples of this."""
-        return int(2**self.depth)
+from tilemapper.networks.arguments import Head, UNetArguments
+from tilemapper.networks.layers import conv_norm, doubling, ending
 
 
 class UNet(nn.Module):

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from tilemapper.errors import ModelError
-from tilemapper.networks.build import generator_arguments, parse
-from tilemapper.networks.patchgan import PatchGANArguments
+from tilemapper.networks.arguments import PatchGANArguments, generator_arguments, parse
 
 if TYPE_CHECKING:
     from tilemapper.training.config import TrainingJob

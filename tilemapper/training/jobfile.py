@@ -12,8 +12,7 @@ from pydantic import BaseModel, ValidationError
 import tilemapper
 from tilemapper import toml
 from tilemapper.errors import JobError, OptionError
-from tilemapper.networks.build import generator_arguments, nearest, parse
-from tilemapper.networks.patchgan import PatchGANArguments
+from tilemapper.networks.arguments import PatchGANArguments, generator_arguments, nearest, parse
 from tilemapper.training.config import TrainingJob
 
 DEFAULT_PRESET = "fast"
