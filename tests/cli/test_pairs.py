@@ -37,6 +37,16 @@ def test_cut_then_check_then_pack_then_open(tmp_path, rasters):
     assert len(open_pairs(tmp_path / "p.npz")) == 4
 
 
+def test_a_pack_of_overlapping_pairs_says_where_their_list_is(tmp_path, rasters):
+    out = str(tmp_path / "pairs")
+    cut = CliRunner().invoke(
+        cli, ["pairs", "cut", *rasters, out, "--tile", "100", "--stride", "50"]
+    )
+    assert cut.stdout == f"9 pairs in {out}, 0 places skipped\n"
+    packed = CliRunner().invoke(cli, ["pairs", "pack", out, str(tmp_path / "p.npz")])
+    assert f"train with --set data.overlaps={out}/overlaps.json" in packed.stderr
+
+
 def test_check_lists_all_faults_and_leaves_with_one(tmp_path, capsys):
     write_side_by_side(tmp_path, 4, size=96)
     satellite, target = make_pair(9, 96)

@@ -20,7 +20,8 @@ from tilemapper.errors import (
 )
 from tilemapper.training import cutting, newfolder
 from tilemapper.training.cutting import CutOptions, cut_pairs
-from tilemapper.training.pairs import open_pairs
+from tilemapper.training.pairs import open_pairs, split_pairs
+from tilemapper.training.split import find_overlaps
 
 UTM = "EPSG:32633"
 ORIGIN = (500_000.0, 5_200_000.0)
@@ -71,6 +72,29 @@ def test_tiles_carry_their_place_and_the_index_names_it(tmp_path, rasters):
                 )
         assert float(line["left"]) == ORIGIN[0] + int(line["col"])
         assert float(line["top"]) == ORIGIN[1] - int(line["row"])
+
+
+def test_no_ground_of_overlapping_tiles_is_both_learned_from_and_held_out(tmp_path):
+    satellite, target = make_pair(8, 384)
+    rasters = write(tmp_path / "a.tif", satellite), write(tmp_path / "b.tif", target)
+    cut_pairs(*rasters, tmp_path / "out", options=CutOptions(tile=96, stride=40))
+    source = open_pairs(tmp_path / "out")
+    split = split_pairs(source, overlaps=find_overlaps(tmp_path / "out", None))
+    assert (len(source), len(split.held_out)) == (64, 6)
+    assert len(split.train) > 20
+    places = [(int(name[1:7]), int(name[9:])) for name in source.names]
+    learned, held_out = np.zeros((2, 384, 384), bool)
+    for ground, part in ((learned, split.train), (held_out, split.held_out)):
+        for row, col in (places[i] for i in part):
+            ground[row : row + 96, col : col + 96] = True
+    assert not (learned & held_out).any()
+    # Nothing is left out that could be learned from.
+    rest = set(range(len(source))) - {*split.train, *split.held_out}
+    assert all(
+        held_out[row : row + 96, col : col + 96].any() for row, col in (places[i] for i in rest)
+    )
+    cut_pairs(*rasters, tmp_path / "apart", options=CutOptions(tile=96, stride=96))
+    assert find_overlaps(tmp_path / "apart", None) is None
 
 
 def test_a_map_of_another_crs_resolution_and_footprint_is_warped_onto_the_imagery(tmp_path):

@@ -165,6 +165,14 @@ def test_extra_pairs_join_in(pairs, tmp_path):
     assert train(pairs, tmp_path / "run", settings=settings).finished
 
 
+def test_pairs_that_overlap_the_held_out_patch_of_one_piece_of_ground_are_said(tmp_path):
+    data = write_pairs(tmp_path / "pairs", 6)
+    (data / "overlaps.json").write_text(json.dumps([[i, i + 1] for i in range(5)]))
+    said: list[str] = []
+    train(data, tmp_path / "run", settings={**TINY, "trainer.steps": "1"}, notice=said.append)
+    assert [line for line in said if "pairs overlap held-out ones" in line]
+
+
 def test_the_val_folder_of_extra_pairs_is_not_trained_on(pairs, tmp_path):
     extra = tmp_path / "extra"
     write_pairs(extra / "train", 2)

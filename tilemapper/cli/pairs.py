@@ -113,10 +113,16 @@ def pack(data: Path, out: Path, as_json: bool) -> None:
     from tqdm import tqdm
 
     from tilemapper.training.pairs import open_pairs, pack_pairs
+    from tilemapper.training.split import find_overlaps
 
     source = open_pairs(data)
     with tqdm(total=2 * len(source), unit="image", disable=not sys.stderr.isatty()) as bar:
         pack_pairs(source, out, on_pair=lambda _count: bar.update())
+    if (overlaps := find_overlaps(data, None)) and overlaps != find_overlaps(out, None):
+        click.echo(
+            f"{out} does not say which pairs overlap; train with --set data.overlaps={overlaps}",
+            err=True,
+        )
     if as_json:
         click.echo(json.dumps({"out": str(out), "pairs": len(source)}))
     else:

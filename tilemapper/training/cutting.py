@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +20,14 @@ from tilemapper.raster.source import SourceOptions, SourceSpec, SourceView, insp
 from tilemapper.raster.tiles import WarpedRgb, write_tile
 from tilemapper.training.images import SMALLEST_SIDE
 from tilemapper.training.newfolder import check_new, new_folder
+from tilemapper.training.split import OVERLAPS_NAME
 
 _Tile = tuple[NDArray[np.uint8], NDArray[np.bool_]]  # colours and validity
+_Line = tuple[str, int, int, *tuple[float, ...]]  # of the index
 INDEX_NAME = "index.csv"
-# Of a finished folder. The images of one side alone are no pairs to any reader.
-PARTS = ("A", "B", INDEX_NAME)
+# Of a finished folder, in this order: the images of one side alone are no pairs to any reader, and
+# those of both sides must not be there without what says which of them overlap.
+PARTS = (OVERLAPS_NAME, "A", "B", INDEX_NAME)
 COLUMNS = ("name", "row", "col", "left", "bottom", "right", "top", "valid_a", "valid_b")
 RESAMPLINGS = ("nearest", "bilinear", "average")
 
@@ -76,7 +80,9 @@ def cut_pairs(
 ) -> CutResult:
     """Writes ``out/A/NAME.tif`` (imagery), ``out/B/NAME.tif`` (map) and ``out/index.csv``.
 
-    Until all of it is written, it lies in ``out/.part``; after a kill the same call begins anew.
+    With a stride below the tile also ``out/overlaps.json``, which keeps ground that is held out
+    out of training. Until all of it is written, it lies in ``out/.part``; after a kill the same
+    call begins anew.
 
     The map is warped onto the imagery's grid at the wanted resolution; CRS, resolution and
     footprint may differ. A name tells row and column of the tile's first pixel on that grid.
@@ -111,8 +117,10 @@ def cut_pairs(
                 "ground, or lower --tile or --min-valid"
             )
         check_unchanged(imagery, spec.identity)
+        if overlapping := _overlapping(lines, options):
+            write_text_atomic(part / OVERLAPS_NAME, json.dumps(overlapping))
         write_text_atomic(part / INDEX_NAME, _index(lines))
-    return CutResult([str(line[0]) for line in lines], len(places) - len(lines), spec.notices)
+    return CutResult([line[0] for line in lines], len(places) - len(lines), spec.notices)
 
 
 def _cut(
@@ -122,10 +130,10 @@ def _cut(
     places: list[tuple[int, int]],
     options: CutOptions,
     on_place: Callable[[int, int], None],
-) -> list[list[object]]:
+) -> list[_Line]:
     """Writes the pairs of all places that have enough valid pixels; their lines of the index."""
     grid = Affine(*spec.transform)
-    lines: list[list[object]] = []
+    lines: list[_Line] = []
     with (
         SourceView(spec) as view,
         WarpedRgb(
@@ -146,7 +154,7 @@ def _cut(
                         out, name, source, target, crs_wkt=str(spec.crs_wkt), transform=place
                     )
                     shares = float(source[1].mean()), float(target[1].mean())
-                    lines.append([name, row, col, *_bounds(place, options.tile), *shares])
+                    lines.append((name, row, col, *_bounds(place, options.tile), *shares))
             on_place(done, len(places))
     return lines
 
@@ -190,7 +198,21 @@ def _bounds(transform: Affine, tile: int) -> tuple[float, float, float, float]:
     return min(x), min(y), max(x), max(y)
 
 
-def _index(lines: list[list[object]]) -> str:
+def _overlapping(lines: list[_Line], options: CutOptions) -> list[tuple[str, str]]:
+    """Names of each two pairs that show common ground, as `split_pairs` reads them."""
+    stride = options.stride or options.tile
+    names = {(row, col): name for name, row, col, *_ in lines}
+    down = range(0, options.tile, stride)
+    steps = [(y, x) for y in down for across in down for x in {across, -across} if (y, x) > (0, 0)]
+    return [
+        (name, other)
+        for (row, col), name in names.items()
+        for y, x in steps
+        if (other := names.get((row + y, col + x))) is not None
+    ]
+
+
+def _index(lines: list[_Line]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)

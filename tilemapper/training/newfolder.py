@@ -41,7 +41,7 @@ def new_folder(out: Path, names: Sequence[str]) -> Iterator[Path]:
 
     Args:
         out: a folder as `check_new` wants it.
-        names: all that will lie in the folder, in the order in which it moves.
+        names: all that may lie in the folder, in the order in which it moves.
 
     Raises:
         TargetError, DiskFullError: it cannot be made, or is in use.
@@ -56,7 +56,8 @@ def new_folder(out: Path, names: Sequence[str]) -> Iterator[Path]:
                     if path.is_dir():
                         fsync_folder(path)
                 for name in names:
-                    (part / name).rename(out / name)
+                    if (part / name).exists():
+                        (part / name).rename(out / name)
                 fsync_folder(out)
                 part.rmdir()
             except BaseException:

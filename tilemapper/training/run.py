@@ -186,6 +186,9 @@ class _Run:
                 "and teach nothing; tilemapper pairs palette counts one"
             )
         self.split = self.data.split
+        unused = len(self.data.source) - len(self.split.train) - len(self.split.held_out)
+        if unused and processes.rank == 0:
+            notice(f"{unused} pairs overlap held-out ones, and are not learned from")
         self.steps = job.trainer.steps or math.ceil(
             job.trainer.epochs * len(self.split.train) / (job.trainer.batch * processes.world)
         )

@@ -11,6 +11,8 @@ from pathlib import Path
 from tilemapper.errors import OptionError, PairError, TrainingError
 from tilemapper.training.sources import HELD_OUT_PARTS, PairSource, part_of
 
+OVERLAPS_NAME = "overlaps.json"
+
 
 @dataclass
 class Split:
@@ -53,7 +55,7 @@ def find_overlaps(data: Path, named: str | Path | None) -> Path | None:
     if named:
         return Path(named)
     # The parent of "." by its name is itself.
-    beside = (folder / "overlaps.json" for folder in (data, data.absolute().parent))
+    beside = (folder / OVERLAPS_NAME for folder in (data, data.absolute().parent))
     return next((path for path in beside if path.is_file()), None)
 
 
@@ -75,7 +77,8 @@ def split_pairs(
     """Holds out the val folder if there is one, otherwise a share of the pairs.
 
     Pairs that show common ground stay together: whole connected components of the overlap graph
-    are held out, in an order that depends on the seed and the names only.
+    are held out, in an order that depends on the seed and the names only. Where all are one
+    component, a patch of it is, and what overlaps the patch is in neither part.
 
     Args:
         source: the pairs.
@@ -94,13 +97,11 @@ def split_pairs(
     parts = {i for i in everything if source.part(i) in HELD_OUT_PARTS}
     if parts or share == 0:
         return Split([i for i in everything if i not in parts], sorted(parts))
-    components = _components(source, _read_overlaps(overlaps, source) if overlaps else [])
-    if len(components) < 2:
-        raise PairError(
-            f"{len(source)} pair(s) in one piece of ground: at least 2 separate ones are needed "
-            "to hold some out; add pairs or give a val folder"
-        )
+    edges = _read_overlaps(overlaps, source) if overlaps else []
+    components = _components(source, edges)
     wanted = max(1, round(share * len(source)))
+    if len(components) < 2:
+        return _split_apart(source, edges, wanted, seed)
     held_out: list[int] = []
     for component in sorted(components, key=lambda c: _rank(source.names[c[0]], seed)):
         if len(held_out) + len(component) <= wanted:
@@ -109,6 +110,25 @@ def split_pairs(
         held_out = min(components, key=lambda component: len(component))
     kept = set(held_out)
     return Split([i for i in everything if i not in kept], sorted(held_out))
+
+
+def _split_apart(source: PairSource, edges: list[tuple[int, int]], wanted: int, seed: int) -> Split:
+    """Splits pairs that are all connected: around one of them so many are held out."""
+    near: list[set[int]] = [set() for _ in range(len(source))]
+    for a, b in edges:
+        near[a].add(b)
+        near[b].add(a)
+    patch = [min(range(len(source)), key=lambda i: _rank(source.names[i], seed))]
+    for i in patch:  # which grows meanwhile: breadth first, so that its border is short
+        patch += sorted(near[i].difference(patch))[: wanted - len(patch)]
+    taken = set(patch).union(*(near[i] for i in patch))
+    train = [i for i in range(len(source)) if i not in taken]
+    if not train:
+        raise PairError(
+            f"{len(source)} pair(s) in one piece of ground: at least 2 separate ones are needed "
+            "to hold some out; add pairs or give a val folder"
+        )
+    return Split(train, sorted(patch))
 
 
 def _rank(name: str, seed: int) -> bytes:
