@@ -1,16 +1,21 @@
-"""Whole runs on a pretended device: what a GPU would refuse, from the pairs to the model."""
+"""What a GPU would refuse or round, without one: whole runs on a pretended device, and figures."""
 
 from __future__ import annotations
 
 import itertools
+import warnings
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from tests.pretended import DEVICE, Pretended
 from tests.training.synthetic_pairs import TINY, write_pairs
+from tilemapper.networks.model import ModelCard
 from tilemapper.training.feed import Feed
+from tilemapper.training.heldout import generate
+from tilemapper.training.prediction import whole_image_predictor
 from tilemapper.training.run import train
 
 SMALL = {
@@ -63,3 +68,29 @@ def test_a_run_mixes_nothing_of_the_host_with_the_device(gpu, tmp_path, preset):
     result = train(pairs, run, resume=True, device="cuda")
     assert (result.step, result.finished) == (2, True)
     assert result.model is not None
+
+
+class Looks(torch.nn.Identity):
+    """Notes whether convolutions may round to TF32 while it computes."""
+
+    def forward(self, x):
+        """The same."""
+        self.rounds = torch.backends.cudnn.allow_tf32
+        return x
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_figures_are_of_whole_float32_and_training_keeps_its_own(monkeypatch, before):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Please use the new API settings")
+        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", before)
+    network, image = Looks(), np.zeros((16, 16, 3), np.uint8)
+    model = SimpleNamespace(
+        generator=lambda: network, card=ModelCard(name="i", architecture="identity", tile=16)
+    )
+    generate(network, image[None], lambda y: y, torch.device("cpu"), batch=1)
+    assert not network.rounds
+    network.rounds = True
+    whole_image_predictor(model)(image)
+    assert not network.rounds
+    assert torch.backends.cudnn.allow_tf32 == before

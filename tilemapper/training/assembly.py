@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -140,6 +142,26 @@ def use_bf16(precision: str, device: torch.device) -> bool:
         return torch.cuda.get_device_capability(device) >= (8, 0)
     # Without these instructions bf16 is emulated, and slower than float32.
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+@contextmanager
+def whole_float32() -> Iterator[None]:
+    """Inside, float32 convolves as that on CUDA too, where torch's default is TF32 (10 bits)."""
+    before = _allow_tf32(allowed=False)
+    try:
+        yield
+    finally:
+        _allow_tf32(allowed=before)
+
+
+def _allow_tf32(*, allowed: bool) -> bool:
+    """Returns whether it was."""
+    with warnings.catch_warnings():
+        # Some versions of torch warn of this name, and the new one is not to be mixed with it.
+        warnings.filterwarnings("ignore", "Please use the new API settings")
+        before: bool = torch.backends.cudnn.allow_tf32
+        torch.backends.cudnn.allow_tf32 = allowed
+    return before
 
 
 def memory_format(config: TrainerConfig) -> torch.memory_format:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tilemapper.raster.atomic import atomic_write
+from tilemapper.training.assembly import whole_float32
 from tilemapper.training.legend import Legend
 from tilemapper.training.metrics import falls, measure_maps
 from tilemapper.training.pixels import Pixels
@@ -91,7 +92,8 @@ def generate(
     made = []
     for first in range(0, len(source), batch):
         x = torch.from_numpy(source[first : first + batch]).to(device).permute(0, 3, 1, 2)
-        y = paint(network(x.float() / 127.5 - 1))
+        with whole_float32():
+            y = paint(network(x.float() / 127.5 - 1))
         levels = ((y.clamp(-1, 1) + 1) * 127.5).round().byte()
         made.append(levels.permute(0, 2, 3, 1).cpu().numpy())
     return np.concatenate(made)

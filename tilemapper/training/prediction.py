@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tilemapper.networks.model import Model
+from tilemapper.training.assembly import whole_float32
 from tilemapper.training.images import RgbImage
 
 
@@ -41,7 +42,8 @@ def whole_image_predictor(model: Model, *, device: str = "cpu") -> Predict:
     @torch.inference_mode()
     def predict(image: RgbImage) -> Prediction:
         height, width = image.shape[:2]
-        output = generator(_to_network(image, model.card.tile).to(device))
+        with whole_float32():
+            output = generator(_to_network(image, model.card.tile).to(device))
         output = output[0, :, :height, :width].float().cpu()
         if model.card.head == "rgb":
             return Prediction(_to_image(((output + 1) * 127.5).permute(1, 2, 0)))
