@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -29,6 +30,28 @@ def test_an_average_is_that_of_the_kept_pixels_of_each_group(size, group, share)
             if len(pixels):
                 expected = np.floor(pixels.mean(axis=0) + 0.5)
                 assert np.abs(mean[row, col] - expected).max() == 0
+
+
+def test_the_average_of_millions_of_bright_pixels_is_bright():
+    bright = np.full((4000, 3000, 3), 255, np.uint8)
+    mean, kept = averaged(bright, np.ones((4000, 3000), bool), 4000)
+    assert (mean.tolist(), kept.tolist()) == ([[[255, 255, 255]]], [[True]])
+
+
+@pytest.mark.parametrize("step", [30.0, 150_000.0, 1e12])
+@pytest.mark.parametrize("size", [(20, 30), (2, 3000)])
+def test_a_raster_within_one_pixel_of_a_tile_takes_no_more_memory_than_it_has(size, step):
+    def read(row, col, height, width):
+        return np.full((height, width, 3), 90, np.uint8), np.ones((height, width), bool)
+
+    rows = np.broadcast_to((np.arange(256) - 128.0)[:, None] * step + size[0] / 2, (256, 256))
+    cols = np.broadcast_to((np.arange(256) - 128.0) * step + size[1] / 2, (256, 256))
+    tracemalloc.start()
+    tile = draw(read, (rows, cols), height=size[0], width=size[1], step=step, smooth=True)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert tile[128, 128].tolist() == [90, 90, 90, 255]
+    assert peak < 16 * 2**20
 
 
 @pytest.mark.parametrize("step", [0.3, 1.0, 1.37, 3.3])

@@ -43,7 +43,8 @@ def draw(
         inside = (rows >= 0) & (rows < height) & (cols >= 0) & (cols < width)
     if not inside.any():
         return None
-    group = group_of(step)
+    # Far out, a pixel of the tile spans more than all of the grid.
+    group = min(group_of(step), max(height, width))
     shape = -(-height // group), -(-width // group)
     down = np.where(inside, rows, rows[inside][0]) / group
     across = np.where(inside, cols, cols[inside][0]) / group
@@ -86,17 +87,19 @@ def _group_sizes(size: int, group: int) -> NDArray[np.uint32]:
     return sizes
 
 
-def _sums(plane: NDArray[np.uint8], group: int) -> NDArray[np.uint32]:
+def _sums(plane: NDArray[np.uint8], group: int) -> NDArray[Any]:
     """Sums of a plane's groups; adding line to line is 20 times faster than over an axis."""
-    odd = [(0, -size % group) for size in plane.shape]
-    if odd[0][1] or odd[1][1]:
-        plane = np.pad(plane, odd)
-    lines: NDArray[Any] = plane[0::group].astype(np.uint16 if group <= 256 else np.uint32)
-    for line in range(1, group):
-        lines += plane[line::group]
-    sums: NDArray[np.uint32] = lines[:, 0::group].astype(np.uint32)
-    for line in range(1, group):
-        sums += lines[:, line::group]
+    lines = _added(plane, group, np.uint16 if group <= 256 else np.uint32)
+    # Twice a sum must fit as well.
+    return _added(lines.T, group, np.uint32 if group <= 2048 else np.uint64).T
+
+
+def _added(lines: NDArray[Any], group: int, kind: type[np.unsignedinteger[Any]]) -> NDArray[Any]:
+    """Each group of lines as one; the last group may have fewer."""
+    sums: NDArray[Any] = lines[0::group].astype(kind)
+    for line in range(1, min(group, len(lines))):
+        part = lines[line::group]
+        sums[: len(part)] += part
     return sums
 
 
