@@ -26,8 +26,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "generator": ("tilemapper.render.engine:Engine.predict",),
     "device": (
         "tilemapper.render.cuda.block:_Path._take",
-        "tilemapper.render.cuda.block:_Path._end",
-        "tilemapper.render.cuda.block:_Finished.rows",
+        "tilemapper.render.cuda.finished:Finished.rows",
     ),
     "blend": ("tilemapper.render.render:blend_rows",),
     "seam": ("tilemapper.render.seam:Seam.add",),
