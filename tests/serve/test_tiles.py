@@ -220,7 +220,7 @@ def test_half_a_preview_does_not_pass_for_the_whole(tmp_path, serve, monkeypatch
         raise MemoryError
 
     monkeypatch.setattr("tilemapper.serve.picture.MOST_AVERAGED", 2)
-    monkeypatch.setattr("tilemapper.serve.picture.averaged", no_room)
+    monkeypatch.setattr("tilemapper.serve.previews.averaged", no_room)
     with serve(source) as (_, client):
         (scene,) = client.get("/api/config").json()["scenes"]
         z, x, y = ZOOM - 4, FIRST[0] >> 4, FIRST[1] >> 4

@@ -1,7 +1,7 @@
 """Windows of a raster as it stands on the disk, at a bounded cost however far out one looks.
 
 The file's overviews serve where it has any. Where it has none, an XYZ tile averages at most
-16 x 16 pixels into one; farther out a preview serves, made once in a thread of its own.
+16 x 16 pixels into one; farther out a preview serves, made in a thread of its own.
 """
 
 from __future__ import annotations
@@ -12,16 +12,14 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from tilemapper.errors import RasterError, TilemapperError
 from tilemapper.raster.levels import LevelView, overview_count
 from tilemapper.raster.spec import SourceSpec
-from tilemapper.serve.drawing import averaged, draw
+from tilemapper.serve.drawing import draw
 from tilemapper.serve.frame import Frame, Places
+from tilemapper.serve.previews import Preview, Previews
 from tilemapper.serve.views import Views
 
 MOST_AVERAGED = 16  # pixels of a level along an axis that become one
-PREVIEW_SIDE = 4096
-_PANEL = 4096
 
 
 class Picture:
@@ -29,23 +27,28 @@ class Picture:
 
     Args:
         spec: of the source at its own pixels.
+        previews: those of the server.
         placed: says where its pixels lie, if the file's own place does not.
         smooth: interpolate where pixels are enlarged.
     """
 
     def __init__(
-        self, spec: SourceSpec, *, placed: SourceSpec | None = None, smooth: bool = True
+        self,
+        spec: SourceSpec,
+        previews: Previews,
+        *,
+        placed: SourceSpec | None = None,
+        smooth: bool = True,
     ) -> None:
         self.spec, self._placed, self._smooth = spec, placed or spec, smooth
+        self._previews = previews
         self._levels: list[_Level] = []
         for overview in [None, *range(overview_count(spec))]:
             level = _Level(spec, overview)
             # A level of a single row or column is no smaller picture of the raster.
             if overview is None or min(level.height, level.width) > 1:
                 self._levels.append(level)
-        self._preview: _Preview | None = None
         self._closed = threading.Event()
-        self._lock = threading.Lock()
 
     def tile(self, frame: Frame, z: int, x: int, y: int) -> NDArray[np.uint8] | None:
         """A tile, (256, 256, 4) uint8; None where it is empty.
@@ -63,16 +66,12 @@ class Picture:
         if step / level.scale <= MOST_AVERAGED:
             with level.views.lent() as view:
                 return self._draw(view.read, places, level.height, level.width, step)
-        preview = self._prepared(level)
-        height, width = preview.keep.shape
-        tile = self._draw(preview.read, places, height, width, step)
-        if not preview.done.is_set():
-            raise Preparing(tile)
-        return tile
+        return self._from_preview(level, places, step)
 
     def close(self) -> None:
         """Closes the files; a preview in the making is given up."""
         self._closed.set()
+        self._previews.drop(self)
         for level in self._levels:
             level.views.close()
 
@@ -95,22 +94,33 @@ class Picture:
             smooth=self._smooth,
         )
 
-    def _prepared(self, level: _Level) -> _Preview:
-        with self._lock:
-            if self._preview is None:
-                self._preview = _Preview(level, self._closed)
-            preview = self._preview
+    def _from_preview(self, level: _Level, places: Places, step: float) -> NDArray[np.uint8] | None:
+        def begin(side: int) -> Preview:
+            return Preview(
+                level.views,
+                height=level.height,
+                width=level.width,
+                side=side,
+                closed=self._closed,
+            )
+
+        preview = self._previews.of(self, begin)
+        if preview is None:
+            raise Preparing(None)
         # A small one is there in a moment: no need to ask for it again.
-        preview.done.wait(timeout=0.3)
+        is_whole = preview.done.wait(timeout=0.3)
         if preview.error is not None:
-            with self._lock:
-                self._preview = None  # the next request tries again
+            self._previews.drop(self)  # the next request tries again
             raise preview.error
-        return preview
+        height, width = preview.keep.shape
+        tile = self._draw(preview.read, places, height, width, step)
+        if not is_whole:  # it may have ended meanwhile, and badly
+            raise Preparing(tile)
+        return tile
 
 
 class Preparing(Exception):
-    """The preview is in the making; ``tile`` shows what there is of it, as `Picture.tile`."""
+    """The preview is in the making, or waits for another's; ``tile`` shows what there is of it."""
 
     def __init__(self, tile: NDArray[np.uint8] | None) -> None:
         super().__init__("the preview is being made")
@@ -125,49 +135,3 @@ class _Level:
         with self.views.lent() as view:
             self.height, self.width = view.height, view.width
         self.scale = min(spec.height / self.height, spec.width / self.width)
-
-
-class _Preview:
-    """A whole level averaged to at most 4096 px a side, in memory."""
-
-    def __init__(self, level: _Level, closed: threading.Event) -> None:
-        self._level, self._closed = level, closed
-        self._group = max(1, -(-max(level.height, level.width) // PREVIEW_SIDE))
-        shape = -(-level.height // self._group), -(-level.width // self._group)
-        self._rgb = np.zeros((*shape, 3), np.uint8)
-        self.keep = np.zeros(shape, bool)
-        self.done = threading.Event()
-        self.error: TilemapperError | None = None
-        threading.Thread(target=self._make, name="preview", daemon=True).start()
-
-    def read(
-        self, row: int, col: int, height: int, width: int
-    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        here = np.s_[row : row + height, col : col + width]
-        return self._rgb[here], self.keep[here]
-
-    def _make(self) -> None:
-        try:
-            with self._level.views.lent() as view:
-                self._fill(view)
-        except TilemapperError as error:
-            self.error = error
-        except Exception as error:
-            # No room for it, say. The part that there is must not pass for the whole.
-            self.error = RasterError(f"no preview of this raster could be made: {error!r}")
-        finally:
-            self.done.set()
-
-    def _fill(self, view: LevelView) -> None:
-        height, width, group = view.height, view.width, self._group
-        panel = max(1, _PANEL // group) * group
-        strip = max(1, 512 // group) * group
-        for row in range(0, height, strip):
-            for col in range(0, width, panel):
-                if self._closed.is_set():
-                    return
-                rgb, keep = view.read(row, col, min(strip, height - row), min(panel, width - col))
-                rgb, keep = averaged(rgb, keep, group)
-                top, left = row // group, col // group
-                here = np.s_[top : top + keep.shape[0], left : left + keep.shape[1]]
-                self._rgb[here], self.keep[here] = rgb, keep

@@ -21,6 +21,7 @@ from tilemapper.serve.frame import BEYOND_NATIVE, Frame, frame_of
 from tilemapper.serve.limits import GoneError, TooLargeError
 from tilemapper.serve.livemap import LiveMap
 from tilemapper.serve.picture import Picture
+from tilemapper.serve.previews import Previews
 
 
 @dataclass
@@ -79,6 +80,7 @@ class Scenes:
     Args:
         most: scenes that are open; those given at the start stay.
         uploads: of them at most so many are uploads.
+        previews: those of the server.
         make_map: a scene's map by a model, on the spec of that model's grid.
         allow_drivers: GDAL's names of further drivers; never used for uploads.
         on_close: called with a scene that is closed.
@@ -89,11 +91,13 @@ class Scenes:
         *,
         most: int,
         uploads: int,
+        previews: Previews,
         make_map: Callable[[Scene, SourceSpec, Model], LiveMap],
         allow_drivers: Sequence[str] = (),
         on_close: Callable[[Scene], None] = lambda scene: None,
     ) -> None:
         self._most, self._uploads, self._make_map = most, uploads, make_map
+        self._previews = previews
         self._drivers, self._on_close = tuple(allow_drivers), on_close
         self._scenes: OrderedDict[str, Scene] = OrderedDict()
         self._numbers = itertools.count()
@@ -127,7 +131,8 @@ class Scenes:
                 if scene_id in self._scenes:
                     self._scenes.move_to_end(scene_id)
                     return self._scenes[scene_id]
-            scene = Scene(scene_id, name, spec, frame_of(spec), Picture(spec), kept, uploaded)
+            picture = Picture(spec, self._previews)
+            scene = Scene(scene_id, name, spec, frame_of(spec), picture, kept, uploaded)
         except RasterError as error:
             raise RasterError(str(error).replace(str(path), name)) from error
         return self._add(scene)

@@ -25,6 +25,7 @@ from tilemapper.serve.jobs import Job, Jobs
 from tilemapper.serve.limits import GoneError, Limits
 from tilemapper.serve.livemap import Cell, LiveMap
 from tilemapper.serve.picture import Picture
+from tilemapper.serve.previews import Previews
 from tilemapper.serve.scenes import Scene, Scenes
 from tilemapper.serve.tiles import Tiles
 
@@ -65,8 +66,9 @@ class Service:
         _remove_stale()
         self.folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
         options: dict[str, Any] = {"device": setting.device, "precision": setting.precision}
-        # A third each for predictions, for cells, and for pictures that are ready to send.
-        share = max(1, limits.cache_bytes // 3)
+        # A quarter each for predictions, cells, previews, and pictures that are ready to send.
+        share = max(1, limits.cache_bytes // 4)
+        self.previews = Previews(share)
         self.cells: BoundedCache[Cell] = BoundedCache(share, lambda cell: cell.nbytes)
         self.generator = Generator(cache_bytes=share, **options)
         self.jobs = Jobs(
@@ -80,6 +82,7 @@ class Service:
         self.scenes = Scenes(
             most=limits.scenes,
             uploads=limits.uploads_kept,
+            previews=self.previews,
             make_map=lambda scene, spec, model: LiveMap(
                 scene.id,
                 spec,
@@ -158,6 +161,7 @@ class Service:
             "lattice_tiles_waiting": self.generator.waiting,
             "prediction_bytes": self.generator.held_bytes,
             "cell_bytes": self.cells.held_bytes,
+            "preview_bytes": self.previews.held_bytes,
             "png_bytes": self.tiles.held_bytes,
         }
 
@@ -171,6 +175,9 @@ class Service:
         self.generator.close()
         self.jobs.close()
         self.scenes.close()
+        with self._lock:
+            for picture in self._maps.values():
+                picture.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _rendered(self, scene: Scene, live: LiveMap) -> Picture | None:
@@ -183,7 +190,7 @@ class Service:
             if job.id not in self._maps:
                 spec = _spec_of(job)
                 smooth = live.model.card.head != "palette"
-                self._maps[job.id] = Picture(spec, placed=live.spec, smooth=smooth)
+                self._maps[job.id] = Picture(spec, self.previews, placed=live.spec, smooth=smooth)
             return self._maps[job.id]
 
     def _forget(self, scene: Scene) -> None:
