@@ -34,6 +34,7 @@ from tilemapper.networks.model import open_model
 from tilemapper.training import pix2pix
 from tilemapper.training.checkpoint import read_checkpoint, write_checkpoint
 from tilemapper.training.dataset import Dataset
+from tilemapper.training.heldout import HeldOut
 from tilemapper.training.jobfile import load_job
 from tilemapper.training.pairs import open_pairs, split_pairs
 from tilemapper.training.recording import read_events
@@ -332,6 +333,22 @@ def test_a_finished_run_that_is_resumed_is_not_measured_again(pairs, tmp_path):
     assert again.finished and again.figures == pytest.approx(first.figures, nan_ok=True)
     kinds = [event["kind"] for event in read_events(tmp_path / "run" / "metrics.jsonl")]
     assert kinds == ["train", "held_out"]
+
+
+def test_the_best_weights_are_exported_as_they_were_judged_although_nothing_is_averaged_now(
+    pairs, tmp_path, monkeypatch
+):
+    losses = itertools.count(1.0)
+    monkeypatch.setattr(HeldOut, "measure", lambda *_: {"loss": next(losses)})  # it gets worse
+    run, base = tmp_path / "run", {**TINY, "trainer.best_by": "loss", "trainer.ema": "0.9"}
+    train(pairs, run, settings={**base, "trainer.steps": "2", "trainer.precise_bn_batches": "0"})
+    more = {"trainer.steps": "3", "trainer.ema": "0"}
+    result = train(pairs, run, settings=more, resume=True)
+    assert "weights of step 2 of 3" in open_model(result.model).card.recipe
+    average = read_checkpoint(run / "checkpoints" / "best.ckpt")["average"]
+    exported = open_model(result.model).generator().state_dict()
+    for name, tensor in average.items():
+        assert tensor.dim() != 4 or torch.equal(exported[name], tensor.half().float())
 
 
 def test_another_figure_finds_a_best_of_its_own(pairs, tmp_path):

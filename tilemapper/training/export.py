@@ -43,8 +43,8 @@ def export_model(
     step = trainer.step
     if best is not None:
         state = read_checkpoint(best)
-        averaged = state["average"] if trainer.average else None
-        generator.load_state_dict(averaged or state["modules"]["generator"])
+        # What was judged then, whatever a resumed run averages now.
+        generator.load_state_dict(state["average"] or state["modules"]["generator"])
         step = int(state["step"])
     refresh_statistics(generator, trainer.feed, job.trainer.precise_bn_batches)
     held_back = _calibrate(generator, trainer)
