@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -73,6 +74,17 @@ def test_scaled_patches_of_both_images_show_the_same_ground():
     # Smooth against nearest sampling: at most a pixel and a half of 48 apart.
     assert rows_and_cols.abs().max() <= 1.5
     feed.close()
+
+
+@pytest.mark.parametrize("maps", ["source", "target"])
+def test_the_map_alone_keeps_its_colours_where_a_patch_is_resized(maps):
+    plain = coordinate_pixels([(100, 100)])
+    two = torch.randint(2, (10_000, 1), generator=torch.Generator().manual_seed(0)) * 255
+    pixels = replace(plain, source=two.expand(-1, 3).byte(), target=two.expand(-1, 3).byte())
+    batch = make_feed(pixels, AugmentConfig(crop=32, scale=(1.5, 1.5)), maps=maps).make(0)
+    colours = {side: len(getattr(batch, side).unique()) for side in ("source", "target")}
+    assert colours.pop(maps) == 2
+    assert min(colours.values()) > 10
 
 
 @pytest.mark.parametrize("scale", [0.7, 1.0, 1.3])

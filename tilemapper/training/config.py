@@ -56,7 +56,8 @@ class AugmentConfig(Section):
     """How pairs are varied; one draw moves both images.
 
     ``scale``: bounds of the side of the patch of ground, in crops; drawn once a batch.
-    Tones change on the source side only, in shares of the full range: ``brightness`` is added,
+    Tones change on the source side only, where that is imagery ("AtoB"), in shares of the full
+    range: ``brightness`` is added,
     ``contrast`` multiplies, ``cast`` is added to each band by itself, ``noise`` is the largest
     standard deviation of added noise. ``blur`` is the largest standard deviation of a Gaussian
     blur in pixels, ``jpeg_quality`` the lowest quality of a JPEG compression, 100 for none.

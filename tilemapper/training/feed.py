@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -54,7 +55,8 @@ class Feed:
 
     The groups' shares sum to 1; the first group is gone through in shuffled epochs, the others
     are drawn at random. With ``unpaired`` the target is another pair's, moved by itself. With
-    ``neighbours`` every two samples are patches that overlap.
+    ``neighbours`` every two samples are patches that overlap. ``maps`` says which side keeps its
+    colours where a patch is resized.
     ``waited_s`` adds up the time that a caller had to wait.
     """
 
@@ -69,6 +71,7 @@ class Feed:
         device: torch.device,
         unpaired: bool = False,
         neighbours: bool = False,
+        maps: Literal["source", "target"] = "target",
         rank: int = 0,
         world: int = 1,
     ) -> None:
@@ -80,6 +83,7 @@ class Feed:
         self.device = device
         self.unpaired = unpaired
         self.neighbours = neighbours
+        self.maps = maps
         self.rank = rank
         self.world = world
         self.waited_s = 0.0
@@ -113,7 +117,10 @@ class Feed:
         source, target = self._cut(draw, self.pixels.source), self._cut(other, self.pixels.target)
         crop = self.augment.crop
         apart = draw.apart and (draw.apart[0] * crop // EIGHTHS, draw.apart[1] * crop // EIGHTHS)
-        return Batch(to_network(source, crop), map_to_network(target, crop), draw.tone, apart)
+        image, drawn = to_network, map_to_network
+        if self.maps == "source":
+            image, drawn = drawn, image
+        return Batch(image(source, crop), drawn(target, crop), draw.tone, apart)
 
     def choose(self, step: int, salt: str) -> Tensor:
         """Pair indices of all samples of a step, over all processes: (batch * world,) int64."""

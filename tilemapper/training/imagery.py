@@ -1,4 +1,4 @@
-"""How light, sensors, optics and compression vary imagery: the source side only, on the device."""
+"""How light, sensors, optics and compression vary imagery that is the source, on the device."""
 
 from __future__ import annotations
 

@@ -224,6 +224,8 @@ class _Run:
         # A run that ended before its first checkpoint begins anew, so from the weights of
         # networks.init again.
         task = self._task(fresh=state is None)
+        # What ends in classes is a map, whatever the direction.
+        photographs = job.data.direction == "BtoA" and job.networks.head == "rgb"
         feed = Feed(
             self.data.pixels,
             self.data.groups,
@@ -233,6 +235,7 @@ class _Run:
             device=self.device,
             unpaired=job.data.unpaired,
             neighbours=bool(job.losses.overlap_disagreement),
+            maps="source" if photographs else "target",
             rank=self.processes.rank,
             world=self.processes.world,
         )
