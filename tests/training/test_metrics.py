@@ -116,6 +116,50 @@ def test_ious_are_pooled_over_images():
     assert measure_maps(predicted, truth).mean()["water_iou"] == pytest.approx(40 / 42)
 
 
+def slowly(predicted, truth, legend):
+    """The figures of classes, pixel by pixel as they are defined."""
+
+    def classes(image):
+        apart = image[:, :, None].astype(int) - np.array(legend.colours)
+        return np.array(legend.names)[(apart**2).sum(-1).argmin(-1)]
+
+    def near(wanted, others):  # of the wanted pixels, those within 3 px of one of the others
+        there = np.argwhere(others)
+        return sum(
+            bool(len(there)) and (((there - place) ** 2).sum(1) <= 9).any()
+            for place in np.argwhere(wanted)
+        )
+
+    pairs = [(classes(p), classes(t)) for p, t in zip(predicted, truth, strict=True)]
+    figures, ious = {}, []
+    for name in legend.judged:
+        both = [(p == name, t == name) for p, t in pairs]
+        painted, true = (sum(side[k].sum() for side in both) for k in (0, 1))
+        ious.append(sum((p & t).sum() for p, t in both) / sum((p | t).sum() for p, t in both))
+        precision = sum(near(p, t) for p, t in both) / painted
+        figures[f"{name}_invented"] = 1 - precision
+        if name == "road":
+            recall = sum(near(t, p) for p, t in both) / true
+            figures["road_f1"] = 2 / (1 / precision + 1 / recall)
+        else:
+            figures[f"{name}_iou"] = ious[-1]
+    return {**figures, "mean_iou": np.mean(ious)}
+
+
+def test_the_figures_of_classes_are_those_of_a_slow_reading_of_their_definitions():
+    truth = np.stack([make_map(seed, 40) for seed in range(3)])
+    predicted = np.stack([noisy(np.roll(t, (2, 3), (0, 1)), 5) for t in truth])
+    wanted = slowly(predicted, truth, MAPS_LEGEND)
+    assert len(wanted) == 9
+    found = measure_maps(predicted, truth)
+    assert {name: found.mean()[name] for name in wanted} == pytest.approx(wanted)
+    # An interval from samples drawn one by one, of the same numbers of each image.
+    times = np.random.default_rng(0).multinomial(3, [1 / 3] * 3, size=4)
+    drawn = [slowly(*(np.repeat(i, n, 0) for i in (predicted, truth)), MAPS_LEGEND) for n in times]
+    low, high = found.intervals(draws=4)["road_f1"]
+    assert (low, high) == pytest.approx(np.quantile([d["road_f1"] for d in drawn], [0.025, 0.975]))
+
+
 def test_two_greens_are_one_park():
     found = one(painted((196, 220, 160), slice(0, 20)), painted((203, 223, 171), slice(0, 20)))
     assert found["park_iou"] == 1
