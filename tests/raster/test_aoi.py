@@ -273,6 +273,22 @@ def test_areas_beyond_180_degrees_count_on_a_map_of_the_world(tmp_path: Path, pl
     assert expected.any() and not ((mask != expected) & away_from_edges(expected)).any()
 
 
+@pytest.mark.parametrize(
+    ("crs", "transform"),
+    [
+        ("EPSG:4326", Affine(400 / 130, 0, -200, 0, -2, 90)),
+        ("EPSG:4326", Affine(400 / 130, 0, 0, 0, -2, 90)),
+        ("EPSG:4326", Affine(-700 / 130, 0, 350, 0, 2, -90)),
+        ("EPSG:3857", placed(2.4 * MERCATOR / 130, -1.2 * MERCATOR, MERCATOR)),
+    ],
+)
+@pytest.mark.parametrize("area", [(170, -30, 190, 60), (10, 0, 30, 30), (-180, -60, 180, 60)])
+def test_ground_that_lies_twice_on_a_grid_is_wanted_twice(tmp_path: Path, crs, transform, area):
+    raster, _, mask = laid(tmp_path, [box(*area)], transform, crs)
+    expected = expected_of([box(*area)], raster)
+    assert expected.any() and not ((mask != expected) & away_from_edges(expected)).any()
+
+
 def circle(count, lon=-74.9994, lat=40.6505, radius=0.0003):
     angles = np.linspace(0, 2 * np.pi, count)
     ring = np.stack([lon + radius * np.cos(angles), lat + radius * np.sin(angles)], 1)

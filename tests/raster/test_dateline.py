@@ -52,6 +52,16 @@ def test_a_ring_is_written_within_the_degrees_that_there_are(west, width, counte
     assert len(rings) == 1 + (left > right)
 
 
+@pytest.mark.parametrize(("west", "width"), [(-200, 400), (0, 400), (-180, 720), (-180, 360)])
+def test_a_grid_wider_than_the_world_lies_all_around_it_once(west, width):
+    grid = Affine(width / 80, 0, west, 0, -1, 40)
+    place = placed(60, 80, grid, CRS.from_epsg(4326))
+    assert place.bbox == (-180, -20, 180, 40)
+    (ring,) = rings_of(geometry(place.ring))
+    assert area(ring) == pytest.approx(360 * 60)
+    assert all(-180 <= lon <= 180 for lon, _ in ring)
+
+
 def test_boxes_share_ground_across_the_date_line():
     fiji = (177.0, -20.0, -178.0, -15.0)
     assert touches(fiji, (178, -18, 179, -16)) and touches((178, -18, 179, -16), fiji)

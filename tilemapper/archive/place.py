@@ -19,6 +19,8 @@ from tilemapper.raster.opening import open_raster
 
 # Straight edges of a projected raster are curves in degrees.
 _EDGE_POINTS = 8
+# A grid may go on beyond the Earth's turn; far beyond, what it counts are no degrees.
+_MOST_DEGREES = 540
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def placed(height: int, width: int, transform: Affine, crs: CRS | None) -> Place
     except RasterioError:
         return nowhere
     ring = [(round(lon, 7), round(lat, 7)) for lon, lat in zip(lons, lats, strict=True)]
-    if not all(abs(lon) <= 360 and abs(lat) <= 90 for lon, lat in ring):
+    if not all(abs(lon) <= _MOST_DEGREES and abs(lat) <= 90 for lon, lat in ring):
         return nowhere
     ring = on_the_ground([*ring, ring[0]])
     with contextlib.suppress(RasterioError):

@@ -117,7 +117,11 @@ def lay_on_pixels(
             f"--mask {path}: cannot be placed in the raster's CRS ({reason}); check its "
             "coordinates, or cut it to the raster's surroundings with ogr2ogr -clipsrc"
         ) from error
-    rings = [[_snapped(next(laid)) for _ in part] for part in parts]
+    flat = [[next(laid) for _ in part] for part in parts]
+    rings = [[_snapped(ring) for ring in part] for part in flat]
+    for turn in placing.turns()[1:]:
+        moved = [[_snapped(ring + turn) for ring in part] for part in flat]
+        rings += [part for part in moved if not _is_beside(part, height=height, width=width)]
     _check_overlap(rings, path=path, height=height, width=width)
     pixels = {"type": "MultiPolygon", "coordinates": rings}
     size_bytes = len(json.dumps(pixels))
@@ -160,10 +164,14 @@ def _check_overlap(
     rings: list[list[list[list[float]]]], *, path: str, height: int, width: int
 ) -> None:
     """Refuses polygons whose extent lies beside the grid: no pixel could be wanted."""
-    points = np.array([point for part in rings for ring in part for point in ring])
-    low, high = points.min(axis=0), points.max(axis=0)
-    if low[0] >= width or low[1] >= height or high[0] <= 0 or high[1] <= 0:
+    if _is_beside([ring for part in rings for ring in part], height=height, width=width):
         raise _beside(path)
+
+
+def _is_beside(rings: list[list[list[float]]], *, height: int, width: int) -> bool:
+    points = np.concatenate(rings)
+    low, high = points.min(axis=0), points.max(axis=0)
+    return bool(low[0] >= width or low[1] >= height or high[0] <= 0 or high[1] <= 0)
 
 
 def _beside(path: str) -> RasterError:

@@ -28,21 +28,28 @@ def on_the_ground(ring: Ring) -> Ring:
     """A closed ring as `unbroken` has it, its west from -180 on, counterclockwise.
 
     One around a pole ends where it begins no more: it becomes all that lies nearer to the pole
-    than its farthest point, which is more than the raster, but a ring that others can read.
+    than its farthest point, which is more than the raster, but a ring that others can read. One
+    that goes on beyond the Earth's turn holds some ground twice: it becomes all around it, once.
     """
     ring = unbroken(ring)
+    lons, lats = zip(*ring, strict=True)
     if abs(ring[-1][0] - ring[0][0]) > _HALF:
-        pole = 90.0 if sum(lat for _, lat in ring) > 0 else -90.0
-        rim = min((lat for _, lat in ring), key=abs)
-        low, high = sorted((rim, pole))
-        # With places between, for half a turn on may as well be half a turn back.
-        around = [-_HALF, -90.0, 0.0, 90.0, _HALF]
-        below, above = [(lon, low) for lon in around], [(lon, high) for lon in around[::-1]]
-        return [*below, *above, below[0]]
-    turns = _turns(min(lon for lon, _ in ring))
+        low, high = sorted((min(lats, key=abs), 90.0 if sum(lats) > 0 else -90.0))
+        return _band(low, high)
+    if max(lons) - min(lons) > _TURN:
+        return _band(min(lats), max(lats))
+    turns = _turns(min(lons))
     ring = [(lon - turns, lat) for lon, lat in ring] if turns else ring
     doubled = sum(a[0] * b[1] - b[0] * a[1] for a, b in itertools.pairwise(ring))
     return ring if doubled > 0 else ring[::-1]
+
+
+def _band(low: float, high: float) -> Ring:
+    """All around the Earth, between two latitudes."""
+    # With places between, for half a turn on may as well be half a turn back.
+    around = [-_HALF, -90.0, 0.0, 90.0, _HALF]
+    below, above = [(lon, low) for lon in around], [(lon, high) for lon in around[::-1]]
+    return [*below, *above, below[0]]
 
 
 def geometry(ring: Ring) -> dict[str, Any]:

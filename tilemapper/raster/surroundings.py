@@ -35,7 +35,9 @@ class Placing:
         self._height, self._width = height, width
         self._turn = _turn(crs) if crs.is_geographic else math.inf
         self._grid_turn = _turn(grid_crs)
-        corners = self._ground(np.array([(0, 0), (width, 0), (0, height), (width, height)], float))
+        corners = self._corners = self._ground(
+            np.array([(0, 0), (width, 0), (0, height), (width, height)], float)
+        )
         self._middle, self._level = map(float, corners.mean(axis=0))
         self._is_around = bool(np.ptp(corners[:, 0]) > self._grid_turn * (1 - _FREE))
         if math.isinf(self._turn) and (self._is_around or not grid_crs.is_geographic):
@@ -49,6 +51,19 @@ class Placing:
             x = x + self._grid_turn * np.round((self._middle - x) / self._grid_turn)
         a, b, c, d, e, f = tuple(~self._transform)[:6]
         return np.stack([a * x + b * y + c, d * x + e * y + f], axis=1)
+
+    def turns(self) -> Points:
+        """How far, in (col, row), the same ground lies again on a grid beyond the world's turn.
+
+        (n, 2), once around for each; all zeros at first, and nothing else on most grids.
+        """
+        if not (self._is_around and math.isfinite(self._grid_turn)):
+            return np.zeros((1, 2))
+        t = ~self._transform
+        once = np.array([t.a, t.d]) * self._grid_turn
+        beyond = (np.ptp(self._corners[:, 0]) / self._grid_turn - 1) / 2 - _HAIR
+        again = max(0, math.ceil(beyond))
+        return np.array([once * k for k in sorted(range(-again, again + 1), key=abs)])
 
     def boxes(self) -> list[Box] | None:
         """Boxes (left, bottom, right, top) of the CRS, no two of which overlap, around the grid.
