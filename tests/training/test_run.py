@@ -287,6 +287,13 @@ def test_the_budget_ends_a_run_cleanly_and_gives_its_length(pairs, tmp_path):
         train(pairs, tmp_path / "other", settings=TINY)
 
 
+@pytest.mark.parametrize("budget", [0, -1, math.nan, math.inf])
+def test_a_budget_that_is_no_time_is_refused(pairs, tmp_path, budget):
+    with pytest.raises(OptionError, match=r"budget_minutes: .* above 0"):
+        train(pairs, tmp_path / "run", settings=TINY, budget_minutes=budget)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_as_long_as_its_budget_goes_on_for_what_is_left_of_it(pairs, tmp_path, monkeypatch):
     run = tmp_path / "run"
     settings = {**TINY, "trainer.evaluate_every": "1", "trainer.schedule": "linear"}

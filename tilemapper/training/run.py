@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from tilemapper import notebook
-from tilemapper.errors import DeviceError, DiskFullError, JobError
+from tilemapper.errors import DeviceError, DiskFullError, JobError, OptionError
 from tilemapper.memory import kept_memory
 from tilemapper.training.assembly import choose_device, start_from
 from tilemapper.training.checkpoint import Checkpoints
@@ -86,6 +86,7 @@ def train(
     Raises:
         PairError: the pairs cannot be used.
         JobError: the job is not a valid one.
+        OptionError: the budget is no time, or a setting or preset is unknown.
         TargetError: the folder has another run.
         TrainingError: a loss is not finite, or a checkpoint does not fit.
         DiskFullError: the disk is full; the last checkpoint is whole.
@@ -136,8 +137,14 @@ def read_job(
     """The job of a call of `train` with these arguments, its length included.
 
     Raises:
-        OptionError, JobError, ModelError: as `load_job`, and JobError for a run without length.
+        OptionError, JobError, ModelError: as `load_job`, and for a budget that is no time, or a run
+            without length.
     """
+    if budget_minutes is not None and not 0 < budget_minutes < math.inf:
+        raise OptionError(
+            f"budget_minutes: {budget_minutes} found, a number above 0 is needed; leave it out for "
+            "a run without"
+        )
     job = load_job(
         preset=None if resume else preset,
         config=folder / CONFIG_NAME if resume else config,
