@@ -111,6 +111,19 @@ def test_out_of_memory_halves_the_call_and_changes_no_byte(models):
         engine.predict(tiles(8))  # it has learnt: no second warning
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_on_a_cpu_a_halved_call_comes_to_the_same_bits(models, precision, one_thread):
+    """So the plan may leave the batch out there, and only on a GPU is it told of."""
+    engine = Engine(open_model(models / "unet"), precision=precision, batch_size=7)
+    expected = engine.predict(tiles(7))
+    whole, room = engine._network, Greedy(room=3)
+    engine._network = lambda batch: whole(room(batch))
+    with pytest.warns(RuntimeWarning, match="out of memory at 7 tiles, going on with 3"):
+        assert np.array_equal(engine.predict(tiles(7)), expected)
+    assert room.sizes == [7, 3, 3, 1]
+    assert (engine.batch_size, engine.fits) == (7, 3)
+
+
 @pytest.mark.parametrize(
     "said",
     [

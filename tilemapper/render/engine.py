@@ -37,7 +37,8 @@ class Engine:
     Attributes:
         channels: of a prediction: 3 for RGB, the number of classes for palette models.
         lanes: calls that run at once, each in a thread of its own.
-        batch_size: tiles a call; a call is split when the device runs out of memory.
+        batch_size: tiles a call, as the plan fixes it.
+        fits: tiles that go into one call; less than `batch_size` once memory ran out.
 
     Raises:
         ModelError: the model cannot paint a raster, or its weights are damaged.
@@ -67,7 +68,7 @@ class Engine:
         # of a layer, and reading and blending take what is left over.
         cores = torch.get_num_threads() if self.device.type == "cpu" else 1
         self.lanes = 1 if compiled else cores
-        self._fits = batch_size  # tiles that go into one call; less once memory ran out
+        self.fits = batch_size
         self._tta = tta
         if compiled:
             self._network = compiled_network(self._network, model.card.tile, batch_size)
@@ -99,14 +100,14 @@ class Engine:
             DeviceError: one tile alone does not fit into the device's memory.
             ModelError: the generator gave values that are not finite.
         """
-        size = min(self._fits, len(tiles))
+        size = min(self.fits, len(tiles))
         while True:
             try:
                 parts = [self._run(tiles[at : at + size]) for at in range(0, len(tiles), size)]
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
-                size = self._fits = smaller(self.device, self.model, size, error)
+                size = self.fits = smaller(self.device, self.model, size, error)
             else:
                 return parts[0] if len(parts) == 1 else np.concatenate(parts)
 

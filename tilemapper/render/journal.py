@@ -22,6 +22,7 @@ class Receipt:
         tiles: how many tiles were run.
         disagreement: sum of squared differences between overlapping predictions, and their count.
         seconds: wall time of the block.
+        batches: tiles a call; several where memory ran out meanwhile, none where no tile was run.
     """
 
     block: str
@@ -32,6 +33,7 @@ class Receipt:
     tiles: int = 0
     disagreement: tuple[int, int] = (0, 0)
     seconds: float = 0.0
+    batches: tuple[int, ...] = ()
 
 
 def read_journal(path: Path) -> list[Receipt]:
@@ -44,6 +46,7 @@ def read_journal(path: Path) -> list[Receipt]:
                 # A line of another version, whole as it is: its block is rendered again.
                 with contextlib.suppress(ValueError, TypeError, KeyError):
                     fields = json.loads(body)
-                    fields["disagreement"] = tuple(fields["disagreement"])
+                    for name in ("disagreement", "batches"):
+                        fields[name] = tuple(fields[name])
                     receipts.append(Receipt(**fields))
     return receipts

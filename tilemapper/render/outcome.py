@@ -65,6 +65,24 @@ def disagreement(staging: Staging) -> float | None:
     return round((total / count) ** 0.5 / unit, 4) if count else None
 
 
+def batches_of(staging: Staging) -> tuple[int, ...]:
+    """Tiles a call with which the blocks were painted; several where memory ran out meanwhile."""
+    return tuple(sorted({size for done in staging.done.values() for size in done.batches}))
+
+
+def out_of_memory(staging: Staging) -> str | None:
+    """What is to be said where memory ran out, and pixels may be others for it; None elsewhere."""
+    plan, sizes = staging.plan, batches_of(staging)
+    if not plan.batch_decides or set(sizes) <= {plan.batch_size}:
+        return None
+    blocks = sum(not set(done.batches) <= {plan.batch_size} for done in staging.done.values())
+    return (
+        f"memory ran out: {blocks} of {len(staging.done)} block(s) were painted with fewer than "
+        f"{plan.batch_size} tiles a call, where a GPU may come to other last bits; "
+        f"--batch-size {sizes[0]} paints all of them alike"
+    )
+
+
 def output_tags(plan: Plan, staging: Staging) -> dict[str, str]:
     """Tags of the output, in GDAL's default domain."""
     seam = disagreement(staging)
@@ -72,7 +90,7 @@ def output_tags(plan: Plan, staging: Staging) -> dict[str, str]:
         "TIFFTAG_SOFTWARE": f"tilemapper {__version__}",
         "TILEMAPPER_MODEL": plan.model_name,
         "TILEMAPPER_MODEL_SHA256": plan.model_digest,
-        "TILEMAPPER_PLAN": json.dumps(plan.to_tag(), separators=(",", ":")),
+        "TILEMAPPER_PLAN": json.dumps(plan.to_tag(batches_of(staging)), separators=(",", ":")),
         "TILEMAPPER_GSD": "unknown" if plan.source.gsd_m is None else f"{plan.source.gsd_m:.6g}",
         "TILEMAPPER_NOTE": NOTE,
     }

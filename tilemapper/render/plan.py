@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
@@ -128,7 +128,10 @@ class Plan:
         )
 
     def deciding(self) -> dict[str, Any]:
-        """What decides the output's bytes; block size, batch size and local paths do not."""
+        """What decides the output's bytes; block size, local paths, and a CPU's batch do not.
+
+        A GPU's batch may (`batch_decides`), but an unfinished render is not refused for it.
+        """
         source = self.source.to_json()
         source.pop("notices")
         # A local file is known by its identity, wherever it lies; of a remote one that says less.
@@ -165,21 +168,31 @@ class Plan:
             "deciding": json.loads(json.dumps(self.deciding(), default=str)),
         }
 
-    def to_tag(self) -> dict[str, Any]:
-        """What the output says of its own making: enough to render any block of it again."""
+    @property
+    def batch_decides(self) -> bool:
+        """Whether the batch's shape may: a GPU's libraries choose their algorithms by it."""
+        return not self.device.startswith("cpu")
+
+    def to_tag(self, batches: Sequence[int] = ()) -> dict[str, Any]:
+        """What the output says of its own making: enough to render any block of it again.
+
+        batches: tiles a call with which it was made, where memory ran out for the plan's.
+        """
         source = self.source.to_json()
         source.pop("notices")
         source["path"] = public(self.source.path)
-        kind = self.device.partition(":")[0]
-        # A GPU's libraries choose their algorithms by it; elsewhere it decides nothing.
-        batch = {} if kind == "cpu" else {"batch_size": self.batch_size}
+        batch: dict[str, Any] = {}
+        if self.batch_decides:
+            batch["batch_size"] = batches[0] if len(batches) == 1 else self.batch_size
+        if self.batch_decides and len(batches) > 1:
+            batch["batch_sizes"] = list(batches)
         return {
             "fingerprint": self.fingerprint,
             "source": source,
             "overlap": self.overlap,
             "tile": self.tile,
             "precision": self.precision,
-            "device": kind,
+            "device": self.device.partition(":")[0],
             "tta": self.tta,
             "compile": self.compiled,
             **batch,

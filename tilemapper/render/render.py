@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -24,7 +25,7 @@ from tilemapper.render.engine import Engine
 from tilemapper.render.finish import finish
 from tilemapper.render.journal import Receipt
 from tilemapper.render.layers import to_layers
-from tilemapper.render.outcome import RenderResult, disagreement, output_tags
+from tilemapper.render.outcome import RenderResult, disagreement, out_of_memory, output_tags
 from tilemapper.render.pipe import staged
 from tilemapper.render.plan import Plan
 from tilemapper.render.planning import plan_render
@@ -129,6 +130,9 @@ def render(
                 staging.note_finished()
             beside.close()  # first: what a kill leaves of them, the same command clears away
             staging.remove()
+    unlike = out_of_memory(staging)
+    if unlike is not None:
+        warnings.warn(unlike, RuntimeWarning, stacklevel=2)
     return RenderResult(
         target=str(target),
         height=plan.source.height,
@@ -142,7 +146,7 @@ def render(
         model=plan.model_name,
         gsd_m=plan.source.gsd_m,
         overlap_disagreement=disagreement(staging),
-        notices=list(plan.source.notices),
+        notices=[*plan.source.notices, *([] if unlike is None else [unlike])],
         source=plan.source,
     )
 
@@ -210,6 +214,8 @@ def render_block(
         if tick is not None:
             tick(count)
 
+    called = painter_of(engine) or engine
+    fitted = called.fits
     seam = Seam(plan.colours.astype(np.int32) if plan.palette else None)
     with finished_rows(plan, block, view, engine, seam, counted, sums=False) as rows:
         receipt = stage_block(folder, plan, block, to_layers(rows, plan.colours, plan.wanted))
@@ -219,6 +225,7 @@ def render_block(
             "tiles": tiles[0],
             "disagreement": (seam.squares, seam.count),
             "seconds": round(time.monotonic() - begun, 3),
+            "batches": tuple(sorted({fitted, called.fits})) if tiles[0] else (),
         }
     )
 

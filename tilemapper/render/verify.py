@@ -126,6 +126,11 @@ def verify(
             opened = _model(tags, model)
             with rasterio.Env(GDAL_CACHEMAX=CACHE_MB << 20), SourceView(spec) as view:
                 engine = _engine(opened, claim.plan, device)
+                if "batch_sizes" in claim.plan:
+                    verdict.notices.append(
+                        "memory ran out while it was rendered, and some blocks have another batch "
+                        "than the others: these may differ in the last bits when rendered again"
+                    )
                 for block in _choose(spec, blocks, seed):
                     same = _same(dst, view, spec, engine, claim.plan, block, kind)
                     verdict.note(

@@ -86,7 +86,7 @@ def test_a_batch_that_does_not_fit_is_halved_with_its_graph(models):
         painter.streams.synchronize()
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-    assert painter._fits < 512
+    assert painter.fits < 512
     few, _ = expected.paint(batch[:8])
     expected.streams.synchronize()
     close = (painted[:8] - few).abs()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 import warnings
@@ -10,6 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 
 from tests.conftest import noise, write_raster
@@ -22,10 +24,12 @@ from tilemapper.render.cuda.block import device_rows
 from tilemapper.render.cuda.lanes import ABREAST, render_abreast
 from tilemapper.render.cuda.painter import Painter
 from tilemapper.render.engine import Engine
+from tilemapper.render.plan import Plan
 from tilemapper.render.render import render
 from tilemapper.render.seam import Seam
 from tilemapper.render.staging import staging_folder
 from tilemapper.render.stream import stream
+from tilemapper.render.verify import verify
 
 
 @pytest.fixture
@@ -86,6 +90,42 @@ def test_a_stream_has_its_probabilities_on_a_device_too(city, models, through_de
     expected = probabilities()
     through_device()
     assert all((a == b).all() for a, b in zip(expected, probabilities(), strict=True))
+
+
+@pytest.mark.parametrize("calls", [0, 5])  # that fit
+def test_a_map_says_with_which_batches_it_was_made_where_memory_ran_out(
+    city, models, tmp_path, through_device, monkeypatch, calls
+):
+    """The plan fixes the batch, by whose shape a GPU's libraries choose how to compute."""
+    through_device()
+    monkeypatch.setattr(Plan, "batch_decides", True)  # as on a GPU
+    paint = Engine.paint
+    painted = []
+
+    def tight(engine, tiles):
+        painted.append(len(tiles))
+        if len(tiles) > 2 and len(painted) > calls:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return paint(engine, tiles)
+
+    monkeypatch.setattr(Engine, "paint", tight)
+    target, model = tmp_path / "map.tif", models / "unet"
+    engine = Engine(open_model(model), batch_size=4)
+    with pytest.warns(RuntimeWarning) as said:
+        if not calls:
+            render_module.painter_of(engine).prepare()  # as on a GPU, before the first block
+        result = render(city, target, model, block=512, batch_size=4, engine=engine)
+    assert len(painted) > 6
+    assert "of 4 block(s) were painted with fewer than 4 tiles a call" in str(said[-1].message)
+    assert "--batch-size 2 paints all of them alike" in result.notices[-1]
+    with rasterio.open(target) as dst:
+        plan = json.loads(dst.tags()["TILEMAPPER_PLAN"])
+    # Where no block had another, this is what renders them again.
+    assert plan["batch_size"] == (4 if calls else 2)
+    assert plan.get("batch_sizes") == ([2, 4] if calls else None)
+    monkeypatch.undo()
+    notices = verify(target, model=model, blocks=1).notices
+    assert ["another batch" in notice for notice in notices] == [True] * bool(calls)
 
 
 def test_an_unfinished_render_goes_on_from_the_blocks_that_stand(

@@ -32,6 +32,7 @@ class Painter:
     Attributes:
         streams: on which the predictions are made.
         batch_size: tiles a call, as the plan fixes it.
+        fits: tiles that go into one call; less than `batch_size` once memory ran out.
         channels: of a prediction.
     """
 
@@ -40,7 +41,7 @@ class Painter:
         self.device = engine.device
         self.streams = Streams(engine.device)
         self._lock = threading.Lock()
-        self._fits = engine.batch_size  # tiles that go into one call; less once memory ran out
+        self.fits = engine.batch_size
         self._graph: _Graph | None = None
         self._records = engine.device.type == "cuda"
 
@@ -83,7 +84,7 @@ class Painter:
                     self._shrink(error)
 
     def _in_parts(self, tiles: torch.Tensor) -> Painted:
-        size = self._fits
+        size = self.fits
         parts, sound = [], []
         for at in range(0, len(tiles), size):
             part = tiles[at : at + size]
@@ -128,7 +129,7 @@ class Painter:
     def _shrink(self, error: BaseException) -> None:
         # Its memory goes first; the next call records one of the new shape.
         self._graph, self._records = None, self.device.type == "cuda"
-        self._fits = smaller(self.device, self.engine.model, self._fits, error)
+        self.fits = smaller(self.device, self.engine.model, self.fits, error)
 
 
 # The painter of each engine, for as long as the engine lives.
