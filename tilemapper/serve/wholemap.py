@@ -76,6 +76,7 @@ class _Shared:
         self.channels = model.card.channels
         self.is_palette = model.card.head == "palette"
         self.batch_size = default_batch("cpu" if device == "auto" else device)
+        self.fits = self.batch_size  # as far as rendering is concerned: the thread makes its own
 
     def enter_lane(self) -> None:
         """Nothing: the generator's thread has lanes of its own."""
