@@ -126,6 +126,31 @@ def test_cyclegan_takes_unpaired_folders_and_resumes_with_its_pools(tmp_path):
     train(data, tmp_path / "b", resume=True)
     assert_same_weights(tmp_path / "a", tmp_path / "b")
     assert open_model(straight.model).card.norm == "instance"
+    for steps, change in ((6, {"losses.pool": "5"}), (8, {"augment.crop": "24"})):
+        other = {"trainer.steps": str(steps), **change}
+        assert train(data, tmp_path / "b", settings=other, resume=True).finished
+
+
+def test_a_run_goes_on_with_the_optimiser_and_the_average_of_its_new_settings(
+    pairs, tmp_path, monkeypatch
+):
+    settings = {**TINY, "trainer.steps": "2", "trainer.optimizer": "adam", "trainer.ema": "0"}
+    train(pairs, tmp_path / "run", settings=settings, stop=stop_after(1))
+    groups = []
+    usual = pix2pix.Pix2Pix.step
+
+    def watched(self, batch, step, done):
+        groups.append(self.optimisers["generator"].param_groups[0])
+        assert self.optimisers["generator"].state  # the moments stay
+        return usual(self, batch, step, done)
+
+    monkeypatch.setattr(pix2pix.Pix2Pix, "step", watched)
+    other = {"trainer.optimizer": "adamw", "trainer.betas": "[0.7, 0.8]"}
+    other |= {"trainer.weight_decay": "0.3", "trainer.ema": "0.9"}
+    assert train(pairs, tmp_path / "run", settings=other, resume=True).finished
+    assert groups[0]["betas"] == (0.7, 0.8)
+    assert (groups[0]["weight_decay"], groups[0]["decoupled_weight_decay"]) == (0.3, True)
+    assert read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["average"]
 
 
 def test_a_run_leaves_all_that_it_promises(pairs, tmp_path):

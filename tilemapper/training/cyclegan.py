@@ -168,8 +168,11 @@ class CycleGan:
         return state
 
     def load_extra_state(self, state: dict[str, Tensor]) -> None:
-        """The counterpart of `extra_state`."""
+        """The counterpart; images of another size or number are those of another job, and left."""
+        crop = self.job.augment.crop
         for name, pool in self.pools.items():
+            if state[f"{name}_images"].shape != (pool.size, 3, crop, crop):
+                continue
             pool.images = state[f"{name}_images"].to(self.device)
             pool.filled = int(state[f"{name}_filled"])
 

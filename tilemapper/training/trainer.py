@@ -237,9 +237,14 @@ class Trainer:
             for name, module in task.modules.items():
                 module.load_state_dict(state["modules"][name])
             for name, optimiser in task.optimisers.items():
+                own = [{**group, "params": None} for group in optimiser.param_groups]
                 optimiser.load_state_dict(state["optimisers"][name])
-            if self.average:
-                self.average.network.load_state_dict(state["average"])
+                # The moments are the checkpoint's; what steers them is the job's, which may differ.
+                for group, job in zip(optimiser.param_groups, own, strict=True):
+                    group |= {**job, "params": group["params"]}
+            if self.average:  # which begins now where there was none
+                averaged = state["average"] or state["modules"]["generator"]
+                self.average.network.load_state_dict(averaged)
             task.load_extra_state(state["extra"])
             self.step, self.trained_s = int(state["step"]), float(state["trained_s"])
             self._before_s = float(state.get("elapsed_s", self.trained_s))  # older ones lack it
