@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import importlib.util
 import io
 import itertools
@@ -9,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -219,3 +221,21 @@ def test_a_full_disk_while_a_run_is_reported_is_one_line(left, monkeypatch):
     monkeypatch.setattr(Path, "mkdir", full)
     with pytest.raises(DiskFullError, match="free some space"):
         leave(job, summary)
+
+
+def test_what_ends_after_the_clock_was_put_back_is_told_of(left, identity, monkeypatch):
+    job, _ = left
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() - 1e6)
+    source = job.root.parent / "in" / "2026-03-01" / "scene_00000.tif"
+    write_scene(source, 7)
+    for _ in range(2):  # the second: a new scene, and the first need not be told of again
+        summary = run_archive(job, identity)
+        assert summary.done == 1
+        assert leave(job, summary)
+        for path in (job.root / "items").iterdir():
+            asset = json.loads(path.read_text())["assets"]["map"]
+            output = job.root / "items" / asset["href"]
+            assert asset["file:checksum"][4:] == hashlib.sha256(output.read_bytes()).hexdigest()
+        write_scene(source, 8)
+    assert len(list((job.root / "items").iterdir())) == 3

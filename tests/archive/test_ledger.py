@@ -193,3 +193,15 @@ def test_a_run_that_ended_without_a_word_holds_nothing_though_its_process_lives(
 def full(_ledger, **_options):
     raise DiskFullError("the disk is full")
     yield
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "alive"), [(-3600, False), (0, True), (3600, True), (1e7, False)]
+)
+def test_a_run_elsewhere_is_dead_whose_last_beat_lies_far_ahead(tmp_path, ahead_s, alive):
+    """It died, and the clock was put back: nobody would get its scenes for a year."""
+    with Ledger(tmp_path / "ledger.sqlite") as opened:
+        opened.begin_run("one", lease_s=60)
+        with opened.transaction() as db:
+            db.execute("UPDATE runs SET birth='elsewhere', beat_s=?", (time.time() + ahead_s,))
+        assert bool(opened.living_runs()) == alive

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -40,7 +41,7 @@ class Figures(Database):
         """Changes with every change of any scene."""
         with self.said():
             states = self.db.execute(
-                "SELECT state, gone, COUNT(*), TOTAL(attempts), MAX(ended_s) FROM scenes "
+                "SELECT state, gone, COUNT(*), TOTAL(attempts), TOTAL(ended_s) FROM scenes "
                 "GROUP BY state, gone ORDER BY state, gone"
             ).fetchall()
         return repr([tuple(row) for row in states])
@@ -50,13 +51,18 @@ class Figures(Database):
         return self.fact("left revision")
 
     def left_at(self) -> float:
-        """When reports were written last; 0 if never."""
-        return float(self.fact("left at") or 0)
+        """When the last scene ended that reports tell of; 0 if there are none.
+
+        Also 0 when the clock was put back behind that: what ended since cannot be told then.
+        """
+        last = float(self.fact("left at") or 0)
+        return last if last <= time.time() else 0.0
 
     def note_left(self, revision: str) -> None:
         """Notes that the reports of a revision stand, and that later scenes are still to come."""
         with self.transaction() as db:
             last = db.execute("SELECT COALESCE(MAX(ended_s), 0) FROM scenes").fetchone()[0]
+            last = min(last, time.time())  # scenes that ended in the future are told of again
             db.executemany(
                 "INSERT INTO facts (key, value) VALUES (?,?) "
                 "ON CONFLICT (key) DO UPDATE SET value=excluded.value",

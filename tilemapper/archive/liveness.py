@@ -9,6 +9,7 @@ from pathlib import Path
 
 # Runs at work in this process: one that ended without a word, its disk full, is not among them.
 AT_WORK: set[str] = set()
+_DAY_S = 86_400.0
 _NETWORK_FILE_SYSTEMS = ("nfs", "cifs", "smb", "lustre", "gpfs", "fuse", "9p", "beegfs", "ceph")
 
 
@@ -35,8 +36,9 @@ def is_alive(run: sqlite3.Row) -> bool:
         return run["id"] in AT_WORK
     if here and run["birth"] and here.rpartition("/")[0] == run["birth"].rpartition("/")[0]:
         return birth_of(run["pid"]) == str(run["birth"])
-    # Another machine or container: its heart decides.
-    return bool(time.time() - run["beat_s"] < run["lease_s"])
+    # Another machine or container: its heart decides. Its clock may be ahead of this one, but if
+    # that is by more than a day, one of the two was put back since it beat.
+    return bool(-_DAY_S < time.time() - run["beat_s"] < run["lease_s"])
 
 
 def is_on_network(folder: Path) -> bool:
