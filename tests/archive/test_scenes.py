@@ -41,6 +41,20 @@ def test_a_glob_finds_what_matches(tmp_path):
     assert len(names(str(tmp_path / "2026-03-01" / "*.tif"))) == 2
 
 
+@pytest.mark.parametrize("pattern", ["**/*.tif", "**", "**/s/**/*.tif"])
+def test_a_glob_follows_links_but_not_round_and_round(tmp_path, pattern):
+    """With two links to the folder they lie in `glob` would not come to an end."""
+    made = write_scene(tmp_path / "in" / "s" / "a.tif", 1)
+    write_scene(tmp_path / "in" / ".hidden" / "s" / "b.tif", 1)
+    (tmp_path / "in" / "[1]").mkdir()
+    for name in ("one", "two", "s/three"):
+        (tmp_path / "in" / name).symlink_to(tmp_path / "in")
+    (tmp_path / "in" / "[1]" / "linked").symlink_to(tmp_path / "in" / "s")
+    linked = tmp_path / "in" / "[1]" / "linked" / "a.tif"
+    expected = [made] if "/s/" in pattern else [linked, made]
+    assert names(str(tmp_path / "in" / pattern)) == list(map(str, expected))
+
+
 def test_a_glob_leaves_out_what_only_lies_beside_rasters(tmp_path):
     made = write_scene(tmp_path / "a.tif", 1)
     other = write_scene(tmp_path / "b.tif", 2).rename(tmp_path / "b.img")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import re
@@ -35,8 +36,38 @@ def globbed(pattern: str) -> Iterator[Scene]:
     fixed = _ESCAPED.sub(r"\1", plain[0] if plain else "").rpartition("/")[0]
     # Named by its ending, such a file is wanted.
     aside = tuple(ending for ending in BESIDE if not pattern.lower().endswith(ending))
-    for path in glob.iglob(pattern, recursive=True):  # noqa: PTH207  takes absolute patterns
+    for path in _matching(pattern):
         name = path.lower()
         if name.endswith(aside) or (Path(path).is_dir() and not name.endswith(RASTER_SUFFIXES)):
             continue
         yield local_scene(path, bare(path[len(fixed) :].lstrip("/")))
+
+
+def _matching(pattern: str) -> Iterator[str]:
+    """What a glob finds. Links to folders are followed, but none that leads back to where it lies.
+
+    `glob` itself follows that 40 times over, and two of them in one folder for ever.
+    """
+    head, deep, tail = pattern.partition("/**/")
+    if not deep and pattern.endswith("/**"):
+        head, deep, tail = pattern.removesuffix("/**"), "/**/", "*"
+    if not deep:
+        yield from glob.iglob(pattern, recursive=True)  # noqa: PTH207  takes absolute patterns
+        return
+    for top in glob.iglob(head or "/", recursive=True):  # noqa: PTH207
+        for folder in _folders(top, frozenset()):
+            yield from _matching(f"{glob.escape(folder.rstrip('/'))}/{tail}")
+
+
+def _folders(folder: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
+    """A folder and those below it, hidden ones left out; ``above``: device and inode of each."""
+    with contextlib.suppress(OSError):
+        status = os.stat(folder)  # noqa: PTH116  100,000 of them: no Path for each
+        own = status.st_dev, status.st_ino
+        if own in above:
+            return
+        yield folder
+        with os.scandir(folder) as entries:
+            below = [e.path for e in entries if not e.name.startswith(".") and e.is_dir()]
+        for path in below:
+            yield from _folders(path, above | {own})
