@@ -12,7 +12,7 @@ from tilemapper.networks.model import PaletteClass
 from tilemapper.training.heldout import better
 from tilemapper.training.jobfile import load_job
 from tilemapper.training.legend import MAPS_LEGEND, Legend, legend_of
-from tilemapper.training.metrics import MapMetrics, map_metrics, measure_maps
+from tilemapper.training.metrics import MapMetrics, measure_maps
 from tilemapper.training.similarity import resize_without_antialias
 
 
@@ -29,7 +29,7 @@ def painted(colour, rows, columns=slice(None), size=64):
 
 
 def one(predicted, truth, **options):
-    return {k: float(v[0]) for k, v in map_metrics(predicted[None], truth[None], **options).items()}
+    return measure_maps(predicted[None], truth[None], **options).mean()
 
 
 def noisy(image, seed=0, deviation=12):

@@ -80,17 +80,6 @@ class MapMetrics:
         )
 
 
-def map_metrics(
-    predicted: NDArray[np.uint8],
-    truth: NDArray[np.uint8],
-    *,
-    legend: Legend | None = MAPS_LEGEND,
-    device: str | torch.device = "cpu",
-) -> dict[str, Floats]:
-    """Figures of each image, name -> (n,); see `measure_maps`, which also averages them rightly."""
-    return measure_maps(predicted, truth, legend=legend, device=device).per_image()
-
-
 def measure_maps(
     predicted: NDArray[np.uint8],
     truth: NDArray[np.uint8],

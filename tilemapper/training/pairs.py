@@ -9,7 +9,6 @@ from tilemapper.training.npz import Npz, pack_pairs
 from tilemapper.training.sources import (
     Direction,
     Folders,
-    Pair,
     PairSource,
     SideBySide,
     is_sided,
@@ -18,7 +17,6 @@ from tilemapper.training.split import Split, split_pairs
 
 __all__ = [
     "Direction",
-    "Pair",
     "PairSource",
     "Split",
     "open_pairs",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -26,9 +26,6 @@ from tilemapper.training.feed import Batch
 from tilemapper.training.imagery import vary_imagery
 from tilemapper.training.parallel import Processes, average_gradients
 from tilemapper.training.schedule import rate_factor
-
-# Draws the network's output, whatever its head, as an image (n, 3, h, w) in [-1, 1].
-Paint = Callable[[Tensor], Tensor]
 
 
 class Pix2Pix:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -14,15 +13,6 @@ from tilemapper.training.images import IMAGE_SUFFIXES, RgbImage, check_size, rea
 Direction = Literal["AtoB", "BtoA"]
 TRAIN_PARTS = frozenset({"train", "training"})
 HELD_OUT_PARTS = frozenset({"val", "valid", "validation", "test"})
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two images of the same ground, each (height, width, 3) uint8 of one size."""
-
-    name: str
-    source: RgbImage
-    target: RgbImage
 
 
 class PairSource(ABC):
@@ -54,11 +44,6 @@ class PairSource(ABC):
             )
         check_size(name, first)
         return (first, second) if self.direction == "AtoB" else (second, first)
-
-    def pair(self, index: int) -> Pair:
-        """The pair with its name; raises as `load`."""
-        source, target = self.load(index)
-        return Pair(name=self.names[index], source=source, target=target)
 
     def part(self, index: int) -> str:
         """The sub-folder that says what the pair is for, such as "train"; "" when there is none."""
