@@ -30,6 +30,7 @@ NOT_RUN = {
     "make": "the targets are what runs the tests",
     "docker": "no daemon here",
     "sqlite3": "a program of its own",
+    "rio shapes": "rasterio's own",
 }
 # Commands of ours that need what a page cannot bring, take long, or do not end: parsed, not run.
 PARSED_ONLY = {
