@@ -158,7 +158,7 @@ def seams_picture(model: Model) -> Figure:
     show(axes[0], city[64:576, 64:576][middle, middle], "satellite")
     show(axes[1], edge[middle, middle], "tiles of 256 px laid edge to edge")
     show(axes[2], blended[middle, middle], "overlapping lattice, exact blend")
-    axes[1].plot([149.5, 149.5], [-8, -1], color=ORANGE, lw=2, clip_on=False)
+    axes[1].plot([149.5, 149.5], [300, 307], color=ORANGE, lw=2, clip_on=False)
     axes[1].plot([-8, -1], [149.5, 149.5], color=ORANGE, lw=2, clip_on=False)
     axes[1].set(xlim=(-0.5, 299.5), ylim=(299.5, -0.5))  # the marks lie outside
     return figure
