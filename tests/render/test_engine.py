@@ -10,11 +10,14 @@ import pytest
 import torch
 
 from tests.conftest import noise
+from tests.render.test_block import ArrayView
 from tilemapper.errors import DeviceError, ModelError, OptionError
 from tilemapper.networks.build import build_generator
 from tilemapper.networks.model import Model, ModelCard, open_model, save_model
+from tilemapper.raster.lattice import Lattice
 from tilemapper.render import verify
 from tilemapper.render.array import render_array
+from tilemapper.render.block import predict_rows
 from tilemapper.render.devices import (
     auto_batch,
     choose_device,
@@ -22,7 +25,8 @@ from tilemapper.render.devices import (
     default_batch,
     tile_bytes,
 )
-from tilemapper.render.engine import Engine, open_engine
+from tilemapper.render.engine import SAMPLE, Engine, open_engine
+from tilemapper.render.strips import read_tile_rows
 
 
 def tiles(count: int, seed: int = 0) -> np.ndarray:
@@ -96,6 +100,12 @@ class Greedy(torch.nn.Module):
         if len(x) > self.room:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return x
+
+
+def test_a_large_batch_costs_nothing_before_it_is_called(models):
+    """Its weights are laid out for a few of its tiles: memory for all may not be there."""
+    engine = Engine(open_model(models / "unet"), batch_size=10**6)
+    assert engine._some_batch().shape == (SAMPLE, 3, 256, 256)
 
 
 def test_out_of_memory_halves_the_call_and_changes_no_byte(models):
@@ -280,6 +290,33 @@ def test_a_compiler_that_fails_is_one_clear_line(models, monkeypatch):
     monkeypatch.setattr(torch, "compile", broken)
     with pytest.raises(DeviceError, match=r"torch.compile failed \(no C\+\+ compiler found\)"):
         Engine(open_model(models / "unet"), compiled=True)
+
+
+def test_a_compiled_generator_runs_in_lanes_of_one_thread_from_the_first_call_on(
+    models, monkeypatch
+):
+    """On two threads fp32 bits depend on the batch; for another number torch compiles again."""
+    threads = set()
+
+    def compile_(network, **_options):
+        def compiled(batch):
+            threads.add(torch.get_num_threads())
+            return network(batch)
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        engine = Engine(open_model(models / "unet"), batch_size=2, compiled=True)
+        assert torch.get_num_threads() == engine.lanes == 3
+        view, lattice = ArrayView(noise(400, 500).transpose(1, 2, 0)), Lattice(400, 500)
+        rows = read_tile_rows(view, lattice, lattice.blocks(512)[0], (0, 0, 0))
+        assert len(list(predict_rows(rows, engine))) == 3
+    finally:
+        torch.set_num_threads(before)
+    assert threads == {1}
 
 
 def test_a_generator_is_compiled_for_tiles_as_they_come(models, monkeypatch):

@@ -6,7 +6,9 @@ tile's prediction does not depend on its neighbours in the batch.
 
 from __future__ import annotations
 
+import contextlib
 import warnings
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -20,6 +22,8 @@ from tilemapper.networks.renderable import check_renders
 from tilemapper.render.devices import choose_device, choose_precision, default_batch, settle
 from tilemapper.render.levels import painted
 from tilemapper.render.packing import packed_for_cpu
+
+SAMPLE = 16  # tiles that weights are laid out for, at most
 
 # How libraries say that there is not enough memory: of the host, of a CUDA device, for cuBLAS or
 # cuDNN themselves, and for what any of a convolution's algorithms needs beside its result.
@@ -65,20 +69,24 @@ class Engine:
         network = fold_norms(model.generator()).to(self.device, self._dtype)
         self._network: nn.Module = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         # On a CPU one batch a core, each on one thread: cores never wait for each other at the end
-        # of a layer, and reading and blending take what is left over.
-        cores = torch.get_num_threads() if self.device.type == "cpu" else 1
-        self.lanes = 1 if compiled else cores
+        # of a layer, reading and blending take what is left over, and no sum of float32 is split
+        # among threads, by whose number its last bits would be others.
+        self.lanes = torch.get_num_threads() if self.device.type == "cpu" else 1
         self.fits = batch_size
         self._tta = tta
         if compiled:
-            self._network = compiled_network(self._network, model.card.tile, batch_size)
+            with self._as_in_a_lane():  # for another number of threads torch would compile again
+                self._network = compiled_network(self._network, model.card.tile, batch_size)
         elif self.device.type == "cpu":
             self._network = packed_for_cpu(self._network, self._some_batch())
 
     def _some_batch(self) -> torch.Tensor:
-        """Noise in [-1, 1], (batch_size, 3, tile, tile), laid out as every later batch."""
+        """Noise in [-1, 1], (n, 3, tile, tile), laid out as every later batch.
+
+        A few tiles of a large one: whether all of it fits into memory is seen when it is called.
+        """
         tile = self.model.card.tile
-        shape = (self.batch_size, 3, tile, tile)
+        shape = (min(self.batch_size, SAMPLE), 3, tile, tile)
         noise = torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
         return noise.to(self._dtype, memory_format=torch.channels_last)
 
@@ -86,6 +94,15 @@ class Engine:
         """Prepares a thread that will call `predict` beside others."""
         if self.lanes > 1:
             torch.set_num_threads(1)
+
+    @contextlib.contextmanager
+    def _as_in_a_lane(self) -> Iterator[None]:
+        before = torch.get_num_threads()
+        self.enter_lane()
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
     def predict(self, tiles: NDArray[np.uint8]) -> NDArray[np.int16]:
         """Predictions of a batch, in eighths of a grey level or of a class's probability.
