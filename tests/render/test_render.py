@@ -360,6 +360,7 @@ def test_a_journal_line_needs_its_checksum(tmp_path):
         ({"overlap": 50}, "overlap 50"),
         ({"block": 500}, "--block 500: must be a multiple of 512"),
         ({"batch_size": 0}, "--batch-size 0"),
+        ({"batch_size": 10**6}, "--batch-size 1000000: must be from 1 to 4096"),
         ({"driver": "PNG"}, "--driver 'PNG'"),
         ({"device": "tpu"}, "device 'tpu'"),
         ({"precision": "fp8"}, "precision 'fp8'"),

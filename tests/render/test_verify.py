@@ -246,6 +246,18 @@ def with_list(plan):
     plan["source"] = []
 
 
+def with_a_batch_that_no_host_holds(plan):
+    plan["batch_size"] = 10**9
+
+
+def with_a_batch_in_words(plan):
+    plan["batch_size"] = "all"
+
+
+def with_a_tile_that_is_not_the_models(plan):
+    plan["tile"] = 288
+
+
 def with_another_crs(plan):
     plan["source"]["crs_wkt"] = "nowhere"
 
@@ -262,6 +274,9 @@ def with_an_area_of_no_polygons(plan):
         with_words,
         with_list,
         with_another_crs,
+        with_a_batch_that_no_host_holds,
+        with_a_batch_in_words,
+        with_a_tile_that_is_not_the_models,
         with_an_area_of_no_polygons,
     ],
 )

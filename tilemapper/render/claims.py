@@ -22,6 +22,7 @@ from tilemapper.raster.lattice import Lattice
 from tilemapper.raster.opening import DEFAULT_DRIVERS, is_remote, open_raster
 from tilemapper.raster.spec import SourceSpec
 from tilemapper.render.joining import placed
+from tilemapper.render.plan import MOST_BATCH
 
 # Of a pixel: a GeoTIFF keeps doubles as they are, other writers round the last digits.
 CORNER, STEP = 1e-3, 1e-9
@@ -52,6 +53,9 @@ class Claim:
                 raise ValueError("fill, transform or path of the source")
             if plan["precision"] not in ("fp32", "bf16") or not isinstance(plan["device"], str):
                 raise ValueError("precision or device")
+            batch = plan.get("batch_size", 1)
+            if not (isinstance(batch, int) and 1 <= batch <= MOST_BATCH):
+                raise ValueError("batch_size")
             dict(spec.identity)
             if spec.aoi is not None:
                 Area(spec.aoi)

@@ -29,6 +29,8 @@ from tilemapper.raster.spec import SourceSpec
 # 8192 px took 170 MiB more on a raster of 16384 px; border tiles that both neighbours run cost
 # 13 % here, 6 % there.
 DEFAULT_BLOCK = 4096
+# Tiles a call: more would not fit any device, and the host's memory first.
+MOST_BATCH = 4096
 
 
 @dataclass(frozen=True)

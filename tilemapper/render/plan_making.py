@@ -14,7 +14,7 @@ from tilemapper.raster.creation_options import check_creation_options
 from tilemapper.raster.encode import FILE_BLOCK, Encoding, encoding_of, stored_crs
 from tilemapper.raster.lattice import Lattice
 from tilemapper.raster.spec import SourceSpec
-from tilemapper.render.plan import DEFAULT_BLOCK, Layer, Plan
+from tilemapper.render.plan import DEFAULT_BLOCK, MOST_BATCH, Layer, Plan
 
 DRIVERS = ("COG", "GTiff")
 _OTHER_KINDS = (".png", ".jpg", ".jpeg", ".jp2", ".webp", ".gif", ".vrt", ".img", ".nc", ".pdf")
@@ -46,8 +46,8 @@ def make_plan(
     if driver not in DRIVERS:
         raise OptionError(f"--driver {driver!r}: unknown, one of {', '.join(DRIVERS)} is needed")
     check_creation_options(driver, creation_options)
-    if batch_size < 1:
-        raise OptionError(f"--batch-size {batch_size}: must be 1 or more")
+    if not 1 <= batch_size <= MOST_BATCH:
+        raise OptionError(f"--batch-size {batch_size}: must be from 1 to {MOST_BATCH}")
     if block is not None and (block < FILE_BLOCK or block % FILE_BLOCK):
         raise OptionError(f"--block {block}: must be a multiple of {FILE_BLOCK}, the file block")
     if classes is not None and model.card.head != "palette":

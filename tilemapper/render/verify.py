@@ -124,6 +124,11 @@ def verify(
         if blocks and verdict.ok and lossless:
             kind = _kind(dst)
             opened = _model(tags, model)
+            if opened.card.tile != claim.plan["tile"]:  # the model is the right one: the tag is not
+                raise RasterError(
+                    f"{target}: its TILEMAPPER_PLAN tag is damaged (tile {claim.plan['tile']}, the "
+                    f"model's is {opened.card.tile}); render it again"
+                )
             with rasterio.Env(GDAL_CACHEMAX=CACHE_MB << 20), SourceView(spec) as view:
                 engine = _engine(opened, claim.plan, device)
                 if "batch_sizes" in claim.plan:
