@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import socket
 import subprocess
 import sys
@@ -11,7 +12,9 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.training.synthetic_pairs import TINY, write_pairs
+from tilemapper.networks.patchgan import Verdict
 from tilemapper.training import parallel
+from tilemapper.training.losses import gradient_penalty
 from tilemapper.training.parallel import Processes, SyncedBatchNorm, synchronised
 from tilemapper.training.recording import read_events
 from tilemapper.training.run import train
@@ -80,6 +83,22 @@ def test_a_synchronised_norm_sends_no_number_to_the_device(monkeypatch):
         norm(x)
     assert "aten::sum" in made
     assert not [name for name in made if name.startswith("aten::lift")]
+
+
+def test_the_gradient_penalty_of_two_processes_is_that_of_the_double_batch(monkeypatch):
+    """Its gradient goes through that of a norm, and what the processes tell each other there."""
+    # The other process has the same batch; what it sends is no operation that torch follows.
+    monkeypatch.setattr(parallel.dist, "all_reduce", lambda values: values.data.mul_(2))
+    torch.manual_seed(0)
+    real, fake, mix = torch.randn(3, 3, 8, 8), torch.randn(3, 3, 8, 8), torch.rand(3)
+    one = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.LeakyReLU(), nn.Conv2d(4, 1, 3))
+    two = synchronised(copy.deepcopy(one), Processes(rank=0, world=2))
+    for network, times in ((one, 2), (two, 1)):
+        batch = (torch.cat([v] * times) for v in (real, fake, mix))
+        gradient_penalty(lambda x, judge=network: [Verdict(judge(x), ())], *batch).backward()
+    for expected, found in zip(one.parameters(), two.parameters(), strict=True):
+        if expected.grad is not None:
+            assert torch.allclose(found.grad, expected.grad, rtol=1e-3, atol=1e-6)
 
 
 def test_synchronising_keeps_weights_and_statistics():

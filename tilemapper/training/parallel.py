@@ -83,7 +83,7 @@ def any_of(flag: bool, processes: Processes) -> bool:
 
 
 class _Summed(torch.autograd.Function):
-    """The sum over the processes; its gradient is the sum of theirs."""
+    """The sum over the processes; its gradient is the sum of theirs, and so on: see wgan-gp."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
@@ -93,8 +93,7 @@ class _Summed(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        total = gradients[0].clone()
-        dist.all_reduce(total)
+        total: Tensor = _Summed.apply(*gradients)  # type: ignore[no-untyped-call]
         return total
 
 
