@@ -278,3 +278,26 @@ def test_a_part_whose_folder_cannot_be_written_is_no_defect(tmp_path):
     part = Part(str(whole), cell=(0, 0), cell_px=256)
     with pytest.raises(TargetError, match="cannot be written"):
         cut(part, tmp_path / "missing" / "part.tif", driver="COG", options={})
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int16", "float32"])
+def test_a_mosaic_of_other_numbers_than_bytes_is_as_if_never_cut(tmp_path, models, dtype):
+    """Its alpha is of bytes all the same, and bands of two types are not read at once."""
+    numbers = (noise(HEIGHT, WIDTH, seed=4).astype(dtype) * 17) - 300
+    if dtype == "float32":
+        numbers[:, 30:60, 190:230] = np.nan  # on both sides of a cut
+    else:
+        numbers = np.abs(numbers)
+    (tmp_path / "in").mkdir()
+    for name, (row, col, height, width) in WINDOWS.items():
+        piece = numbers[:, row : row + height, col : col + width]
+        write_raster(tmp_path / "in" / f"{name}.tif", piece, transform=at(row, col))
+    job = job_over(tmp_path, models / "identity", "one", "{stem}")
+    summary = run_archive(job, open_model(job.render.model))
+    assert summary.exit_code == 0, summary.failures
+    truth = whole_map(tmp_path, numbers, models / "identity")
+    (output,) = job.root.glob("*.tif")
+    with rasterio.open(output) as src, rasterio.open(tmp_path / "whole_map.tif") as whole:
+        assert (src.read() == truth).all()
+        assert (src.dataset_mask() == whole.dataset_mask()).all()
+        assert (src.dataset_mask() == 0).any() == (dtype == "float32")

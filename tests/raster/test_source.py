@@ -431,3 +431,27 @@ def test_a_crs_that_makes_gdal_stumble_later_is_refused_at_once(tmp_path: Path):
     Path(f"{path}.aux.xml").write_text(aux)
     with pytest.raises(RasterError, match="CONVERSION"):
         inspect_source(path, SourceOptions(), None)
+
+
+@pytest.mark.parametrize("opaque", [255, 65535])
+def test_an_alpha_of_another_type_than_the_colours_is_a_mask_all_the_same(tmp_path, opaque):
+    """As a VRT may have it; rasterio reads no bands of two types at once."""
+    pixels = city(20, 30)
+    alpha = np.full((1, 20, 30), opaque, np.uint16)
+    alpha[:, :5] = 0
+    write_raster(tmp_path / "rgb.tif", pixels)
+    write_raster(tmp_path / "alpha.tif", alpha)
+    bands = [("Byte", "Red", "rgb.tif", 1), ("Byte", "Green", "rgb.tif", 2)]
+    bands += [("Byte", "Blue", "rgb.tif", 3), ("UInt16", "Alpha", "alpha.tif", 1)]
+    lines = [
+        f'<VRTRasterBand dataType="{kind}" band="{at}"><ColorInterp>{colour}</ColorInterp>'
+        f'<SimpleSource><SourceFilename relativeToVRT="1">{name}</SourceFilename>'
+        f"<SourceBand>{band}</SourceBand></SimpleSource></VRTRasterBand>"
+        for at, (kind, colour, name, band) in enumerate(bands, 1)
+    ]
+    text = f'<VRTDataset rasterXSize="30" rasterYSize="20">{"".join(lines)}</VRTDataset>'
+    (tmp_path / "mixed.vrt").write_text(text)
+    _, rgb, valid = read(str(tmp_path / "mixed.vrt"), allow_drivers=("VRT",))
+    assert rgb.dtype == np.uint8
+    assert_array_equal(valid, alpha[0] > 0)
+    assert_array_equal(rgb[5:], np.moveaxis(pixels, 0, 2)[5:])

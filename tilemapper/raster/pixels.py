@@ -44,7 +44,8 @@ class Pixels:
         self._read = sorted(set(wanted))
         # A band that is wanted three times is read once.
         self._where = [self._read.index(band) for band in wanted]
-        self._dtype = np.result_type(*(src.dtypes[band - 1] for band in self._read))
+        self._types = {src.dtypes[band - 1] for band in self._read}
+        self._colour_type = np.result_type(*(src.dtypes[band - 1] for band in bidx))
 
     def values(
         self,
@@ -66,14 +67,12 @@ class Pixels:
             RasterError: the window cannot be read.
         """
         window = Window(col_off=col, row_off=row, width=width, height=height)
-        sized: dict[str, Any] = {"window": window}
-        if shape is not None:
-            nearest = self._palette is not None or not average
-            mixed = Resampling.nearest if nearest else Resampling.average
-            sized |= {"out_shape": (len(self._read), *shape), "resampling": mixed}
+        nearest = self._palette is not None or not average
         try:
             with rasterio.Env(**self._options):
-                stored = self.src.read(self._read, out_dtype=self._dtype, **sized)
+                stored = self._stored(
+                    window, shape, Resampling.nearest if nearest else Resampling.average
+                )
                 mask = self._read_mask(window, shape) if self._mask else None
         except (*GDAL_ERRORS, MemoryError) as error:
             reason = " ".join(str(error.__cause__ or error).split())
@@ -95,6 +94,19 @@ class Pixels:
         values, valid = self.values(row=row, col=col, height=height, width=width)
         return self.to_rgb(values), valid
 
+    def _stored(self, window: Window, shape: tuple[int, int] | None, mixed: Resampling) -> Values:
+        """The bands that are read, (n, h, w), in a type that holds them all."""
+        # Rasterio reads bands of one type at once; a VRT's alpha is of bytes, whatever the others.
+        groups = [self._read] if len(self._types) == 1 else [[band] for band in self._read]
+        parts = []
+        for group in groups:
+            sized: dict[str, Any] = {"window": window}
+            if shape is not None:
+                sized |= {"out_shape": (len(group), *shape), "resampling": mixed}
+            parts.append(self.src.read(group, **sized))
+        stored: Values = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return stored
+
     def _read_mask(self, window: Window, shape: tuple[int, int] | None) -> NDArray[np.uint8]:
         sized = {} if shape is None else {"out_shape": shape}
         mask: NDArray[np.uint8] = self.src.read_masks(self._bidx[0], window=window, **sized)
@@ -115,10 +127,12 @@ class Pixels:
     def _colours(self, stored: Values) -> Values:
         where = self._where[: len(self._bidx)]
         if where == [0, 1, 2]:
-            return stored[:3]
-        if len(set(where)) == 1 and len(where) == 3:
-            return np.broadcast_to(stored[where[0]], (3, *stored.shape[1:]))
-        return stored[where]
+            colours = stored[:3]
+        elif len(set(where)) == 1 and len(where) == 3:
+            colours = np.broadcast_to(stored[where[0]], (3, *stored.shape[1:]))
+        else:
+            colours = stored[where]
+        return colours.astype(self._colour_type, copy=False)
 
     def _validity(
         self, bands: Values, stored: Values, mask: NDArray[np.uint8] | None
