@@ -221,3 +221,5 @@ def test_fid_and_kid_come_from_a_given_onnx_network(tmp_path, model, data):
     found = evaluate(model, data, "--weights", tmp_path / "means.onnx")
     assert found["fid"] > 0
     assert np.isfinite(found["kid"])
+    one = evaluate(model, data, "--weights", tmp_path / "means.onnx", "--pairs", "1")
+    assert (one["fid"], one["kid"]) == (None, None)

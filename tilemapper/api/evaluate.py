@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
@@ -73,7 +74,8 @@ class EvaluationResult:
             "direction": self.direction,
             "tiled": self.tiled,
             **self.evaluation.to_json(),
-            **self.distances,
+            # JSON has no NaN: a distance of fewer than two pairs is null, as figures are.
+            **{name: value if isfinite(value) else None for name, value in self.distances.items()},
         }
 
     def _repr_html_(self) -> str:
