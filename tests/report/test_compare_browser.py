@@ -66,6 +66,8 @@ def test_it_swipes_zooms_and_switches_by_keyboard_without_errors_or_requests(bro
     assert clip(browser) == "inset(0px 0px 0px 0px)" or clip(browser) == "inset(0px)"
     handle.send_keys(Keys.END)
     assert handle.get_attribute("aria-valuetext") == "100 % satellite"
+    handle.send_keys(Keys.ALT + Keys.HOME + Keys.NULL)  # the browser's
+    assert handle.get_attribute("aria-valuetext") == "100 % satellite"
 
     lattice, heat = element(browser, "lattice"), element(browser, "heat")
     assert not lattice.is_displayed()

@@ -67,6 +67,10 @@ class Page:
                 "const done = arguments[0]; requestAnimationFrame(() => setTimeout(done, 150))"
             )
 
+    def focused(self):
+        """The element that has the keyboard."""
+        return self.browser.switch_to.active_element
+
     def picture(self, name):
         """(height, width, 3) of the canvas as it is on the screen."""
         png = self.find("stage").screenshot_as_png
@@ -177,6 +181,7 @@ def test_wheel_keys_and_buttons_zoom(opened):
     page.click("note-zoom")
     page.settle()
     assert not page.find("note").is_displayed()
+    assert page.focused() == page.find("map")
 
 
 def test_keys_of_the_browser_are_left_to_it(opened):
@@ -265,6 +270,7 @@ def test_a_raster_of_an_allowed_folder_is_picked(opened):
     entries = page.find("entries")
     wait_until(lambda: "other.tif" in entries.text)
     page.picture("folders")
+    assert page.focused() == entries.find_element(By.TAG_NAME, "button")
     next(b for b in entries.find_elements(By.TAG_NAME, "button") if b.text == "other.tif").click()
     wait_until(lambda: "other.tif" in page.find("about").text)
     page.settle()
@@ -284,8 +290,9 @@ def test_a_dropped_image_is_translated_and_downloaded(opened):
     page.click("native")
     page.settle()
     page.picture("dropped")
-    page.click("render")
+    page.find("render").send_keys(Keys.ENTER)
     wait_until(lambda: page.find("tif").is_displayed(), 120)
+    assert page.focused() == page.find("tif")
     page.picture("rendered")
     for kind, name in (("tif", "dropped town_maps.tif"), ("png", "dropped town_maps.png")):
         page.click(kind)

@@ -145,6 +145,7 @@
   by("show-heat").addEventListener("change", (event) => showHeat(event.target.checked));
 
   handle.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return; // the browser's: its history
     const step = event.shiftKey ? 0.1 : 0.02;
     const wanted = { ArrowLeft: view.swipe - step, ArrowDown: view.swipe - step, ArrowRight: view.swipe + step,
       ArrowUp: view.swipe + step, PageUp: view.swipe + 0.1, PageDown: view.swipe - 0.1, Home: 0, End: 1 }[event.key];

@@ -69,6 +69,7 @@ export class Downloads {
   }
 
   paint(state) {
+    const left = document.activeElement;
     this.by("render").hidden = state !== "none";
     this.by("render").disabled = !this.scene;
     this.by("progress").hidden = this.by("cancel").hidden = state !== "running";
@@ -76,5 +77,7 @@ export class Downloads {
       this.by(kind).hidden = state !== "done";
       if (state === "done") this.by(kind).href = `/api/jobs/${this.job}/map.${kind}`;
     }
+    // Who pressed a button that goes is not to begin anew at the page's top.
+    if (left?.hidden) this.by({ none: "render", running: "cancel", done: "tif" }[state]).focus();
   }
 }

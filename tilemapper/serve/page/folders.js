@@ -17,10 +17,15 @@ export function showFolder(by, folders, opened, fail) {
     return line;
   }
 
+  // The button that was pressed goes with the old list: the keyboard goes on in the new one.
+  function list(lines) {
+    by("entries").replaceChildren(...lines);
+    (by("entries").querySelector("button") ?? by("close")).focus();
+  }
+
   function showRoots() {
     by("folder-name").textContent = "Folders";
-    const lines = folders.map((name, folder) => entry(`📁 ${name}`, () => show(folder, "")));
-    by("entries").replaceChildren(...lines);
+    list(folders.map((name, folder) => entry(`📁 ${name}`, () => show(folder, ""))));
   }
 
   async function show(folder, path) {
@@ -37,7 +42,7 @@ export function showFolder(by, folders, opened, fail) {
       await opened(scene);
     })));
     if (found.more) lines.push(entry("… and more that are not listed", () => {}));
-    by("entries").replaceChildren(...lines);
+    list(lines);
   }
 
   dialog.showModal();

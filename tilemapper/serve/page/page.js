@@ -127,8 +127,6 @@ function onMoved() {
   const pending = (viewer.source?.pending ?? 0) + (viewer.map?.pending ?? 0);
   document.body.dataset.pending = pending;
   by("note").hidden = !map || !viewer.map || viewer.showsMap();
-  by("note-text").textContent =
-    "Too far out to render the map live: zoom in, or render the whole map.";
   placeHandle();
 }
 
@@ -185,7 +183,10 @@ function listen() {
     const zoom = (map ?? scene)?.native_zoom - Math.log2(window.devicePixelRatio || 1);
     if (scene) viewer.go(viewer.x, viewer.y, zoom);
   });
-  click("note-zoom", () => viewer.go(viewer.x, viewer.y, map.live_zoom));
+  click("note-zoom", () => {
+    viewer.go(viewer.x, viewer.y, map.live_zoom);
+    by("map").focus(); // the note goes, and its button
+  });
   click("swipe", () => setMode("swipe"));
   click("side", () => setMode("side"));
   click("choose", () => by("file").click());
