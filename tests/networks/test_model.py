@@ -249,7 +249,9 @@ def test_a_name_is_found_and_an_unknown_one_lists_what_is_there(alone):
         open_model("nix")
 
 
-@pytest.mark.parametrize("path", ["some/first", "~nosuchuser/first"])
+@pytest.mark.parametrize(
+    "path", ["some/first", "~nosuchuser/first", "x" * 300, "x" * 300 + "/first"]
+)
 def test_a_path_that_is_not_there_is_not_looked_up_as_a_name(alone, path):
     save_model(alone / "first", card(), generator(), "")
     with pytest.raises(ModelError, match=f"{path}: no model of this name or path"):

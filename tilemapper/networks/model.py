@@ -85,19 +85,27 @@ def open_model(name_or_path: str | Path) -> Model:
     there are, or for a damaged card.
     """
     typed = typed_path(name_or_path)
-    if (typed / CARD_NAME).is_file():
+    if _is_file(typed / CARD_NAME):
         return Model(read_card(typed), typed.resolve())
-    if typed.name == CARD_NAME and typed.is_file():
+    if typed.name == CARD_NAME and _is_file(typed):
         return open_model(typed.parent)
     for folder in _folders():
         # A plain name only: a path that is not there must not be found elsewhere.
-        if typed.name == str(name_or_path) and (folder / typed / CARD_NAME).is_file():
+        if typed.name == str(name_or_path) and _is_file(folder / typed / CARD_NAME):
             return Model(read_card(folder / typed), folder / typed)
     names = [model.card.name for model in list_models()]
     raise ModelError(
         f"{name_or_path}: no model of this name or path, there are: {', '.join(names) or 'none'}; "
         f"give one of them, or a folder with {CARD_NAME}"
     )
+
+
+def _is_file(path: Path) -> bool:
+    """Whether a file is there; none is by a name that no file can have, or where none may look."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def list_models() -> list[Model]:
