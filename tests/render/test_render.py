@@ -456,6 +456,13 @@ def test_words_for_numbers_are_refused_from_python(make_raster, models, tmp_path
         render(make_raster(64, 64), tmp_path / "map.tif", models / "identity", **options)
 
 
+def test_an_engine_of_another_model_paints_nothing(make_raster, models, tmp_path):
+    """Its map would carry the name of a model that never saw the raster."""
+    city, other = make_raster(100, 100), Engine(open_model(models / "constant"))
+    render(city, tmp_path / "map.tif", models / "identity", engine=other, gsd="native")
+    assert np.array_equal(read_raster(tmp_path / "map.tif"), read_raster(city))
+
+
 def test_compile_has_the_commands_name(make_raster, models, tmp_path):
     model = open_model(models / "identity")
     options = {"compile": True, "device": "cpu"}

@@ -66,7 +66,8 @@ def render(
         restart: throw away the blocks of an unfinished render with other options.
         on_plan: called with the plan and the number of tiles still to run, before the first.
         tick: called with the number of tiles done since the last call; 0 as a sign of life.
-        engine: the model on its device already, for many small rasters; opened if None.
+        engine: the model on its device already, for many small rasters; opened if None, or if it
+            is another model's.
         scheduler: a running dask cluster; see `tilemapper.render.address.scheduler_address`.
         dashboard: show dask's dashboard, on the loopback interface, if workers are started here.
         insecure: take a scheduler on another machine without TLS.
@@ -178,7 +179,9 @@ def render_blocks(
 
 
 def _serves(engine: Engine, plan: Plan) -> bool:
-    """Whether an open engine gives the bytes that the plan stands for; see `auto_batch`."""
+    """Whether an open engine is of the plan's model, and calls it as planned; see `auto_batch`."""
+    if engine.model.card.digest != plan.model_digest:
+        return False
     return engine.device.type == "cpu" or engine.batch_size == plan.batch_size
 
 
