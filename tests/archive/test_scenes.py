@@ -8,7 +8,7 @@ from urllib.parse import quote, unquote
 import pytest
 
 from tests.archive.world import poison, write_archive, write_scene
-from tilemapper.archive import remote
+from tilemapper.archive import remote, stac_source
 from tilemapper.archive.job import Source
 from tilemapper.archive.remote import Entry
 from tilemapper.archive.scenes import discover
@@ -415,4 +415,29 @@ def test_a_catalogue_that_links_to_no_path_is_named(tmp_path, href):
     document = {"type": "Catalog", "links": [{"rel": "child", "href": href}]}
     (tmp_path / "c.json").write_text(json.dumps(document))
     with pytest.raises(JobError, match="cannot be read"):
+        names(str(tmp_path / "c.json"))
+
+
+def test_folders_of_an_index_are_followed_however_many_files_there_are(monkeypatch):
+    """They were counted with the files: beyond some thousands of these folders went missing."""
+    top, below = "https://host.example/in/", "https://host.example/in/b/"
+    hrefs = ["http://[open/", *(f"{n}.tif" for n in range(6)), "b/"]
+    pages = {
+        top: "".join(f'<a href="{href}">x</a>' for href in hrefs),
+        below: '<a href="last.tif">x</a><a href="c/">x</a>',
+        f"{below}c/": "",
+    }
+    monkeypatch.setattr(remote, "fetch", lambda url: pages[url].encode())
+    monkeypatch.setattr(remote, "MAX_FOLDERS", 2)
+    assert list(remote.linked(top))[-1] == f"{below}last.tif"
+    monkeypatch.setattr(remote, "MAX_FOLDERS", 1)
+    with pytest.raises(JobError, match="more than 1 folders"):
+        list(remote.linked(top))
+
+
+def test_a_catalogue_without_end_is_refused_and_not_cut_short(tmp_path, monkeypatch):
+    links = [{"rel": "item", "href": f"./{n}.json"} for n in range(4)]
+    (tmp_path / "c.json").write_text(json.dumps({"type": "Catalog", "links": links}))
+    monkeypatch.setattr(stac_source, "MAX_DOCUMENTS", 3)
+    with pytest.raises(JobError, match="more than 3 documents"):
         names(str(tmp_path / "c.json"))

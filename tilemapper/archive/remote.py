@@ -181,20 +181,30 @@ def linked(prefix: str) -> Iterator[str]:
     """Files linked from an index page and the pages below it, never above or elsewhere.
 
     Raises:
-        JobError: a page cannot be had. TryAgainError: the server does not answer.
+        JobError: a page cannot be had, or there are more than 10,000 of them.
+        TryAgainError: the server does not answer.
     """
-    waiting, seen = [prefix], {prefix}
+    waiting, seen, folders = [prefix], {prefix}, 0
     while waiting:
         page = waiting.pop()
         parser = _Links()
         parser.feed(fetch(page).decode(errors="replace"))
         for href in parser.found:
-            url = urljoin(page, href)
-            parts = urlsplit(url)
+            try:
+                url = urljoin(page, href)
+                parts = urlsplit(url)
+            except ValueError:  # such as a bracket that is left open
+                continue
             if parts.query or parts.fragment or url in seen or not url.startswith(prefix):
                 continue
             seen.add(url)
             if not url.endswith("/"):
                 yield url
-            elif len(seen) < MAX_FOLDERS:
-                waiting.append(url)
+                continue
+            folders += 1
+            if folders > MAX_FOLDERS:  # such as a page that makes up folders for ever
+                raise JobError(
+                    f"{public(prefix)}: has more than {MAX_FOLDERS} folders; name those that are "
+                    "meant, or a list of scenes, in source.scenes"
+                )
+            waiting.append(url)

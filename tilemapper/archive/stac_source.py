@@ -38,7 +38,8 @@ def assets(where: str, *, asset: str | None) -> Iterator[Asset]:
     """The raster of every item below a document; links are followed, each once.
 
     Raises:
-        JobError: a document is missing or no STAC, or an item has no such asset.
+        JobError: a document is missing or no STAC, an item has no such asset, or there are more
+            than 200,000 documents.
     """
     waiting, seen = [where], {where}
     while waiting:
@@ -55,9 +56,15 @@ def assets(where: str, *, asset: str | None) -> Iterator[Asset]:
         for link in _listed(document, "links", place):
             if link.get("rel") in followed and isinstance(link.get("href"), str):
                 target = _resolved(place, link["href"])
-                if target not in seen and len(seen) < MAX_DOCUMENTS:
-                    seen.add(target)
-                    waiting.append(target)
+                if target in seen:
+                    continue
+                if len(seen) == MAX_DOCUMENTS:
+                    raise JobError(
+                        f"{public(where)}: has more than {MAX_DOCUMENTS} documents; name parts of "
+                        "it in source.scenes"
+                    )
+                seen.add(target)
+                waiting.append(target)
 
 
 def _listed(document: dict[str, Any], key: str, place: str) -> list[dict[str, Any]]:
