@@ -229,12 +229,12 @@ def test_a_class_named_mean_does_not_hide_the_mean_of_all_classes():
 
 
 def test_classes_of_names_that_only_signs_or_case_tell_apart_are_not_counted_as_one():
-    names = ["Road", "road", "mean", "mean class", "\N{HOUSE BUILDING}", "\N{EVERGREEN TREE}"]
+    names = ["(Road)", "road", "mean", "mean class", "\N{HOUSE BUILDING}", "\N{EVERGREEN TREE}"]
     names += ["cafe\N{COMBINING ACUTE ACCENT}", "psnr", "road_2", "road"]
     own = [PaletteClass(name=name, colour=(20 * i, 0, 0)) for i, name in enumerate(names)]
     assert legend_of(own).names == (
-        "road", "road_2", "mean_class", "mean_class_2", "_", "__2",
-        "caf\N{LATIN SMALL LETTER E WITH ACUTE}", "psnr", "road_2_2", "road_2",
+        "road_3", "road", "mean_class", "mean_class_2", "class", "class_2",
+        "caf\N{LATIN SMALL LETTER E WITH ACUTE}", "psnr", "road_2", "road",
     )  # fmt: skip
     image = np.stack([np.full((16, 16, 3), c.colour, np.uint8) for c in own]).reshape(-1, 16, 3)
     found = one(image, image, legend=legend_of(own))

@@ -103,13 +103,19 @@ def _words(names: Sequence[str]) -> dict[str, str]:
     "mean" is "mean_class", since mean_iou is that of all classes; what only case or signs tell
     apart is numbered.
     """
+    plain = {name: _word(name) for name in names}
     words: dict[str, str] = {}
-    for name in dict.fromkeys(names):
-        word = re.sub(r"\W+", "_", unicodedata.normalize("NFC", name)).lower()
-        word = "mean_class" if word == "mean" else word
+    # What is a word already keeps it.
+    for name in sorted(plain, key=lambda name: plain[name] != name):
+        word = plain[name]
         numbered = itertools.chain([word], (f"{word}_{count}" for count in itertools.count(2)))
         words[name] = next(one for one in numbered if one not in words.values())
     return words
+
+
+def _word(name: str) -> str:
+    word = re.sub(r"[\W_]+", "_", unicodedata.normalize("NFC", name)).strip("_").lower()
+    return "mean_class" if word == "mean" else word or "class"
 
 
 def _same(first: tuple[int, int, int], second: tuple[int, int, int]) -> bool:
