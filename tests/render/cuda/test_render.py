@@ -164,10 +164,12 @@ def test_a_render_that_was_begun_with_another_batch_has_an_engine_of_its_own(mod
         raise OpenedError(plan.batch_size)
 
     monkeypatch.setattr(render_module, "engine_of", engine_of)
-    engine = SimpleNamespace(device=torch.device("cuda", 0), batch_size=128)
-    work = (open_model(models / "identity"), [Block(0, 0, 512, 512)], Path(), None, engine)
+    model = open_model(models / "identity")
+    engine = SimpleNamespace(model=model, device=torch.device("cuda", 0), batch_size=128)
+    work = (model, [Block(0, 0, 512, 512)], Path(), None, engine)
+    plan = SimpleNamespace(model_digest=model.card.digest, batch_size=64)
     with pytest.raises(OpenedError, match="64"):
-        next(render_module.render_blocks(SimpleNamespace(batch_size=64), *work))
+        next(render_module.render_blocks(plan, *work))
 
 
 class View:
