@@ -35,7 +35,7 @@ def test_what_may_not_be_read_is_named_and_rendered_once_it_may(tmp_path, models
     )
     code, summary, _ = batch(job)
     assert (code, summary["done"], summary["failed"]) == (3, 3, 11)
-    reasons = {Path(f["scene"]).stem.partition("?")[0]: f["error"] for f in summary["failures"]}
+    reasons = {Path(f["scene"]).stem.partition("\\")[0]: f["error"] for f in summary["failures"]}
     assert {stem for stem, word in words.items() if word in reasons[stem]} == set(words)
     assert "Permission denied" in reasons["unreadable"]
     (tmp_path / "in" / "bad" / "unreadable.tif").chmod(0o644)
@@ -54,3 +54,19 @@ def test_a_folder_that_may_not_be_written_is_one_line(tmp_path, models):
     assert "out/.tilemapper" in err
     assert "Permission denied" in err
     assert err.count("\n") == 1
+
+
+def test_one_who_may_only_read_sees_the_status_of_an_archive(tmp_path, models):
+    """The ledger's log, which reading needs, lies beside it only while a run is at work."""
+    write_archive(tmp_path / "in", 1)
+    job = write_job(tmp_path, models / "identity", render="batch_size = 1")
+    assert batch(job)[0] == 0
+    folder = tmp_path / "out" / ".tilemapper" / "nightly"
+    assert not list(folder.glob("*-wal"))
+    folder.chmod(0o555)
+    (folder / "ledger.sqlite").chmod(0o444)
+    assert PREFIX is not None
+    command = [*PREFIX, sys.executable, "-m", "tilemapper", "status", str(job), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["counts"]["done"] == 1

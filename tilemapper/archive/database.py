@@ -37,16 +37,34 @@ class Database:
             except OSError as error:
                 raise writing_failed(path.parent, error) from error
         with self.said():
-            mode = "?mode=ro" if read_only else ""
-            self.db = sqlite3.connect(
-                f"{path.absolute().as_uri()}{mode}", uri=True, timeout=_BUSY_S, isolation_level=None
-            )
+            self.db = self._readable() if read_only else self._connected("")
             self.db.row_factory = sqlite3.Row
             if not read_only:
                 # WAL shares memory between processes, which those of two machines do not have.
                 self._wal = not is_on_network(path.parent)
                 self.db.execute(f"PRAGMA journal_mode={'WAL' if self._wal else 'DELETE'}")
                 self.db.executescript(SCHEMA)
+
+    def _connected(self, mode: str) -> sqlite3.Connection:
+        return sqlite3.connect(
+            f"{self.path.absolute().as_uri()}{mode}", uri=True, timeout=_BUSY_S,
+            isolation_level=None,
+        )  # fmt: skip
+
+    def _readable(self) -> sqlite3.Connection:
+        """The file for one who only looks, and may have no rights to do more."""
+        found = self._connected("?mode=ro")
+        try:
+            found.execute("SELECT 1 FROM sqlite_master").fetchone()
+        except sqlite3.OperationalError as error:
+            found.close()
+            at_work = self.path.with_name(f"{self.path.name}-wal").exists()
+            if at_work or "readonly" not in str(error):
+                raise
+            # What WAL needs beside the file even to read it may not be made here, and is not
+            # there: no run is at work that could change the file.
+            return self._connected("?immutable=1")
+        return found
 
     @contextlib.contextmanager
     def said(self) -> Iterator[None]:
