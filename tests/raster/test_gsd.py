@@ -103,3 +103,10 @@ def test_what_is_far_too_coarse_is_refused():
 
 def test_an_output_has_at_least_one_pixel():
     assert output_size("a.tif", 3, 100, (10.0, 10.0)) == (1, 10)
+
+
+def test_a_pixel_that_was_not_meant_in_metres_is_refused():
+    """Degrees under a CRS of metres: one pixel of the map would be mixed of billions."""
+    with pytest.raises(RasterError, match=r"pixels span 1e-06 m, 0.9 m are wanted, more than"):
+        wanted_steps("city.tif", (1e-6, 1e-6), "auto", 0.9)
+    assert wanted_steps("city.tif", (0.9, 0.9), 9000.0, None) == (10000.0, 10000.0)

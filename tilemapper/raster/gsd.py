@@ -18,6 +18,7 @@ AUTO_TOLERANCE = 0.10
 FORCED_TOLERANCE = 0.001
 SQUARE_TOLERANCE = 1.02
 MAX_ENLARGEMENT = {"auto": 8.0, "forced": 64.0}
+MAX_SHRINKING = 10_000  # beyond, what a pixel spans was not meant in metres
 MAX_SIDE = 2_000_000
 
 
@@ -90,7 +91,7 @@ def wanted_steps(
 
     Raises:
         OptionError: metres are asked of a raster without georeferencing.
-        RasterError: the raster is so coarse that there is nothing to enlarge.
+        RasterError: the raster is so coarse that there is nothing to enlarge, or absurdly fine.
     """
     target_m = model_gsd_m if gsd == "auto" else gsd
     if target_m is None or isinstance(target_m, str):
@@ -115,6 +116,11 @@ def wanted_steps(
             f"{path}: pixels span {max(size_m):.4g} m, {target_m:.4g} m are wanted, and enlarging "
             f"more than {limit:.0f} times invents the ground; use --gsd native, or a model for "
             "such pixels"
+        )
+    if max(steps) > MAX_SHRINKING:
+        raise RasterError(
+            f"{path}: pixels span {min(size_m):.4g} m, {target_m:.4g} m are wanted, more than "
+            f"{MAX_SHRINKING} times as much; correct its CRS or transform, or use --gsd native"
         )
     return steps
 
