@@ -55,6 +55,12 @@ def test_a_glob_follows_links_but_not_round_and_round(tmp_path, pattern):
     assert names(str(tmp_path / "in" / pattern)) == list(map(str, expected))
 
 
+def test_a_link_that_leads_to_itself_hides_no_folder_beside_it(tmp_path):
+    write_scene(tmp_path / "below" / "a.tif", 1)
+    (tmp_path / "loop").symlink_to("loop")
+    assert names(str(tmp_path / "**" / "*.tif")) == [str(tmp_path / "below" / "a.tif")]
+
+
 def test_a_glob_leaves_out_what_only_lies_beside_rasters(tmp_path):
     made = write_scene(tmp_path / "a.tif", 1)
     other = write_scene(tmp_path / "b.tif", 2).rename(tmp_path / "b.img")

@@ -68,6 +68,14 @@ def _folders(folder: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
             return
         yield folder
         with os.scandir(folder) as entries:
-            below = [e.path for e in entries if not e.name.startswith(".") and e.is_dir()]
+            below = [e.path for e in entries if not e.name.startswith(".") and _is_folder(e)]
         for path in below:
             yield from _folders(path, above | {own})
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder, or leads to one; none is a link that leads to itself."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
