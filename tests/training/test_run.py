@@ -359,12 +359,16 @@ def test_a_run_that_its_budget_stopped_ends_with_the_best_of_a_straight_one(pair
 
 
 def test_a_finished_run_that_is_resumed_is_not_measured_again(pairs, tmp_path):
-    settings = {**TINY, "trainer.steps": "1"}
+    settings = {**TINY, "trainer.steps": "2"}  # at whose end the rate is another than at the start
     first = train(pairs, tmp_path / "run", settings=settings)
+    checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    groups = [one["param_groups"] for one in read_checkpoint(checkpoint)["optimisers"].values()]
     again = train(pairs, tmp_path / "run", resume=True)
     assert again.finished and again.figures == pytest.approx(first.figures, nan_ok=True)
+    kept = [one["param_groups"] for one in read_checkpoint(checkpoint)["optimisers"].values()]
+    assert kept == groups
     kinds = [event["kind"] for event in read_events(tmp_path / "run" / "metrics.jsonl")]
-    assert kinds == ["train", "held_out"]
+    assert kinds == ["train", "train", "held_out"]
 
 
 def test_the_best_weights_are_exported_as_they_were_judged_although_nothing_is_averaged_now(

@@ -240,8 +240,9 @@ class Trainer:
                 own = [{**group, "params": None} for group in optimiser.param_groups]
                 optimiser.load_state_dict(state["optimisers"][name])
                 # The moments are the checkpoint's; what steers them is the job's, which may differ.
+                # The rate is set before each step: without one more, the last step's stays.
                 for group, job in zip(optimiser.param_groups, own, strict=True):
-                    group |= {**job, "params": group["params"]}
+                    group |= {**job, "params": group["params"], "lr": group["lr"]}
             if self.average:  # which begins now where there was none
                 averaged = state["average"] or state["modules"]["generator"]
                 self.average.network.load_state_dict(averaged)
