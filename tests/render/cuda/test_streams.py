@@ -78,7 +78,7 @@ class Clocks:
         self.host, self.current = Stream(), Stream()
         self.kept, self.writes, self.reads = [], {}, {}
         self.owner, self.users, self.told = {}, {}, set()
-        self.usual = self.current
+        self.lasting = set()
 
     def use(self, stream, tensor, stamp, *, write):
         key = tensor.untyped_storage()._cdata
@@ -98,13 +98,16 @@ class Clocks:
         self.owner[key], self.users[key] = stream, {stream}
         self.writes[key], self.reads[key] = stamp, []
 
+    def knows(self, tensor):
+        return tensor.untyped_storage()._cdata in self.owner
+
     def strays(self):
-        """Memory of a stream that others use without having said so; weights outlive all use."""
+        """Memory of a stream that others use without having said so, unless it outlives all use."""
         return [
             key
             for key, owner in self.owner.items()
             for user in self.users[key] - {owner}
-            if owner is not self.usual and (key, user) not in self.told
+            if key not in self.lasting and (key, user) not in self.told
         ]
 
 
@@ -146,7 +149,8 @@ class Copies(TorchFunctionMode):
         ):
             raise RaceError("the host reads what is still on its way")
         result = func(*args, **kwargs)
-        if func is Tensor.to and GPU.holds(result) and not GPU.holds(first):
+        # What is copied up, and what is made from nothing, such as sums of zeros.
+        if isinstance(result, Tensor) and GPU.holds(result) and not CLOCKS.knows(result):
             CLOCKS.make(CLOCKS.current, result, CLOCKS.current.step())
         waits = (Tensor.item, Tensor.tolist, Tensor.cpu, Tensor.__bool__)
         if func in waits or (func is Tensor.to and not kwargs.get("non_blocking")):
@@ -185,6 +189,7 @@ def gpu(monkeypatch):
 def painted(model, **options):
     """A raster with holes, by the device's path."""
     engine = Engine(open_model(model), device=str(DEVICE), batch_size=3)
+    CLOCKS.lasting = set(CLOCKS.owner)  # its weights
     view = ArrayView(noise(500, 200).transpose(1, 2, 0), masked(500, 200, 1, 1))
     lattice = Lattice(500, 200)
     work = lattice, lattice.blocks(512)[0], view
@@ -217,3 +222,17 @@ def test_memory_that_is_used_elsewhere_unsaid_is_found(models, gpu):
     gpu.setattr(Tensor, "record_stream", lambda self, stream: None)
     painted(models / "identity")
     assert CLOCKS.strays()
+
+
+@pytest.mark.parametrize("name", ["Batches", "Blend", "_Path"])
+def test_memory_that_is_made_on_another_stream_is_found(models, gpu, name):
+    made, usual = getattr(blocks, name), CLOCKS.current
+
+    def aside(*args, **options):
+        with current(usual):
+            return made(*args, **options)
+
+    gpu.setattr(blocks, name, aside)
+    with contextlib.suppress(RaceError):  # found at once, or at the end
+        painted(models / "identity")
+        assert CLOCKS.strays()
