@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from tilemapper.archive.part import Part
 
 _DATE = re.compile(r"(?<!\d)((?:19|20)\d\d)[-_]?(0[1-9]|1[0-2])[-_]?(0[1-9]|[12]\d|3[01])(?!\d)")
-# Control characters, what turns the direction of text around, and half characters.
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # and half characters
+# What turns the direction of text around stands in honest names, too: it is only shown otherwise.
+_UNSHOWN = re.compile(rf"{_CONTROL.pattern}|[\u202a-\u202e\u2066-\u2069]")
 
 # Less, compressed, is hardly more than one block of pixels.
 LARGE_BYTES = 16 * 10**6
@@ -95,10 +96,10 @@ def misnamed(path: str, relpath: str) -> Scene | None:
     It would break every list, log and report that it enters, or lead out of the output folder:
     in a store a key may be anything.
     """
-    shown, safe = printable(public(path)), printable(relpath)
-    if shown != public(path) or safe != relpath:
+    shown = printable(public(path))
+    if _CONTROL.search(public(path) + relpath):
         line = f"{shown}: the name has control characters or bytes that are no text; rename it"
-        return Scene(path, safe, fault=line)
+        return Scene(path, printable(relpath), fault=line)
     if ".." in relpath.split("/"):
         line = f"{shown}: the name has .. for a folder, which leads out of the outputs'; rename it"
         return Scene(path, relpath.replace("..", "%2E%2E"), fault=line)
@@ -107,7 +108,7 @@ def misnamed(path: str, relpath: str) -> Scene | None:
 
 def printable(text: str) -> str:
     """A text from outside with what steers a terminal, or lies about what it says, as escapes."""
-    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+    return _UNSHOWN.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def is_large(scene: Scene) -> bool:
