@@ -123,3 +123,11 @@ def test_a_line_of_the_journal_that_another_version_wrote_is_left_out(tmp_path):
     path = tmp_path / "journal"
     path.write_text(line(words=3) + line() + "deadbeef []\n" + line(block="r0-c1"))
     assert [receipt.block for receipt in read_journal(path)] == ["r0-c0", "r0-c1"]
+
+
+def test_a_line_of_the_journal_from_before_batches_were_noted_counts(tmp_path):
+    fields = asdict(Receipt("r0-c0", {}, {}, True, False))
+    del fields["batches"]
+    body = json.dumps(fields)
+    (tmp_path / "journal").write_text(f"{zlib.crc32(body.encode()):08x} {body}\n")
+    assert [receipt.batches for receipt in read_journal(tmp_path / "journal")] == [()]

@@ -46,7 +46,7 @@ def read_journal(path: Path) -> list[Receipt]:
                 # A line of another version, whole as it is: its block is rendered again.
                 with contextlib.suppress(ValueError, TypeError, KeyError):
                     fields = json.loads(body)
-                    for name in ("disagreement", "batches"):
+                    for name in fields.keys() & {"disagreement", "batches"}:
                         fields[name] = tuple(fields[name])
                     receipts.append(Receipt(**fields))
     return receipts
