@@ -42,6 +42,7 @@ def test_an_unknown_table_is_refused(tmp_path):
     [
         ("overlap = 65", "render.overlap is '65'"),
         ("batch_size = 0", "render.batch_size is '0'"),
+        ("batch_size = 4097", "render.batch_size is '4097'"),
         ("block = 600", "render.block is '600'"),
         ('gsd = "fine"', "render.gsd is 'fine'"),
         ("bidx = [1, 2]", "render.bidx"),

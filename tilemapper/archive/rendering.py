@@ -13,6 +13,7 @@ import tilemapper
 from tilemapper.archive.template import checked_template
 from tilemapper.errors import JobError
 from tilemapper.raster.creation_options import check_creation_options
+from tilemapper.render.plan import MOST_BATCH
 
 Bounds = tuple[float, float, float, float]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -33,7 +34,7 @@ class Render(Closed):
 
     model: str = "maps"
     overlap: Literal[0, 32, 64, 96, 128] = 64
-    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    batch_size: Annotated[int, Field(ge=1, le=MOST_BATCH)] | Literal["auto"] = "auto"
     block: Annotated[int, Field(ge=512, multiple_of=512)] | Literal["auto"] = "auto"
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
