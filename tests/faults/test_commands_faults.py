@@ -72,6 +72,8 @@ def judged(driver: Driver, name: str, subject: Subject, ended: Ended) -> list[st
     if "ledger.sqlite" in ended.path or ended.path.endswith("nightly"):
         # SQLite may get over it, and tells an error of the disk, but not which.
         allowed += (0, 1, 3)
+    if ended.path.endswith(".part/finished"):
+        allowed += (0,)  # the note that all is done may be missing: what was to be done is done
     if ended.kind == Kind.RENAME and ended.path.endswith(".tmp"):
         allowed += (0,)  # a hard link that could not be made: the checkpoint is copied instead
     said = subject.complaints(ended, *allowed) + subject.go_on(driver, ended)
