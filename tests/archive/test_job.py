@@ -206,12 +206,18 @@ def test_render_options_have_the_names_of_the_command():
     assert {other.get(name, name) for name in Render.model_fields} == flags
 
 
+def test_an_overlap_that_is_not_given_is_left_to_the_models_tile():
+    assert Render().options()["overlap"] is None
+    assert Render(overlap=64).options()["overlap"] == 64
+
+
 def test_the_recipe_changes_with_what_decides_pixels_and_with_nothing_else():
     base = Render().recipe("m")
     assert Render(batch_size=3, block=1024).recipe("m") == base
     one, other = Render(classes="a/{stem}.tif"), Render(classes="b/{stem}.tif")
     assert one.recipe("m") == other.recipe("m") != base
     assert Render(overlap=96).recipe("m") != base
+    assert Render(overlap=64).recipe("m") == base
     assert Render(gsd="native").recipe("m") != base
     assert Render().recipe("other model") != base
 

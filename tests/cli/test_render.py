@@ -14,6 +14,9 @@ import rasterio
 
 from tests.conftest import noise, read_raster, write_raster
 from tilemapper.cli.main import cli, outcome, run
+from tilemapper.networks.build import build_generator
+from tilemapper.networks.model import ModelCard, save_model
+from tilemapper.render.stream import stream
 
 
 @pytest.fixture
@@ -36,6 +39,27 @@ def test_one_summary_line_on_stdout_and_silence_on_stderr(tilemapper, make_raste
     assert out.startswith(f"{target}: 500 x 300 px, 6 tiles in ")
     assert out.endswith("tiles/s)\n")
     assert np.array_equal(read_raster(target), read_raster(city))
+
+
+def test_a_small_tile_overlaps_by_what_it_allows_unless_more_is_asked_for(
+    tilemapper, make_raster, tmp_path
+):
+    city, target = make_raster(100, 150), tmp_path / "map.tif"
+    card = ModelCard(name="small", architecture="identity", tile=64)
+    generator = build_generator("identity", {}, card.channels, card.head)
+    folder = save_model(tmp_path / "small", card, generator, "# small").folder
+    args = ("render", city, target, "--model", folder)
+    code, out, _ = tilemapper(*args, "--dry-run")
+    assert code == 0 and "30 in 1 block(s)" in out and "overlap 32 px\n" in out
+    assert json.loads(tilemapper(*args, "--dry-run", "--json")[1])["overlap"] == 32
+    assert tilemapper(*args)[0] == 0
+    with rasterio.open(target) as made:
+        assert json.loads(made.tags()["TILEMAPPER_PLAN"])["overlap"] == 32
+    assert stream(city, model=folder).plan.overlap == 32
+    assert tilemapper("info", city, "--doctor", folder)[0] == 0
+    code, _, err = tilemapper(*args, "--overwrite", "--overlap", "64")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "overlap 64: more than half of the tile of 64 px" in err
 
 
 def test_json_is_one_object(tilemapper, make_raster, tmp_path):

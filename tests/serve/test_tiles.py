@@ -14,8 +14,9 @@ from rasterio.enums import Resampling
 
 import tilemapper
 from tests.conftest import noise, read_raster, write_raster
-from tests.serve.conftest import FIRST, ZOOM, aligned, decoded, mercator_transform, mosaic
-from tilemapper.networks.model import open_model
+from tests.serve.conftest import FIRST, ZOOM, aligned, decoded, mercator_transform, mosaic, serving
+from tilemapper.networks.build import build_generator
+from tilemapper.networks.model import ModelCard, open_model, save_model
 from tilemapper.raster.source import SourceOptions, inspect_source
 from tilemapper.serve.bounded import BoundedCache
 from tilemapper.serve.generator import Generator
@@ -105,6 +106,17 @@ def test_windows_in_any_order_are_renders_pixels(tmp_path, models, size, overlap
         generator.close()
     assert cells.held_bytes <= 2**18
     assert generator.held_bytes <= 2**20
+
+
+def test_a_model_of_small_tiles_is_served_with_the_overlap_that_they_allow(tmp_path, monkeypatch):
+    monkeypatch.setattr("tilemapper.serve.service.list_models", lambda: [])
+    card = ModelCard(name="small", architecture="identity", tile=64)
+    generator = build_generator("identity", {}, card.channels, card.head)
+    save_model(tmp_path / "small", card, generator, "# small")
+    source = aligned(tmp_path / "city.tif", 100, 150)
+    with serving(source, models=tmp_path, names=("small",)) as (_, client):
+        shown = mosaic(client, "small", 100, 150)
+        assert_array_equal(shown, mosaic(client, "source", 100, 150))
 
 
 def test_each_lattice_tile_is_run_once_while_it_is_kept(tmp_path, serve):

@@ -20,7 +20,7 @@ def doctor(
     model: str | Path | Model,
     raster: str | Path | None = None,
     *,
-    overlap: int = 64,
+    overlap: int | None = None,
     gsd: str | float = "auto",
     bidx: Sequence[int] | None = None,
     device: str = "auto",
@@ -31,7 +31,7 @@ def doctor(
     Args:
         model: an opened model, its folder, or its name.
         raster: what it is to be used on; a synthetic city of the size of 1024 px if None.
-        overlap: pixels that neighbouring tiles share.
+        overlap: pixels that neighbouring tiles share; 64 by default, or what a smaller tile allows.
         gsd: as for `tilemapper.render`.
         bidx: as for `tilemapper.render`.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.

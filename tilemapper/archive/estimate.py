@@ -23,7 +23,7 @@ from tilemapper.archive.units import size_of
 from tilemapper.errors import TilemapperError
 from tilemapper.networks.model import Model
 from tilemapper.raster.gsd import output_size, pixel_size_m, wanted_steps
-from tilemapper.raster.lattice import Lattice
+from tilemapper.raster.lattice import Lattice, overlap_for
 from tilemapper.raster.opening import open_raster
 
 SAMPLE = 200
@@ -134,10 +134,12 @@ def _measure(job: ArchiveJob, model: Model, todo: Sequence[Decision]) -> tuple[i
     step = max(1, -(-len(todo) // SAMPLE))
     tiles = pixels = sampled = 0
     todo = [decision for decision in todo if decision.scene.part is None]
+    tile = model.card.tile
+    overlap = overlap_for(tile, job.render.options()["overlap"])
     for decision in todo[::step]:
         with contextlib.suppress(TilemapperError):
             height, width = _size(job, model, decision.scene)
-            tiles += Lattice(height, width, job.render.overlap, model.card.tile).tile_count
+            tiles += Lattice(height, width, overlap, tile).tile_count
             pixels += height * width
             sampled += 1
     share = len(todo) / sampled if sampled else 0.0

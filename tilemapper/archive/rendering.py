@@ -29,7 +29,8 @@ class Closed(BaseModel):
 class Render(Closed):
     """``[render]``: the options of ``tilemapper render``, by the names of its flags.
 
-    ``classes`` and ``uncertainty`` are templates of paths, as ``output.template`` is.
+    ``classes`` and ``uncertainty`` are templates of paths, as ``output.template`` is. ``overlap``
+    is by default less where the model's tile has no room for 64.
     """
 
     model: str = "maps"
@@ -83,7 +84,8 @@ class Render(Closed):
     def options(self) -> dict[str, Any]:
         """As `tilemapper.render` takes them, without the model and the paths of layers."""
         return {
-            "overlap": self.overlap,
+            # Left to the model's tile where it is not given.
+            "overlap": self.overlap if "overlap" in self.model_fields_set else None,
             "batch_size": None if self.batch_size == "auto" else self.batch_size,
             "block": None if self.block == "auto" else self.block,
             "device": self.device,

@@ -26,7 +26,7 @@ DRIVERS = ("GTiff", "COG", "JPEG", "PNG", "JP2OpenJPEG", "VRT")
     metavar="MODEL",
     help="Measure MODEL on RASTER (a sample city if there is none) within a minute.",
 )
-@click.option("--overlap", type=int, default=64, show_default=True, help="With --doctor.")
+@click.option("--overlap", type=int, help="With --doctor, as for render.")
 @click.option(
     "--gsd",
     type=OrWord(float, "auto", "native"),

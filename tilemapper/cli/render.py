@@ -29,9 +29,8 @@ if TYPE_CHECKING:
 @click.option(
     "--overlap",
     type=int,
-    default=64,
-    show_default=True,
-    help="Pixels that neighbouring tiles share: 0, 32, 64, 96 or 128.",
+    help="Pixels that neighbouring tiles share: 0, 32, 64, 96 or 128.  "
+    "[default: 64, or what a smaller tile allows]",
 )
 @click.option(
     "--batch-size",

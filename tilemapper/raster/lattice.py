@@ -20,6 +20,7 @@ from tilemapper.raster.blend import axis_weights
 TILE = 256
 RIM = 32
 OVERLAPS = (0, 32, 64, 96, 128)
+DEFAULT_OVERLAP = 64
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,16 @@ class Lattice:
         return len(self.rows.tiles_over(block.row, block.row + block.height)) * len(
             self.cols.tiles_over(block.col, block.col + block.width)
         )
+
+
+def overlap_for(tile: int, wanted: int | None) -> int:
+    """The overlap that is wanted, or where it is None 64 px, or the most that a small tile allows.
+
+    What is wanted is checked by `Lattice`.
+    """
+    if wanted is not None:
+        return wanted
+    return max(o for o in OVERLAPS if o <= min(DEFAULT_OVERLAP, tile // 2))
 
 
 def reflect(index: NDArray[np.int64], length: int) -> NDArray[np.int64]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tilemapper.networks.model import Model
 from tilemapper.raster.blend import TOP
-from tilemapper.raster.lattice import Block, Lattice
+from tilemapper.raster.lattice import Block, Lattice, overlap_for
 from tilemapper.render.block import blend_rows, class_rows, grey_rows, predict_rows
 from tilemapper.render.engine import Engine, open_engine
 from tilemapper.render.layers import palette_of
@@ -42,18 +42,24 @@ class _ArrayView:
 
 
 def render_array(
-    rgb: NDArray[np.uint8], model: Model | Engine, *, overlap: int = 64, device: str = "auto"
+    rgb: NDArray[np.uint8],
+    model: Model | Engine,
+    *,
+    overlap: int | None = None,
+    device: str = "auto",
 ) -> RenderedArray:
     """Renders an image in memory on the same lattice and blend as a raster on disk.
 
     Args:
         rgb: (height, width, 3) uint8 at the model's ground sampling distance.
         model: an opened model, or an `Engine` that is to be used again and again.
-        overlap: pixels that neighbouring tiles share, 0 to 128, a multiple of 32.
+        overlap: pixels that neighbouring tiles share, 0 to 128, a multiple of 32; 64 by default,
+            or what a smaller tile allows.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; not used with an `Engine`.
     """
     engine = model if isinstance(model, Engine) else open_engine(model, device=device)
-    lattice = Lattice(rgb.shape[0], rgb.shape[1], overlap, engine.model.card.tile)
+    tile = engine.model.card.tile
+    lattice = Lattice(rgb.shape[0], rgb.shape[1], overlap_for(tile, overlap), tile)
     block = Block(0, 0, *rgb.shape[:2])
     rows = read_tile_rows(_ArrayView(rgb), lattice, block, mean=(0, 0, 0))
     finished = blend_rows(predict_rows(rows, engine), lattice, block, lent=True)

@@ -20,7 +20,7 @@ from torch import nn
 
 from tilemapper.errors import RasterError
 from tilemapper.networks.model import Model, open_model
-from tilemapper.raster.lattice import Block, Lattice
+from tilemapper.raster.lattice import Block, Lattice, overlap_for
 from tilemapper.raster.source import SourceOptions, SourceView, inspect_source
 from tilemapper.raster.spec import SourceSpec
 from tilemapper.render.block import blend_rows, predict_rows
@@ -42,7 +42,7 @@ def diagnose(
     model: str | Path | Model,
     source: str | Path,
     *,
-    overlap: int = 64,
+    overlap: int | None = None,
     gsd: str | float = "auto",
     bidx: Sequence[int] | None = None,
     device: str = "auto",
@@ -53,7 +53,7 @@ def diagnose(
     Args:
         model: an opened model, its folder, or its name.
         source: the raster; its part with the most valid pixels is taken.
-        overlap: of the lattice.
+        overlap: of the lattice; 64 by default, or what a smaller tile allows.
         gsd: as for `render`.
         bidx: as for `render`.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
@@ -64,6 +64,7 @@ def diagnose(
     """
     begun = time.monotonic()
     opened = model if isinstance(model, Model) else open_model(model)
+    overlap = overlap_for(opened.card.tile, overlap)
     options = SourceOptions(gsd=gsd, bidx=tuple(bidx) if bidx else None)
     spec = inspect_source(str(source), options, opened.card.gsd_m)
     engine = open_engine(opened, device=device)

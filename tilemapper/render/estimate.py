@@ -34,6 +34,7 @@ class Estimate:
     workers: int
     precision: str
     batch_size: int
+    overlap: int
     tiles: int
     blocks: int
     block: int
@@ -57,7 +58,7 @@ class Estimate:
             f"output   {self.target}: {self.width} x {self.height} px, {gsd} a pixel",
             f"model    {self.model} on {self.device}, {self.precision}, batch {self.batch_size}",
             f"tiles    {self.tiles} in {self.blocks} block(s) of {self.block} px "
-            f"(+{self.redundant_share:.1%} at block borders)",
+            f"(+{self.redundant_share:.1%} at block borders), overlap {self.overlap} px",
             f"memory   {self.memory_bytes / 2**20:.0f} MiB{each} beyond the model",
             f"disk     {self.disk_bytes / 1e6:.1f} MB at most, staging and output together",
             f"time     {self.seconds:.0f} s at {self.tiles_s:.1f} tiles/s, measured on one batch",
@@ -96,6 +97,7 @@ def estimate(
         workers=max(1, plan.workers),
         precision=plan.precision,
         batch_size=plan.batch_size,
+        overlap=plan.overlap,
         tiles=plan.tile_count,
         blocks=len(plan.blocks),
         block=plan.block,

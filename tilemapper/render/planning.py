@@ -10,7 +10,7 @@ from typing import Any
 from tilemapper.errors import OptionError
 from tilemapper.networks.model import Model
 from tilemapper.networks.renderable import check_renders
-from tilemapper.raster.lattice import Lattice
+from tilemapper.raster.lattice import Lattice, overlap_for
 from tilemapper.raster.source import SourceOptions, inspect_source
 from tilemapper.raster.tone import Statistics
 from tilemapper.render.devices import auto_batch, choose_device, choose_precision
@@ -25,7 +25,7 @@ def plan_render(
     target: Path | None,
     model: Model,
     *,
-    overlap: int = 64,
+    overlap: int | None = None,
     batch_size: int | str | None = None,
     block: int | str | None = None,
     device: str = "auto",
@@ -77,6 +77,7 @@ def plan_render(
         allow_drivers=tuple(allow_drivers),
     )
     spec = inspect_source(str(source), options, model.card.gsd_m)
+    overlap = overlap_for(model.card.tile, overlap)
     lattice = Lattice(spec.height, spec.width, overlap, model.card.tile)
     tiles, devices, batch = lattice.tile_count, "", None
     if scheduler is not None:

@@ -91,7 +91,7 @@ class Jobs:
         kept: int,
         device: str = "auto",
         precision: str = "auto",
-        overlap: int = 64,
+        overlap: int | None = None,
     ) -> None:
         self._folder, self._generator = folder, generator
         self._most_waiting, self._most_kept = waiting, kept

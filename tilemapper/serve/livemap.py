@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilemapper.networks.model import Model
-from tilemapper.raster.lattice import Block, Lattice
+from tilemapper.raster.lattice import Block, Lattice, overlap_for
 from tilemapper.raster.source import SourceView
 from tilemapper.raster.spec import SourceSpec
 from tilemapper.render.block import blend_rows, class_rows, grey_rows
@@ -42,7 +42,7 @@ class LiveMap:
         model: that paints.
         generator: whose thread runs it.
         cells: where finished cells are kept, for all maps of a server.
-        overlap: of the lattice.
+        overlap: of the lattice, as for `render`.
         wait_s: how long a request waits for the generator.
     """
 
@@ -54,11 +54,12 @@ class LiveMap:
         generator: Generator,
         cells: BoundedCache[Cell],
         *,
-        overlap: int = 64,
+        overlap: int | None = None,
         wait_s: float = 60.0,
     ) -> None:
         self.name, self.spec, self.model = name, spec, model
-        self.lattice = Lattice(spec.height, spec.width, overlap, model.card.tile)
+        tile = model.card.tile
+        self.lattice = Lattice(spec.height, spec.width, overlap_for(tile, overlap), tile)
         self._key = (name, model.card.digest)
         self._generator, self._cells, self._wait_s = generator, cells, wait_s
         self._views = Views(lambda: SourceView(spec))

@@ -14,7 +14,7 @@ from typing import Any
 from tilemapper.errors import ModelError, OptionError
 from tilemapper.networks.model import Model, list_models, open_model
 from tilemapper.paths import typed_path
-from tilemapper.raster.lattice import Lattice
+from tilemapper.raster.lattice import Lattice, overlap_for
 from tilemapper.raster.source import SourceOptions, SourceSpec, inspect_source
 from tilemapper.render.devices import choose_device
 from tilemapper.serve.bounded import BoundedCache
@@ -40,7 +40,7 @@ class Setting:
     rasters: tuple[Path, ...] = ()
     allow: tuple[Path, ...] = ()
     models: tuple[str, ...] = ()
-    overlap: int = 64
+    overlap: int | None = None
     device: str = "auto"
     precision: str = "auto"
     allow_drivers: tuple[str, ...] = ()
@@ -61,7 +61,8 @@ class Service:
         self.folders = Folders.of(setting.allow)
         self.models = {model.card.name: model for model in _models(setting.models)}
         # Said now, not by every tile.
-        Lattice(1, 1, setting.overlap, next(iter(self.models.values())).card.tile)
+        tile = next(iter(self.models.values())).card.tile
+        Lattice(1, 1, overlap_for(tile, setting.overlap), tile)
         choose_device(setting.device)
         _remove_stale()
         self.folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
