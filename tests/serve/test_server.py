@@ -181,5 +181,5 @@ def test_a_signal_ends_it_soon_and_nothing_is_left(running):
     _, errors = server.communicate(timeout=60)
     assert time.monotonic() - begun < 30
     assert server.returncode == 143
-    assert errors == "interrupted by signal 15; run the same command to go on\n"
+    assert errors == "interrupted by signal 15; the server has ended\n"
     assert list(temporary.iterdir()) == []

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from tilemapper.cli.options import debug_option
-from tilemapper.errors import OptionError
+from tilemapper.cli.signals import farewell
+from tilemapper.errors import Interrupted, OptionError
 
 if TYPE_CHECKING:
     from tilemapper.serve.service import Service
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     multiple=True,
     help="Name or folder of a model to offer first; those found by name are offered too.",
 )
-@click.option("--overlap", type=int, default=64, show_default=True, help="As for render.")
+@click.option("--overlap", type=int, help="As for render.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option(
     "--precision",
@@ -65,7 +66,7 @@ if TYPE_CHECKING:
     type=click.IntRange(min=3),
     default=512,
     show_default=True,
-    help="Memory for tiles that were rendered.",
+    help="Memory for tiles that were rendered, and for previews.",
 )
 @click.option(
     "--upload-mb", type=click.IntRange(min=1), default=512, show_default=True, help="Of one upload."
@@ -89,7 +90,7 @@ def serve(
     rasters: tuple[Path, ...],
     allow: tuple[Path, ...],
     models: tuple[str, ...],
-    overlap: int,
+    overlap: int | None,
     device: str,
     precision: str,
     host: str,
@@ -141,7 +142,11 @@ def serve(
         allow_drivers=allow_drivers,
         limits=limits,
     )
-    serve_rasters(setting, bound, public=public, names=names, on_ready=_say_ready)
+    try:
+        serve_rasters(setting, bound, public=public, names=names, on_ready=_say_ready)
+    except Interrupted as ended:
+        code = farewell(ended.exit_code - 128, "the server has ended")
+        click.get_current_context().exit(code)
 
 
 def _say_ready(service: Service, url: str) -> None:

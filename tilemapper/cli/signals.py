@@ -54,15 +54,15 @@ def end() -> None:
             signal.signal(number, signal.SIG_IGN)
 
 
-def farewell(signal_number: int, again: str = "run the same command") -> int:
+def farewell(signal_number: int, then: str = "run the same command to go on") -> int:
     """Says the one line of a command that a signal ended; returns its exit code.
 
-    ``again``: what is to be done to go on.
+    ``then``: what is to be done, or has become of it.
     """
     end()
     interrupted = Interrupted(signal_number)
     with contextlib.suppress(OSError):  # whoever read it may be gone too
-        print(f"interrupted by {interrupted}; {again} to go on", file=sys.stderr)
+        print(f"interrupted by {interrupted}; {then}", file=sys.stderr)
     return interrupted.exit_code
 
 

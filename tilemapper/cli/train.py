@@ -153,7 +153,7 @@ def _run(
         # A run that was still reading its pairs has nothing to resume; a sweep begins what has not.
         begun = is_sweep or (out / CONFIG_NAME).exists()
         again = "run the same command with --resume" if begun else "run the same command"
-        code = farewell(number, again)
+        code = farewell(number, f"{again} to go on")
         click.get_current_context().exit(code)
     return result
 
