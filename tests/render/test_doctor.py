@@ -69,6 +69,8 @@ def test_an_engine_whose_tiles_depend_on_their_batch_is_found(models, make_raste
 def test_what_would_take_too_long_is_left_out_and_said(models, make_raster):
     found = diagnose(models / "identity", make_raster(300, 300), limit_s=0)
     assert set(grades(found).values()) == {"not measured"}
+    lines = [line for line in found.lines() if line.startswith("grid shift")]
+    assert [line[18:37] for line in lines] == ["not measured  would"]
     assert "too slow" in found.verdict
 
 

@@ -117,8 +117,8 @@ class Diagnosis:
                  f"{self.tiles_s:.1f} tiles/s, {self.seconds:.1f} s"]  # fmt: skip
         for finding in self.findings:
             value = "" if finding.value is None else f"{_number(finding)} {finding.words}"
-            advice = f"; {finding.advice}" if finding.advice else ""
-            lines.append(f"{finding.name:{width}}  {finding.grade:4}  {value}{advice}")
+            found = "; ".join(part for part in (value, finding.advice) if part)
+            lines.append(f"{finding.name:{width}}  {finding.grade:4}  {found}")
         return [*lines, f"verdict: {self.verdict}"]
 
     def _repr_html_(self) -> str:
