@@ -151,6 +151,20 @@ def test_an_existing_page_needs_overwrite_and_inputs_are_never_replaced(tilemapp
     assert (code, "no such folder" in err) == (1, True)
 
 
+def test_a_truth_is_judged_by_the_palette_that_is_given(tilemapper, pair, tmp_path):
+    job = tmp_path / "palette.toml"
+    colours = zip(("field", "rail"), MAP_COLOURS[:2].tolist(), strict=True)
+    tables = (f'[[palette]]\nname = "{name}"\ncolour = {colour}\n' for name, colour in colours)
+    job.write_text('kind = "training"\n' + "".join(tables))
+    asked = ("compare", *pair, "--shift-blocks", "0", "--json", "--palette", job)
+    figures = json.loads(tilemapper(*asked, "--truth", pair[1])[1])["truth"]["values"]
+    assert [name for name in figures if name.endswith("_iou")] == [
+        "field_iou", "rail_iou", "mean_iou",
+    ]  # fmt: skip
+    code, _, err = tilemapper(*asked)
+    assert (code, err.count("\n")) == (2, 1) and "give --truth too" in err
+
+
 @pytest.mark.parametrize("which", ["source", "truth"])
 def test_rasters_of_other_ground_are_refused_in_one_line(tilemapper, pair, tmp_path, which):
     away = Affine(0.9, 0, 683000, 0, -0.9, 4507000)

@@ -27,6 +27,7 @@ from tilemapper.report.compare_page import Pictures, compare_page
 from tilemapper.report.comparison import Comparison, ShiftFigures, compare_laid
 from tilemapper.report.looks import take_looks
 from tilemapper.report.picture import beside
+from tilemapper.training.jobfile import load_palette
 from tilemapper.training.legend import legend_of
 
 CACHE_BYTES = 40 << 20
@@ -41,6 +42,7 @@ def compare(
     page: str | Path | None = None,
     *,
     truth: str | Path | None = None,
+    palette: str | Path | None = None,
     model: str | Path | Model | None = None,
     quicklook: str | Path | None = None,
     overwrite: bool = False,
@@ -58,6 +60,8 @@ def compare(
         target: the map; any raster of the same ground will do.
         page: HTML file to write, None for figures alone.
         truth: a true map of the ground to measure against; laid on the map's grid too.
+        palette: job file with the classes to judge by, as for `tilemapper.evaluate`; by default the
+            model's, or those of the maps set.
         model: the model, if not found by the name in the map's tags.
         quicklook: PNG of both side by side to write.
         overwrite: replace files that are there.
@@ -70,6 +74,7 @@ def compare(
 
     Raises:
         RasterError: a raster cannot be read, or they do not lie on the same ground.
+        JobError: there is no palette in the file.
         ModelError: ``model`` is named, and is not there or not the one that painted the map.
         TargetError: a file may not be written.
     """
@@ -83,6 +88,9 @@ def compare(
         and Path(page).resolve() == (Path(quicklook).resolve())
     ):
         raise OptionError(f"{page}: page and quicklook would be one file; name two")
+    if palette is not None and truth is None:
+        raise OptionError(f"palette {palette}: judges figures against a true map; give --truth too")
+    classes = None if palette is None else load_palette(Path(palette))
     with contextlib.ExitStack() as stack:
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES))
         rendered = stack.enter_context(open_rendered(str(target), allow_drivers=allow_drivers))
@@ -104,7 +112,9 @@ def compare(
             true = stack.enter_context(
                 lay(str(truth), rendered, crisp=True, allow_drivers=allow_drivers)
             )
-            legend = legend_of(() if card is None else card.palette)
+            if classes is None:
+                classes = () if card is None else card.palette
+            legend = legend_of(classes)
             found.truth = truth_figures(rendered, true, legend=legend, seed=seed)
         if page is not None and pictures is not None:
             found.page = str(page)

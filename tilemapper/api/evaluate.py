@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tilemapper import notebook
-from tilemapper.errors import JobError, PairError, TargetError
-from tilemapper.networks.model import Model, ModelCard, PaletteClass, open_model
+from tilemapper.errors import PairError, TargetError
+from tilemapper.networks.model import Model, ModelCard, open_model
 from tilemapper.raster.atomic import check_name, write_text_atomic
-from tilemapper.raster.lattice import OVERLAPS
 from tilemapper.render.array import render_array
 from tilemapper.render.devices import choose_device
 from tilemapper.render.engine import open_engine
@@ -20,7 +19,7 @@ from tilemapper.training.evaluate import Evaluation, evaluate_model, row_names
 from tilemapper.training.features import open_distances
 from tilemapper.training.heldout import spread
 from tilemapper.training.images import RgbImage
-from tilemapper.training.jobfile import load_job
+from tilemapper.training.jobfile import load_palette
 from tilemapper.training.legend import legend_of
 from tilemapper.training.metrics import check_figures
 from tilemapper.training.pairs import PairSource, open_pairs, split_pairs
@@ -32,8 +31,6 @@ from tilemapper.training.prediction import (
 )
 from tilemapper.training.sheet import write_sheet
 from tilemapper.training.split import SplitDigest, digest_split, find_overlaps
-
-DEFAULT_OVERLAP = 64
 
 
 @dataclass(frozen=True)
@@ -159,7 +156,7 @@ def evaluate(
     indices = spread(chosen, pairs or len(source))
     legend = legend_of(opened.card.palette) if direction == "AtoB" else None
     if palette is not None:
-        legend = legend_of(_classes(Path(palette)))
+        legend = legend_of(load_palette(Path(palette)))
     check_figures(dict(min or {}), legend)
     distances = open_distances(Path(weights)) if weights else None
 
@@ -193,16 +190,6 @@ def evaluate(
         distances=distances.figures() if distances else {},
         missed=evaluation.below(dict(min or {})),
     )
-
-
-def _classes(path: Path) -> tuple[PaletteClass, ...]:
-    classes = load_job(config=path).palette
-    if not classes:
-        raise JobError(
-            f"{path}: no [[palette]] found, its classes are needed; count them with "
-            "tilemapper pairs palette"
-        )
-    return classes
 
 
 def _check_outputs(*paths: Path) -> None:
@@ -253,8 +240,6 @@ def _predictor(
     chosen = choose_device(device)
     if tiled:
         engine = open_engine(model, device=chosen)
-        if overlap is None:
-            overlap = max(o for o in OVERLAPS if o <= DEFAULT_OVERLAP and 2 * o <= model.card.tile)
 
         def predict_tiled(image: RgbImage) -> Prediction:
             rendered = render_array(image, engine, overlap=overlap)

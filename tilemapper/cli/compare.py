@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 @click.option("--out", "page", type=click.Path(), metavar="PAGE.html", help="Write the page here.")
 @click.option("--truth", metavar="MAP", help="A true map of the same ground, to measure against.")
 @click.option(
+    "--palette",
+    type=click.Path(),
+    metavar="FILE",
+    help="Job file of the classes that --truth judges by, as for evaluate; the model's by default.",
+)
+@click.option(
     "--quicklook", type=click.Path(), metavar="OUT.png", help="Also write both side by side."
 )
 @click.option("--model", help="Model that painted DST, if not found by the name in its tags.")

@@ -13,6 +13,7 @@ import tilemapper
 from tilemapper import toml
 from tilemapper.errors import JobError, OptionError
 from tilemapper.networks.arguments import PatchGANArguments, generator_arguments, nearest, parse
+from tilemapper.networks.card import PaletteClass
 from tilemapper.training.config import TrainingJob
 
 DEFAULT_PRESET = "fast"
@@ -74,6 +75,21 @@ def load_job(
         else:
             whole = _merged(whole, layer)
     return check_job(_merged(_over(values, whole), inner), where=where)
+
+
+def load_palette(path: Path) -> tuple[PaletteClass, ...]:
+    """The classes of a job file, to judge maps by.
+
+    Raises:
+        JobError: it is no job file, or has none.
+    """
+    classes = load_job(config=path).palette
+    if not classes:
+        raise JobError(
+            f"{path}: no [[palette]] found, its classes are needed; count them with "
+            "tilemapper pairs palette"
+        )
+    return classes
 
 
 def check_job(values: Mapping[str, Any], *, where: str) -> TrainingJob:
