@@ -182,6 +182,14 @@ def test_a_file_without_a_palette_judges_nothing(tmp_path, models, capsys):
     assert "none.toml: not found" in capsys.readouterr().err
 
 
+def test_a_least_share_that_is_no_number_is_refused(tmp_path, capsys):
+    args = ["pairs", "palette", str(write_own(tmp_path / "p")), "--min-share", "nan"]
+    assert run(cli, args) == 2
+    assert (
+        capsys.readouterr().err == "error: min_share: nan found, 0 to 1 is needed; 0.001 is usual\n"
+    )
+
+
 def test_the_palette_as_json(tmp_path):
     found = CliRunner().invoke(cli, ["pairs", "palette", str(write_own(tmp_path / "p")), "--json"])
     plain = json.loads(found.stdout)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from tilemapper.errors import PairError
+from tilemapper.errors import OptionError, PairError
 from tilemapper.networks.model import PaletteClass
 from tilemapper.training.agreement import MOST_CLASSES
 from tilemapper.training.classes import FARTHEST
@@ -79,8 +79,11 @@ def count_palette(
         on_pair: called after each pair.
 
     Raises:
+        OptionError: the least share is none.
         PairError: a pair is damaged, or fewer than two colours are frequent enough.
     """
+    if not 0 <= least_share <= 1:
+        raise OptionError(f"min_share: {least_share} found, 0 to 1 is needed; 0.001 is usual")
     chosen = spread(range(len(source)), pairs)
     each = max(1, SAMPLED_PIXELS // max(1, len(chosen)))
     samples = []
