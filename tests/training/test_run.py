@@ -36,7 +36,7 @@ from tilemapper.training.checkpoint import read_checkpoint, write_checkpoint
 from tilemapper.training.dataset import Dataset
 from tilemapper.training.heldout import HeldOut
 from tilemapper.training.jobfile import load_job
-from tilemapper.training.pairs import open_pairs, split_pairs
+from tilemapper.training.pairs import open_pairs, pack_pairs, split_pairs
 from tilemapper.training.recording import read_events
 from tilemapper.training.run import train
 from tilemapper.training.split import digest_split
@@ -197,6 +197,23 @@ def test_pairs_that_overlap_the_held_out_patch_of_one_piece_of_ground_are_said(t
     said: list[str] = []
     train(data, tmp_path / "run", settings={**TINY, "trainer.steps": "1"}, notice=said.append)
     assert [line for line in said if "pairs overlap held-out ones" in line]
+
+
+@pytest.mark.parametrize("kind", ["side by side", "folders", "npz"])
+def test_extra_pairs_that_are_held_out_are_refused(pairs, tmp_path, kind):
+    data, again = pairs, tmp_path / "again"
+    if kind == "npz":
+        data = tmp_path / "pairs.npz"
+        pack_pairs(open_pairs(pairs), data)
+    elif kind == "folders":
+        data = tmp_path / "sides"
+        for side in "AB":
+            shutil.copytree(pairs, data / side)
+    again.symlink_to(data)
+    extra = again if kind != "npz" else data
+    settings = {**TINY, "trainer.steps": "1", "data.extra": f'[{{path="{extra}", share=0.5}}]'}
+    with pytest.raises(PairError, match="holds pairs that are held out"):
+        train(data, tmp_path / "run", settings=settings)
 
 
 def test_the_val_folder_of_extra_pairs_is_not_trained_on(pairs, tmp_path):

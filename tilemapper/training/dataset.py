@@ -51,6 +51,7 @@ class Dataset:
         )
         self.digest = digest_split(self.source, self.split)
         chosen = [(self.source, i) for i in self.split.train]
+        held_out = {self.source.place(i) for i in self.split.held_out}
         self.groups = [Group(0, len(chosen), 1 - sum(e.share for e in config.extra))]
         for extra in config.extra:
             source = open_pairs(extra.path, direction=config.direction, unpaired=config.unpaired)
@@ -59,6 +60,11 @@ class Dataset:
             if not own:
                 raise PairError(
                     f"{extra.path}: held-out pairs only, others are needed; name their folder"
+                )
+            if held_out.intersection(map(source.place, own)):
+                raise PairError(
+                    f"{extra.path}: holds pairs that are held out, figures would be too good; take "
+                    "it out of data.extra, or name a folder of others"
                 )
             self.groups.append(Group(len(chosen), len(own), extra.share))
             chosen += [(source, i) for i in own]

@@ -37,11 +37,15 @@ class Npz(PairSource):
         if len(names) != len(first):
             names = [str(i) for i in range(len(first))]
         super().__init__(names, direction)
-        self.first, self.second = first, second
+        self.path, self.first, self.second = path, first, second
 
     def read(self, index: int) -> tuple[RgbImage, RgbImage]:
         """Views of both arrays."""
         return self.first[index], self.second[index]
+
+    def place(self, index: int) -> tuple[Path, int]:
+        """The file and the index."""
+        return self.path.resolve(), index
 
 
 def pack_pairs(

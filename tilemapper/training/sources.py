@@ -29,6 +29,10 @@ class PairSource(ABC):
     def read(self, index: int) -> tuple[RgbImage, RgbImage]:
         """Images A and B as stored, whatever their sizes. Raises PairError naming the file."""
 
+    @abstractmethod
+    def place(self, index: int) -> tuple[Path, int]:
+        """Where a pair lies: its file, or that of its image A, and its number in a file of many."""
+
     def load(self, index: int) -> tuple[RgbImage, RgbImage]:
         """Source and target in the direction of this source, each (h, w, 3) uint8 of one size.
 
@@ -74,6 +78,10 @@ class SideBySide(PairSource):
             )
         return image[:, : width // 2], image[:, width // 2 :]
 
+    def place(self, index: int) -> tuple[Path, int]:
+        """The file."""
+        return self.files[self.names[index]].resolve(), 0
+
 
 class Folders(PairSource):
     """Folders A and B with images matched by name, GeoTIFFs among them.
@@ -99,6 +107,10 @@ class Folders(PairSource):
         """Images A and B; raises PairError when one of the files is damaged."""
         first, second = self._files[index]
         return read_image(first), read_image(second)
+
+    def place(self, index: int) -> tuple[Path, int]:
+        """The file of image A."""
+        return self._files[index][0].resolve(), 0
 
 
 def find_images(root: Path) -> dict[str, Path]:
