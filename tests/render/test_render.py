@@ -35,6 +35,7 @@ from tilemapper.render.journal import Receipt, read_journal
 from tilemapper.render.planning import plan_render
 from tilemapper.render.render import render
 from tilemapper.render.staging import locked, staging_folder
+from tilemapper.render.stream import stream
 
 
 def digest(path):
@@ -461,6 +462,18 @@ def test_an_engine_of_another_model_paints_nothing(make_raster, models, tmp_path
     city, other = make_raster(100, 100), Engine(open_model(models / "constant"))
     render(city, tmp_path / "map.tif", models / "identity", engine=other, gsd="native")
     assert np.array_equal(read_raster(tmp_path / "map.tif"), read_raster(city))
+
+
+@pytest.mark.parametrize("other", [{"precision": "bf16"}, {"tta": True}])
+def test_an_engine_that_paints_otherwise_than_planned_paints_nothing(
+    make_raster, models, tmp_path, monkeypatch, other
+):
+    city, model = make_raster(100, 100), open_model(models / "unet")
+    engine = Engine(model, **other)
+    monkeypatch.setattr(engine, "predict", None)
+    options = {"engine": engine, "precision": "fp32", "device": "cpu", "gsd": "native"}
+    render(city, tmp_path / "map.tif", model, **options)
+    assert len(list(stream(city, model, **options))) == 1
 
 
 def test_compile_has_the_commands_name(make_raster, models, tmp_path):

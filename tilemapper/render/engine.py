@@ -43,6 +43,7 @@ class Engine:
         lanes: calls that run at once, each in a thread of its own.
         batch_size: tiles a call, as the plan fixes it.
         fits: tiles that go into one call; less than `batch_size` once memory ran out.
+        precision, tta, compiled: as it was opened.
 
     Raises:
         ModelError: the model cannot paint a raster, or its weights are damaged.
@@ -65,6 +66,7 @@ class Engine:
         self.batch_size = batch_size
         self.is_palette = model.card.head == "palette"
         self.channels = len(model.card.palette) if self.is_palette else 3
+        self.precision, self.tta, self.compiled = precision, tta, compiled
         self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         network = fold_norms(model.generator()).to(self.device, self._dtype)
         self._network: nn.Module = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -73,7 +75,6 @@ class Engine:
         # among threads, by whose number its last bits would be others.
         self.lanes = torch.get_num_threads() if self.device.type == "cpu" else 1
         self.fits = batch_size
-        self._tta = tta
         if compiled:
             with self._as_in_a_lane():  # for another number of threads torch would compile again
                 self._network = compiled_network(self._network, model.card.tile, batch_size)
@@ -139,7 +140,7 @@ class Engine:
     def paint(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Predictions of a batch that is on the device; see `tilemapper.render.levels.painted`."""
         return painted(
-            self._network, pixels, dtype=self._dtype, palette=self.is_palette, tta=self._tta
+            self._network, pixels, dtype=self._dtype, palette=self.is_palette, tta=self.tta
         )
 
 

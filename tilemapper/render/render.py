@@ -67,7 +67,7 @@ def render(
         on_plan: called with the plan and the number of tiles still to run, before the first.
         tick: called with the number of tiles done since the last call; 0 as a sign of life.
         engine: the model on its device already, for many small rasters; opened if None, or if it
-            is another model's.
+            would not paint as planned.
         scheduler: a running dask cluster; see `tilemapper.render.address.scheduler_address`.
         dashboard: show dask's dashboard, on the loopback interface, if workers are started here.
         insecure: take a scheduler on another machine without TLS.
@@ -163,7 +163,7 @@ def render_blocks(
     """Renders the pending blocks in this process, on one device: one after another on a CPU."""
     if not pending:
         return
-    if engine is None or not _serves(engine, plan):
+    if engine is None or not serves(engine, plan):
         engine = engine_of(plan, model)
     if painter_of(engine) is not None:
         yield from render_abreast(
@@ -178,9 +178,10 @@ def render_blocks(
             yield render_block(plan, block, view, engine, folder, tick)
 
 
-def _serves(engine: Engine, plan: Plan) -> bool:
-    """Whether an open engine is of the plan's model, and calls it as planned; see `auto_batch`."""
-    if engine.model.card.digest != plan.model_digest:
+def serves(engine: Engine, plan: Plan) -> bool:
+    """Whether an open engine paints as planned; on a CPU whatever its batch, see `auto_batch`."""
+    painted = (engine.model.card.digest, engine.precision, engine.tta, engine.compiled)
+    if painted != (plan.model_digest, plan.precision, plan.tta, plan.compiled):
         return False
     return engine.device.type == "cpu" or engine.batch_size == plan.batch_size
 

@@ -27,7 +27,7 @@ from tilemapper.render.engine import Engine
 from tilemapper.render.layers import to_layers
 from tilemapper.render.plan import Plan
 from tilemapper.render.planning import plan_render
-from tilemapper.render.render import CACHE_MB, Tick, engine_of, finished_rows
+from tilemapper.render.render import CACHE_MB, Tick, engine_of, finished_rows, serves
 from tilemapper.render.rows import PixelRows
 from tilemapper.render.seam import Seam
 from tilemapper.render.strips import View
@@ -91,7 +91,8 @@ class BlockStream:
         return len(self.plan.blocks)
 
     def __iter__(self) -> Iterator[RenderedBlock]:
-        self._engine = self._engine or engine_of(self.plan, self._model)
+        if self._engine is None or not serves(self._engine, self.plan):
+            self._engine = engine_of(self.plan, self._model)
         with SourceView(self.plan.source) as view:
             for block in self.plan.blocks:
                 # Not held over the yield: what the reader does with GDAL is the reader's.
@@ -129,7 +130,8 @@ def stream(
         classes: give the classes too (palette models).
         probabilities: give each class's probability too (palette models).
         uncertainty: give the uncertainty too.
-        engine: the model on its device already; opened at the first block if None.
+        engine: the model on its device already; opened at the first block if None, or if it would
+            not paint as planned.
         tick: called with the number of tiles done since the last call.
         **options: those of `tilemapper.render` that decide pixels, and ``block``, ``batch_size``.
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tilemapper.networks.model import Model
 from tilemapper.raster.spec import SourceSpec
-from tilemapper.render.devices import default_batch
+from tilemapper.render.devices import choose_device, choose_precision, default_batch
 from tilemapper.render.engine import Engine
 from tilemapper.serve.generator import Generator
 
@@ -51,7 +51,7 @@ def render_whole(
         total[0] = tiles
         progress(0, tiles)
 
-    engine = _Shared(generator, model, options["device"])
+    engine = _Shared(generator, model, options["device"], options["precision"])
     render(
         source.path,
         target,
@@ -70,9 +70,11 @@ class _Shared:
 
     lanes = 2  # one batch runs, the next one waits
     device = torch.device("cpu")  # where its predictions are, wherever they were made
+    tta = compiled = False
 
-    def __init__(self, generator: Generator, model: Model, device: str) -> None:
+    def __init__(self, generator: Generator, model: Model, device: str, precision: str) -> None:
         self._generator, self.model = generator, model
+        self.precision = choose_precision(precision, choose_device(device), model)
         self.channels = model.card.channels
         self.is_palette = model.card.head == "palette"
         self.batch_size = default_batch("cpu" if device == "auto" else device)

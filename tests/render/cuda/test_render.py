@@ -114,7 +114,9 @@ def test_a_map_says_with_which_batches_it_was_made_where_memory_ran_out(
     with pytest.warns(RuntimeWarning) as said:
         if not calls:
             render_module.painter_of(engine).prepare()  # as on a GPU, before the first block
-        result = render(city, target, model, block=512, batch_size=4, engine=engine)
+        result = render(
+            city, target, model, block=512, batch_size=4, precision="fp32", engine=engine
+        )
     assert len(painted) > 6
     assert "of 4 block(s) were painted with fewer than 4 tiles a call" in str(said[-1].message)
     assert "--batch-size 2 paints all of them alike" in result.notices[-1]
@@ -165,9 +167,10 @@ def test_a_render_that_was_begun_with_another_batch_has_an_engine_of_its_own(mod
 
     monkeypatch.setattr(render_module, "engine_of", engine_of)
     model = open_model(models / "identity")
-    engine = SimpleNamespace(model=model, device=torch.device("cuda", 0), batch_size=128)
+    same = {"precision": "bf16", "tta": False, "compiled": False}
+    engine = SimpleNamespace(model=model, device=torch.device("cuda", 0), batch_size=128, **same)
     work = (model, [Block(0, 0, 512, 512)], Path(), None, engine)
-    plan = SimpleNamespace(model_digest=model.card.digest, batch_size=64)
+    plan = SimpleNamespace(model_digest=model.card.digest, batch_size=64, **same)
     with pytest.raises(OpenedError, match="64"):
         next(render_module.render_blocks(plan, *work))
 
