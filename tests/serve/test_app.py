@@ -176,6 +176,15 @@ def test_names_that_are_no_text_are_left_out_or_refused(tmp_path, serve):
             assert answer.status_code == code, answer.text
 
 
+def test_a_path_that_is_none_is_said_as_all_else_is(serve):
+    with serve() as (_service, client):
+        answer = client.get("/nowhere")
+        assert (answer.status_code, list(answer.json())) == (404, ["error"])
+        answer = client.delete("/api/config")
+        assert (answer.status_code, list(answer.json())) == (405, ["error"])
+        assert answer.headers["allow"] == "GET"
+
+
 def test_a_folder_that_may_not_be_read_is_said(tmp_path, serve, monkeypatch):
     def closed(folder):
         raise PermissionError(errno.EACCES, "Permission denied", str(folder))

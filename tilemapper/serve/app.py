@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from tilemapper import __version__
@@ -74,6 +75,7 @@ def make_app(service: Service) -> FastAPI:
 
     app.add_middleware(SmallBodies, large=UPLOADS)
     app.add_exception_handler(TilemapperError, _say)
+    app.add_exception_handler(HTTPException, _say_what_is_there)
     app.add_exception_handler(RequestValidationError, _say_what_is_wrong)
     app.add_exception_handler(Dropped, _nobody)
     app.add_exception_handler(ClientDisconnect, _nobody)
@@ -90,6 +92,13 @@ async def _say(_request: Request, error: Exception) -> Response:
     status = next((code for kind, code in _STATUS if isinstance(error, kind)), 422)
     headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, BusyError) else None
     return Said({"error": " ".join(str(error).split())}, status, headers)
+
+
+async def _say_what_is_there(request: Request, error: Exception) -> Response:
+    """A path that is none, or one that is asked otherwise, as `_say` has it."""
+    assert isinstance(error, HTTPException)
+    line = f"{request.method} {request.url.path}: {error.detail.lower()}; /api says what there is"
+    return Said({"error": line}, error.status_code, error.headers)
 
 
 async def _say_what_is_wrong(_request: Request, error: Exception) -> Response:
