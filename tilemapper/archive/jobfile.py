@@ -18,8 +18,8 @@ from tilemapper.archive.job import (
 )
 from tilemapper.archive.rendering import Render
 from tilemapper.archive.rooting import rooted
-from tilemapper.archive.template import nearest
 from tilemapper.errors import JobError
+from tilemapper.networks.arguments import nearest
 
 
 def load_job(path: str | Path) -> ArchiveJob:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import string
-from collections.abc import Iterable
+
+from tilemapper.networks.arguments import nearest
 
 FIELDS = ("stem", "name", "relpath", "date", "model", "mosaic", "row", "col")
 
@@ -67,9 +67,3 @@ def escaped(path: str) -> str:
 def filled(template: str) -> str:
     """The path that a template without fields is."""
     return "".join(text for text, *_ in string.Formatter().parse(template))
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """The ending of a message, with the nearest known word if one is near."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {near[0]}?" if near else "; correct it"
