@@ -141,6 +141,20 @@ def test_pairs_of_one_piece_of_ground_cannot_be_split(tmp_path):
     assert_says(error, "one piece of ground")
 
 
+@pytest.mark.parametrize("gap", [20, 39], ids=["two halves", "an island"])
+def test_about_the_share_is_held_out_where_pieces_of_ground_are_of_other_sizes(tmp_path, gap):
+    source = open_pairs(write_side_by_side(tmp_path, 40, size=16))
+    edges = [[i, i + 1] for i in range(1, 40) if i != gap]
+    (tmp_path / "overlaps.json").write_text(json.dumps(edges))
+    split = split_pairs(source, overlaps=tmp_path / "overlaps.json")
+    assert len(split.held_out) == 4
+    assert len(split.train) >= 33
+    held_out = {source.names[i] for i in split.held_out}
+    learned = {source.names[i] for i in split.train}
+    for edge in edges:
+        assert not ({*map(str, edge)} & held_out and {*map(str, edge)} & learned)
+
+
 def test_a_list_of_overlaps_beside_the_data_is_found_from_inside_of_it_too(tmp_path, monkeypatch):
     (tmp_path / "pairs").mkdir()
     (tmp_path / "overlaps.json").write_text("[]")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -77,8 +77,9 @@ def split_pairs(
     """Holds out the val folder if there is one, otherwise a share of the pairs.
 
     Pairs that show common ground stay together: whole connected components of the overlap graph
-    are held out, in an order that depends on the seed and the names only. Where all are one
-    component, a patch of it is, and what overlaps the patch is in neither part.
+    are held out, in an order that depends on the seed and the names only. Where these would be
+    less than half of the share or more than double, as where nearly all are one component, a patch
+    of the largest one is held out too, and what overlaps the patch is in neither part.
 
     Args:
         source: the pairs.
@@ -100,35 +101,50 @@ def split_pairs(
     edges = _read_overlaps(overlaps, source) if overlaps else []
     components = _components(source, edges)
     wanted = max(1, round(share * len(source)))
-    if len(components) < 2:
-        return _split_apart(source, edges, wanted, seed)
-    held_out: list[int] = []
+    near = _neighbours(len(source), edges)
+    whole: list[int] = []
     for component in sorted(components, key=lambda c: _rank(source.names[c[0]], seed)):
-        if len(held_out) + len(component) <= wanted:
-            held_out += component
-    if not held_out:  # every component is larger than the share
-        held_out = min(components, key=lambda component: len(component))
-    kept = set(held_out)
-    return Split([i for i in everything if i not in kept], sorted(held_out))
+        if len(whole) + len(component) <= wanted:
+            whole += component
+    # Where every component is larger than the share.
+    held_out = whole or min(components, key=len)
+    if len(components) > 1 and wanted <= 2 * len(held_out) <= 4 * wanted:
+        return _around(held_out, near)
+    largest = max(components, key=len)
+    first = min(largest, key=lambda i: _rank(source.names[i], seed))
+    split = _around(_grown([*whole, first], near, wanted), near)
+    if split.train:
+        return split
+    if len(components) > 1:
+        return _around(held_out, near)
+    raise PairError(
+        f"{len(source)} pair(s) in one piece of ground: at least 2 separate ones are needed "
+        "to hold some out; add pairs or give a val folder"
+    )
 
 
-def _split_apart(source: PairSource, edges: list[tuple[int, int]], wanted: int, seed: int) -> Split:
-    """Splits pairs that are all connected: around one of them so many are held out."""
-    near: list[set[int]] = [set() for _ in range(len(source))]
+def _around(held_out: list[int], near: Sequence[set[int]]) -> Split:
+    """Holds these out; neither they nor what is near one of them is learned from."""
+    taken = set(held_out).union(*(near[i] for i in held_out))
+    return Split([i for i in range(len(near)) if i not in taken], sorted(held_out))
+
+
+def _grown(patch: list[int], near: Sequence[set[int]], wanted: int) -> list[int]:
+    """The patch with its surroundings, breadth first, so that its border is short."""
+    within = set(patch)
+    for i in patch:  # which grows meanwhile
+        more = sorted(near[i] - within)[: max(0, wanted - len(patch))]
+        within.update(more)
+        patch += more
+    return patch
+
+
+def _neighbours(count: int, edges: Iterable[tuple[int, int]]) -> list[set[int]]:
+    near: list[set[int]] = [set() for _ in range(count)]
     for a, b in edges:
         near[a].add(b)
         near[b].add(a)
-    patch = [min(range(len(source)), key=lambda i: _rank(source.names[i], seed))]
-    for i in patch:  # which grows meanwhile: breadth first, so that its border is short
-        patch += sorted(near[i].difference(patch))[: wanted - len(patch)]
-    taken = set(patch).union(*(near[i] for i in patch))
-    train = [i for i in range(len(source)) if i not in taken]
-    if not train:
-        raise PairError(
-            f"{len(source)} pair(s) in one piece of ground: at least 2 separate ones are needed "
-            "to hold some out; add pairs or give a val folder"
-        )
-    return Split(train, sorted(patch))
+    return near
 
 
 def _rank(name: str, seed: int) -> bytes:
