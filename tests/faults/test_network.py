@@ -8,6 +8,7 @@ they speak TLS on an address that is not the loopback's. Needs root, for the nam
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import subprocess
@@ -43,30 +44,32 @@ def ip(*words: str, check: bool = True) -> None:
 
 
 @pytest.fixture(scope="module")
-def cables() -> Iterator[None]:
-    """Two hosts on one bridge."""
+def cables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Two hosts on one bridge, for one process of a run of the tests at a time."""
     if os.geteuid() or not shutil.which("ip") or not shutil.which("unshare"):
         pytest.skip("network namespaces need root, ip and unshare")
-    try:
-        ip("link", "add", BRIDGE, "type", "bridge")
-    except subprocess.CalledProcessError as error:
-        pytest.skip(f"no network namespaces here: {error.stderr.decode().strip()}")
-    try:
-        ip("addr", "add", f"{NET}.1/24", "dev", BRIDGE)
-        ip("link", "set", BRIDGE, "up")
-        for number, host in enumerate(HOSTS, 2):
-            ip("netns", "add", host)
-            ip("link", "add", host, "type", "veth", "peer", "name", "eth0", "netns", host)
-            ip("link", "set", host, "master", BRIDGE, "up")
-            ip("-n", host, "addr", "add", f"{NET}.{number}/24", "dev", "eth0")
-            ip("-n", host, "link", "set", "eth0", "up")
-            ip("-n", host, "link", "set", "lo", "up")
-        yield
-    finally:
-        for host in HOSTS:
-            ip("netns", "del", host, check=False)
-            ip("link", "del", host, check=False)
-        ip("link", "del", BRIDGE, check=False)
+    with (tmp_path_factory.getbasetemp().parent / "cables.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            ip("link", "add", BRIDGE, "type", "bridge")
+        except subprocess.CalledProcessError as error:
+            pytest.skip(f"no network namespaces here: {error.stderr.decode().strip()}")
+        try:
+            ip("addr", "add", f"{NET}.1/24", "dev", BRIDGE)
+            ip("link", "set", BRIDGE, "up")
+            for number, host in enumerate(HOSTS, 2):
+                ip("netns", "add", host)
+                ip("link", "add", host, "type", "veth", "peer", "name", "eth0", "netns", host)
+                ip("link", "set", host, "master", BRIDGE, "up")
+                ip("-n", host, "addr", "add", f"{NET}.{number}/24", "dev", "eth0")
+                ip("-n", host, "link", "set", "eth0", "up")
+                ip("-n", host, "link", "set", "lo", "up")
+            yield
+        finally:
+            for host in HOSTS:
+                ip("netns", "del", host, check=False)
+                ip("link", "del", host, check=False)
+            ip("link", "del", BRIDGE, check=False)
 
 
 def pull(*hosts: str) -> None:
