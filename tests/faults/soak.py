@@ -103,7 +103,7 @@ class Scene:
         """Renders it, at the block size that gives the larger ones a few blocks."""
         render(
             source or self.source, self.target, self.model, overwrite=True, gsd="native",
-            block=512, batch_size=4, device="cpu", precision="fp32", engine=self.engine, **options,
+            block=512, batch_size=4, device="cpu", engine=self.engine, **options,
         )  # fmt: skip
 
 
