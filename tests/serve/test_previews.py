@@ -78,6 +78,32 @@ def test_one_preview_is_made_at_a_time_so_that_none_is_dropped_unfinished():
     assert previews.of("b", lambda _side: pytest.fail("b was dropped, and a was older")).keep.all()
 
 
+def test_a_failed_preview_that_is_dropped_late_leaves_the_next_one():
+    previews, go, closed = Previews(8 * 600 * 600), threading.Event(), threading.Event()
+    failed = previews.of("a", lambda _side: beginning(go, closed)(10))
+    go.set()
+    assert failed.done.wait(10)
+    previews.drop("a", failed)
+    again = previews.of("a", beginning(go, closed))
+    previews.drop("a", failed)  # by another request that waited for it
+    assert previews.of("a", lambda _side: pytest.fail("the next one was dropped")) is again
+
+
+def test_no_preview_is_held_of_a_raster_that_is_closed(tmp_path, monkeypatch):
+    place = {"crs": "EPSG:3857", "transform": mercator_transform()}
+    source = write_raster(tmp_path / "a.tif", noise(600, 600), **place)
+    monkeypatch.setattr("tilemapper.serve.picture.MOST_AVERAGED", 2)
+    go = threading.Event()
+    monkeypatch.setattr(Preview, "_fill", lambda self, view: go.wait(10))
+    spec, previews = inspect_source(str(source), SourceOptions(), None), Previews(2**20)
+    picture = Picture(spec, previews)
+    picture.close()  # a request that has found it by then goes on
+    with pytest.raises(GoneError):
+        picture.tile(frame_of(spec), ZOOM - 4, FIRST[0] >> 4, FIRST[1] >> 4)
+    assert previews.held_bytes == 0
+    go.set()
+
+
 def test_a_preview_of_a_raster_that_is_closed_is_no_picture_of_it():
     go, closed = threading.Event(), threading.Event()
     preview = beginning(go, closed)(600)

@@ -16,6 +16,7 @@ from tilemapper.raster.levels import LevelView, overview_count
 from tilemapper.raster.spec import SourceSpec
 from tilemapper.serve.drawing import draw
 from tilemapper.serve.frame import Frame, Places
+from tilemapper.serve.limits import GoneError
 from tilemapper.serve.previews import Preview, Previews
 from tilemapper.serve.views import Views
 
@@ -96,6 +97,8 @@ class Picture:
 
     def _from_preview(self, level: _Level, places: Places, step: float) -> NDArray[np.uint8] | None:
         def begin(side: int) -> Preview:
+            if self._closed.is_set():  # nobody would let go of it
+                raise GoneError("the raster was closed meanwhile; open it again")
             return Preview(
                 level.views,
                 height=level.height,
@@ -110,7 +113,7 @@ class Picture:
         # A small one is there in a moment: no need to ask for it again.
         is_whole = preview.done.wait(timeout=0.3)
         if preview.error is not None:
-            self._previews.drop(self)  # the next request tries again
+            self._previews.drop(self, preview)  # the next request tries again
             raise preview.error
         height, width = preview.keep.shape
         tile = self._draw(preview.read, places, height, width, step)

@@ -127,6 +127,11 @@ class Previews:
                 self._held.put(owner, preview)
             return preview
 
-    def drop(self, owner: Hashable) -> None:
-        """Lets go of the owner's preview; the next request begins another."""
-        self._held.drop(lambda key: key == owner)
+    def drop(self, owner: Hashable, failed: Preview | None = None) -> None:
+        """Lets go of the owner's preview; the next request begins another.
+
+        failed: let go of this one alone: another request may have begun the next by now.
+        """
+        with self._lock:
+            if failed is None or self._held.get(owner) is failed:
+                self._held.drop(lambda key: key == owner)
