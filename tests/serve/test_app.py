@@ -176,6 +176,45 @@ def test_names_that_are_no_text_are_left_out_or_refused(tmp_path, serve):
             assert answer.status_code == code, answer.text
 
 
+def test_all_that_is_refused_is_said_in_one_way(serve, monkeypatch):
+    with serve() as (service, client):
+        answer = client.post("/api/jobs", json={"scene": 1})
+        assert answer.status_code == 422
+        assert answer.json() == {
+            "error": "body.scene: Input should be a valid string; body.model: Field required; "
+            "/api says what is needed"
+        }
+        answer = client.get("/", headers={"Host": "evil.example"})
+        assert list(answer.json()) == ["error"]
+        monkeypatch.setattr(service.jobs, "all", lambda: 1 / 0)
+        answer = client.get("/api/jobs")
+        assert answer.status_code == 500
+        assert answer.json()["error"].startswith("GET /api/jobs: ZeroDivisionError, a defect")
+        described = client.get("/openapi.json").json()["paths"]["/api/jobs"]["post"]["responses"]
+        assert set(described) == {"200", "default"}
+
+
+def test_head_answers_as_get_does_without_a_body(tmp_path, serve):
+    with serve(aligned(tmp_path / "city.tif", 256, 256)) as (service, client):
+        scene = service.scenes.all()[0].id
+        for path in ("/", "/api/config", f"/xyz/{scene}/source/{ZOOM}/{FIRST[0]}/{FIRST[1]}.png"):
+            got, head = client.get(path), client.head(path)
+            assert (head.status_code, head.content) == (200, b"")
+            assert head.headers == got.headers
+        assert client.head("/nowhere").status_code == 404
+        assert client.head("/api/uploads").status_code == 405
+
+
+def test_advice_for_render_alone_is_said_to_be_that(tmp_path, serve):
+    place = {"crs": "EPSG:3857", "transform": mercator_transform()}
+    write_raster(tmp_path / "grey.tif", noise(40, 50, bands=1), **place)
+    with serve(allow=(tmp_path,)) as (_service, client):
+        answer = client.post("/api/scenes", json={"folder": 0, "path": "grey.tif"})
+        assert answer.json()["error"].endswith("give tilemapper render --bidx 1,1,1")
+        said = upload(client, b"<VRTDataset></VRTDataset>", "a.vrt").json()["error"]
+        assert "; tilemapper serve FILE --allow-driver VRT if you trust it" in said
+
+
 def test_a_path_that_is_none_is_said_as_all_else_is(serve):
     with serve() as (_service, client):
         answer = client.get("/nowhere")

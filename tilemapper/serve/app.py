@@ -22,6 +22,7 @@ from tilemapper.serve.doors.page import add_page
 from tilemapper.serve.doors.rasters import add_rasters
 from tilemapper.serve.doors.tiles import add_tiles
 from tilemapper.serve.doors.uploads import UPLOADS, add_uploads
+from tilemapper.serve.heads import Heads
 from tilemapper.serve.limits import BusyError, Dropped, GoneError, TooLargeError
 from tilemapper.serve.service import Service
 from tilemapper.serve.turns import Turns
@@ -34,6 +35,18 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (ModelError, 500),
     (DeviceError, 500),
 )
+
+# What all doors answer that cannot give what is asked for.
+_FAULTS: dict[int | str, dict[str, Any]] = {
+    "default": {
+        "description": "Anything else: what is wrong, in one line.",
+        "content": {
+            "application/json": {
+                "schema": {"type": "object", "properties": {"error": {"type": "string"}}}
+            }
+        },
+    }
+}
 
 
 class Said(JSONResponse):
@@ -63,6 +76,7 @@ def make_app(service: Service) -> FastAPI:
         redoc_url=None,
         lifespan=life,
         default_response_class=Said,
+        responses=_FAULTS,
     )
     # What waits for the generator must not hold up what is only read.
     painting = Turns(8, service.limits.waiting)
@@ -74,9 +88,11 @@ def make_app(service: Service) -> FastAPI:
         return service.status() | {"requests": painting.inside + reading.inside}
 
     app.add_middleware(SmallBodies, large=UPLOADS)
+    app.add_middleware(Heads)
     app.add_exception_handler(TilemapperError, _say)
     app.add_exception_handler(HTTPException, _say_what_is_there)
     app.add_exception_handler(RequestValidationError, _say_what_is_wrong)
+    app.add_exception_handler(Exception, _say_a_defect)
     app.add_exception_handler(Dropped, _nobody)
     app.add_exception_handler(ClientDisconnect, _nobody)
     add_page(app)
@@ -102,11 +118,16 @@ async def _say_what_is_there(request: Request, error: Exception) -> Response:
 
 
 async def _say_what_is_wrong(_request: Request, error: Exception) -> Response:
-    """A request that lacks something, as FastAPI says it."""
+    """A request that lacks something, as `_say` has it: each part, and what FastAPI says of it."""
     assert isinstance(error, RequestValidationError)
-    # Not what was given instead: that may be NaN, which no JSON can say again.
-    said = [{name: fault[name] for name in ("type", "loc", "msg")} for fault in error.errors()]
-    return Said({"detail": said}, 422)
+    faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
+    return Said({"error": f"{'; '.join(faults)}; /api says what is needed"}, 422)
+
+
+async def _say_a_defect(request: Request, error: Exception) -> Response:
+    """A defect of ours, as `_say` has it; its traceback goes to the terminal."""
+    line = f"{request.method} {request.url.path}: {type(error).__name__}, a defect of the server"
+    return Said({"error": f"{line}; its terminal says where"}, 500)
 
 
 async def _nobody(_request: Request, _error: Exception) -> Response:

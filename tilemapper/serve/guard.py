@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import json
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -103,8 +104,8 @@ def _place_of(origin: str) -> str | None:
 
 
 async def _refuse(send: Send, message: str, status: int = 403) -> None:
-    body = message.encode()
-    headers = [(b"content-type", b"text/plain; charset=utf-8")]
+    body = json.dumps({"error": message}).encode()
+    headers = [(b"content-type", b"application/json")]
     headers.append((b"content-length", str(len(body)).encode()))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

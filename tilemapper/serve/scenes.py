@@ -22,6 +22,7 @@ from tilemapper.serve.limits import GoneError, TooLargeError
 from tilemapper.serve.livemap import LiveMap
 from tilemapper.serve.picture import Picture
 from tilemapper.serve.previews import Previews
+from tilemapper.serve.wording import plain
 
 
 @dataclass
@@ -70,8 +71,8 @@ class Scene:
         }
 
     def plain(self, message: str) -> str:
-        """A message without the folder that the raster lies in, which is nobody's business."""
-        return message.replace(self.spec.path, self.name)
+        """A message about it; see `tilemapper.serve.wording.plain`."""
+        return plain(message, path=self.spec.path, name=self.name)
 
 
 class Scenes:
@@ -134,7 +135,7 @@ class Scenes:
             picture = Picture(spec, self._previews)
             scene = Scene(scene_id, name, spec, frame_of(spec), picture, kept, uploaded)
         except RasterError as error:
-            raise RasterError(str(error).replace(str(path), name)) from error
+            raise RasterError(plain(str(error), path=str(path), name=name)) from error
         return self._add(scene)
 
     def get(self, scene_id: str) -> Scene:

@@ -1,0 +1,21 @@
+"""Messages of the library, as those who look at the page can act on them."""
+
+from __future__ import annotations
+
+import re
+
+_OF_RENDER = re.compile(r"--(?=(?:bidx|gsd|scale)\b)")  # what serve has no option for
+
+
+def plain(message: str, *, path: str, name: str) -> str:
+    """A message about a raster, without its folder and without options that serve does not have.
+
+    Args:
+        message: of an error or a notice.
+        path: of the raster; where it lies is nobody's business.
+        name: what it is called instead.
+    """
+    message = message.replace(path, name)
+    message = message.replace("start again with --restart", "open it again")
+    message = message.replace("--allow-driver", "tilemapper serve FILE --allow-driver")
+    return _OF_RENDER.sub("tilemapper render --", message, count=1)
