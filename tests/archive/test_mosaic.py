@@ -15,6 +15,7 @@ from rasterio.errors import RasterioIOError
 
 from tests.archive.world import write_job
 from tests.conftest import UTM, noise, write_raster
+from tilemapper.archive import mosaic as mosaic_module
 from tilemapper.archive.cutting import cut
 from tilemapper.archive.jobfile import load_job
 from tilemapper.archive.mosaic import Member, Mosaic, _meet, _touching, mosaics_of
@@ -95,6 +96,18 @@ def test_a_mosaic_of_thousands_of_scenes_is_made_in_seconds():
     assert mosaic.size == (320_000, 40)
     assert vrt_text(mosaic).count("<ComplexSource>") == 4 * len(found)
     assert time.process_time() - begun < 15
+
+
+def test_a_giant_among_small_scenes_does_not_make_them_be_compared_each_with_each(monkeypatch):
+    found = [member("giant", 0, 0, 90_000, 90_000)]
+    found += [member(f"{n:04d}", n // 40 * 300, n % 40 * 300, 200, 200) for n in range(1600)]
+    compared = []
+    monkeypatch.setattr(
+        mosaic_module, "_meet", lambda one, other: compared.append(one) or _meet(one, other)
+    )
+    (group,) = _touching(found)
+    assert [m.scene.name for m in group] == [m.scene.name for m in found]
+    assert len(compared) < 10 * len(found)
 
 
 def whole_map(folder: Path, pixels: np.ndarray, model: Path) -> np.ndarray:

@@ -152,8 +152,9 @@ def _member(job: ArchiveJob, scene: Scene) -> Member | None:
 def _touching(members: list[Member]) -> Iterator[list[Member]]:
     """Connected groups of members of one kind on one grid.
 
-    Each is compared with those alone that are filed by their corners in its own or a neighbouring
-    square, as wide as the largest: all others are too far away.
+    Filed by their corners in squares of a power of two pixels, each of the smallest that is wider
+    than it. From the widest on each is compared with those alone that are filed in its own or a
+    neighbouring square of their width: all others are too far away.
     """
     parent = list(range(len(members)))
 
@@ -163,18 +164,22 @@ def _touching(members: list[Member]) -> Iterator[list[Member]]:
             index = parent[index]
         return index
 
-    largest_px = 2 + max((max(m.height, m.width) for m in members), default=0)
+    wide = [1 << (max(m.height, m.width) + 1).bit_length() for m in members]
+    widths = sorted(set(wide), reverse=True)
     kinds: dict[tuple[object, ...], int] = {}
-    filed: dict[tuple[int, int, int], list[int]] = {}
-    for index, member in enumerate(members):
+    filed: dict[tuple[int, int, int, int], list[int]] = {}
+    for index in sorted(range(len(members)), key=lambda i: -wide[i]):
+        member, t = members[index], members[index].transform
         kind = kinds.setdefault(member.kind, len(kinds))
-        t = member.transform
-        col, row = (math.floor(at / step / largest_px) for at, step in ((t.c, t.a), (t.f, t.e)))
-        for cols, rows in itertools.product((-1, 0, 1), repeat=2):
-            for other in filed.get((kind, col + cols, row + rows), ()):
-                if _meet(members[other], member):
-                    parent[root(index)] = root(other)
-        filed.setdefault((kind, col, row), []).append(index)
+        for width in widths:
+            if width < wide[index]:
+                break
+            col, row = (math.floor(at / step / width) for at, step in ((t.c, t.a), (t.f, t.e)))
+            for cols, rows in itertools.product((-1, 0, 1), repeat=2):
+                for other in filed.get((kind, width, col + cols, row + rows), ()):
+                    if _meet(members[other], member):
+                        parent[root(index)] = root(other)
+        filed.setdefault((kind, wide[index], col, row), []).append(index)
     groups: dict[int, list[Member]] = {}
     for index, member in enumerate(members):
         groups.setdefault(root(index), []).append(member)
