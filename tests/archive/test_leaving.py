@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -239,3 +240,23 @@ def test_what_ends_after_the_clock_was_put_back_is_told_of(left, identity, monke
             assert asset["file:checksum"][4:] == hashlib.sha256(output.read_bytes()).hexdigest()
         write_scene(source, 8)
     assert len(list((job.root / "items").iterdir())) == 3
+
+
+def test_what_was_not_wanted_before_or_was_taken_away_is_written_whole(left, identity):
+    """A collection named items that were never there: only what was new had been written."""
+    job, _ = left
+    update = {"stac": False, "report": False}
+    plain = job.model_copy(update={"output": job.output.model_copy(update=update)})
+    shutil.rmtree(job.root / "items")
+    for name in ("collection.json", "footprints.geojson", "report.html"):
+        (job.root / name).unlink()
+    assert leave(plain, run_archive(plain, identity))
+    assert leave(job, run_archive(job, identity))
+    assert (job.root / "report.html").exists()
+    assert len(list((job.root / "items").iterdir())) == 3
+    assert not leave(job, run_archive(job, identity))
+    shutil.rmtree(job.root / "items")
+    (job.root / "collection.json").unlink()
+    write_scene(job.root.parent / "in" / "late.tif", 9)
+    assert leave(job, run_archive(job, identity))
+    assert len(list((job.root / "items").iterdir())) == 4

@@ -53,9 +53,13 @@ def leave(job: ArchiveJob, summary: RunSummary, *, metrics: Path | None = None) 
         counts = ledger.counts()
         if metrics is not None:
             write_text_atomic(metrics, openmetrics(job.name, counts, summary.to_json()))
-        revision, since_s = ledger.revision(), ledger.left_at()
-        if ledger.left_revision() == revision:
+        files = _files(job)
+        revision, known = f"{ledger.revision()} {files}", ledger.left_revision() or ""
+        stands = known.endswith(f" {files}") and all((job.root / name).exists() for name in files)
+        if stands and known == revision:
             return False
+        # Of all scenes, where nobody wanted the same before, or somebody took it away.
+        since_s = ledger.left_at() if stands else 0.0
         _ready(job.root)
         if job.output.stac:
             _ready(job.root / "items")
@@ -72,6 +76,12 @@ def leave(job: ArchiveJob, summary: RunSummary, *, metrics: Path | None = None) 
             write_text_atomic(job.root / "report.html", page)
         ledger.note_left(revision)
         return True
+
+
+def _files(job: ArchiveJob) -> list[str]:
+    """Names of what a run leaves, the items aside."""
+    collection = ["collection.json"] if job.output.stac else []
+    return collection + (["footprints.geojson", "report.html"] if job.output.report else [])
 
 
 def _ready(folder: Path) -> None:
