@@ -136,7 +136,7 @@ if TYPE_CHECKING:
     "--compile",
     "compiled",
     is_flag=True,
-    help="Compile the generator first (needs g++; half a minute, pays on large rasters).",
+    help="Compile the generator first (needs g++; measured on a CPU it does not pay).",
 )
 @click.option("--overwrite", is_flag=True, help="Replace DST, at the end and in one step.")
 @click.option("--restart", is_flag=True, help="Throw away an unfinished render of DST.")
