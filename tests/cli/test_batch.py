@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import pytest
 from click.testing import CliRunner
@@ -49,7 +50,7 @@ def test_json_is_one_object_a_line_and_the_summary_comes_last(job):
     code, out, _ = call(batch, str(job), "--json", "-q")
     lines = [json.loads(line) for line in out.splitlines()]
     assert code == 0
-    assert lines[0] == {"planned": 3, "todo": 3, "reasons": {"new": 3}}
+    assert lines[0] == {"listed": 3, "planned": 3, "todo": 3, "gone": 0, "reasons": {"new": 3}}
     assert [line["state"] for line in lines[1:-1]] == ["done"] * 3
     assert lines[-1]["summary"]["exit_code"] == 0
 
@@ -96,6 +97,26 @@ def test_after_a_run_a_dry_run_knows_the_pace(job):
     assert cost["reasons"] == {"source changed": 1}
     assert cost["hours"] > 0
     assert cost["disk_bytes"] > 0
+
+
+@pytest.mark.parametrize("more", [[], ["-q"], ["--dry-run"]])
+def test_an_archive_without_a_scene_is_said_though_it_is_no_failure(job, more):
+    """A disk that is not mounted leaves an empty folder, and a night without a word."""
+    call(batch, str(job), "-q")
+    shutil.move(job.parent / "in", job.parent / "elsewhere")
+    (job.parent / "in").mkdir()
+    code, _, err = call(batch, str(job), *more)
+    assert code == 0
+    assert "source.scenes lists no scene" in err
+    assert ("0 scenes, 0 to render, 3 are listed no more" in err) == (not more)
+
+
+def test_typed_workers_are_not_looked_for_where_nothing_is_to_do(job, monkeypatch):
+    """To count devices takes torch, which takes two seconds to load."""
+    call(batch, str(job), "-q")
+    monkeypatch.setattr("tilemapper.cli.batch._spread", lambda *_: pytest.fail("looked for"))
+    assert call(batch, str(job), "-q", "--workers", "2")[0] == 0
+    assert call(batch, str(job), "-q", "--workers", "0")[0] == 2
 
 
 def test_no_workers_at_all_are_refused_as_by_render(job):

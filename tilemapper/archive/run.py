@@ -73,7 +73,10 @@ def run_archive(
         )  # fmt: skip
         plan.write(ledger)
         run = Session(job, model, ledger, plan, tell, stalled)
-        tell({"planned": len(plan.decisions), "todo": len(plan.todo), "reasons": plan.reasons()})
+        tell({
+            "listed": len(found), "planned": len(plan.decisions), "todo": len(plan.todo),
+            "gone": len(plan.gone), "reasons": plan.reasons(),
+        })  # fmt: skip
         for decision in plan.held:
             if decision.scene.passes:
                 run.tell_of(decision, SceneOutcome(decision.scene.id, "later", decision.held_by))

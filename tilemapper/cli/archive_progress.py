@@ -12,6 +12,13 @@ import click
 LOG_EVERY_S = 30.0  # where no bar can be shown
 
 
+def say_nothing_listed() -> None:
+    """Says that there is no scene at all: no failure, but a night without work by mistake."""
+    click.echo(
+        "source.scenes lists no scene; is its disk mounted, and its pattern right?", err=True
+    )
+
+
 class ArchiveProgress:
     """Events as JSON lines on stdout, failures and progress on stderr."""
 
@@ -51,9 +58,12 @@ class ArchiveProgress:
     def _start(self, event: dict[str, Any]) -> None:
         self._todo = event["todo"]
         why = ", ".join(f"{count} {reason}" for reason, count in event["reasons"].items())
+        gone = f", {event['gone']} are listed no more" if event["gone"] else ""
         self._say(
-            f"{event['planned']} scenes, {self._todo} to render" + (f": {why}" if why else "")
+            f"{event['planned']} scenes, {self._todo} to render{gone}" + (f": {why}" if why else "")
         )
+        if not event["listed"]:
+            say_nothing_listed()
         if self._todo and not self._quiet and sys.stderr.isatty():
             from tqdm import tqdm
 

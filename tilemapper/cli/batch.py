@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tilemapper.cli.archive_progress import ArchiveProgress
+from tilemapper.cli.archive_progress import ArchiveProgress, say_nothing_listed
 from tilemapper.cli.options import OrWord, debug_option, talk_options
 from tilemapper.errors import TryAgainError
 
@@ -33,6 +33,15 @@ def _shard(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[in
     return int(index), int(count)
 
 
+def _workers(
+    _ctx: click.Context, _param: click.Parameter, value: int | str | None
+) -> int | str | None:
+    """Refuses a number that is none also where nothing is to do and nobody asks for it."""
+    if isinstance(value, int) and value < 1:
+        raise click.BadParameter(f"{value!r}: must be auto, or a number from 1 on.")
+    return value
+
+
 @click.command()
 @click.argument("job", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and why; write nothing.")
@@ -47,6 +56,7 @@ def _shard(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[in
 @click.option("--retry-failed", is_flag=True, help="Also scenes that failed and did not change.")
 @click.option(
     "--workers",
+    callback=_workers,
     type=OrWord(int, "auto"),
     help="Processes to spread scenes over; run.workers of the job if not given.",
 )
@@ -98,13 +108,10 @@ def batch(
         from tilemapper.archive.estimate import estimate
         from tilemapper.archive.units import listed
 
-        cost = estimate(
-            checked,
-            model,
-            listed(checked, model.card.gsd_m),
-            shard=shard,
-            retry_failed=retry_failed,
-        )
+        scenes = listed(checked, model.card.gsd_m)
+        if not scenes:
+            say_nothing_listed()
+        cost = estimate(checked, model, scenes, shard=shard, retry_failed=retry_failed)
         _print_estimate(cost, as_json)
         return 0
     from tilemapper.archive.monitor import Monitor
@@ -116,13 +123,11 @@ def batch(
         monitor.tell(event)
         progress.tell(event)
 
-    spread = functools.cache(functools.partial(_spread, checked, workers, scheduler, insecure))
     shown = ArchiveProgress(as_json=as_json, quiet=quiet, verbose=verbose)
     with monitor.watching(), shown as progress:
-        if workers is not None:
-            spread()  # a number that is none is told even where nothing is to do
         summary = run_archive(
-            checked, model, shard=shard, retry_failed=retry_failed, tell=tell, spread=spread,
+            checked, model, shard=shard, retry_failed=retry_failed, tell=tell,
+            spread=functools.partial(_spread, checked, workers, scheduler, insecure),
             stalled=functools.partial(_leave, monitor),
         )  # fmt: skip
     leave(checked, summary, metrics=metrics)
