@@ -137,11 +137,11 @@ def render(given: argparse.Namespace) -> dict[str, Any]:
 
 def _through_device() -> None:
     """Has a rehearsal on a CPU take the device's path."""
-    from tilemapper.render import render as module
+    from tilemapper.render import blocks
     from tilemapper.render.cuda.painter import Painter
 
     painters: dict[int, Painter] = {}
-    module.painter_of = lambda engine: painters.setdefault(id(engine), Painter(engine))
+    blocks.painter_of = lambda engine: painters.setdefault(id(engine), Painter(engine))
 
 
 def digest(path: Path) -> str:
@@ -152,6 +152,7 @@ def digest(path: Path) -> str:
 
 def levels(given: argparse.Namespace) -> dict[str, Any]:
     """bf16 against fp32, twice the same, and the blend of device and host."""
+    from tilemapper.render import blocks
     from tilemapper.render import render as module
 
     def pixels(name: str, **options: Any) -> Any:
@@ -166,7 +167,7 @@ def levels(given: argparse.Namespace) -> dict[str, Any]:
         _through_device()
     exact, fast = pixels("fp32", precision="fp32"), pixels("bf16", precision="bf16")
     again = pixels("again", precision="bf16")
-    module.painter_of = lambda engine: None
+    blocks.painter_of = lambda engine: None
     hosts = pixels("host", precision="bf16")
     apart = np.abs(exact - fast).max(axis=0)
     by_host = np.abs(hosts - fast).max(axis=0)

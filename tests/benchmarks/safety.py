@@ -34,7 +34,8 @@ from tilemapper.networks.build import build_generator
 from tilemapper.networks.model import Model, ModelCard, open_model, save_model
 from tilemapper.raster import deflate
 from tilemapper.render import blockfile, finish, joining
-from tilemapper.render.render import engine_of, render
+from tilemapper.render.blocks import engine_of
+from tilemapper.render.render import render
 from tilemapper.render.staging import Staging
 
 

@@ -29,9 +29,9 @@ def measure(
 ) -> dict[str, Any]:
     """Renders all blocks with so many worker processes; 0 is this process alone."""
     from tilemapper.networks.model import open_model
+    from tilemapper.render.blocks import render_blocks
     from tilemapper.render.cluster import spread_blocks
     from tilemapper.render.planning import plan_render
-    from tilemapper.render.render import render_blocks
     from tilemapper.render.staging import locked, open_staging
 
     opened = open_model(model)

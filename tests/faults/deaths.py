@@ -209,10 +209,10 @@ def dask_setup(_worker: Any) -> None:
     fate = _FATE
     if fate is None:
         return
-    from tilemapper.render import desk, render
+    from tilemapper.render import blocks, desk
     from tilemapper.render.cluster import tasks
 
-    real_block, real_here = render.render_block, tasks.render_here
+    real_block, real_here = blocks.render_block, tasks.render_here
 
     def block(plan: Any, block: Any, view: Any, engine: Any, folder: Any, tick: Any = None) -> Any:
         fate.at("begin")
@@ -231,5 +231,5 @@ def dask_setup(_worker: Any) -> None:
         fate.answer()
         return answer
 
-    render.render_block = desk.render_block = block
+    blocks.render_block = desk.render_block = block
     tasks.render_here = here

@@ -22,10 +22,11 @@ from tilemapper.raster.summed import Summed, file_crc32
 from tilemapper.raster.tiff import OFFSETS, PREDICTOR
 from tilemapper.render import finish, joining
 from tilemapper.render.blockfile import PixelHash
+from tilemapper.render.blocks import render_blocks
 from tilemapper.render.plan import Plan
 from tilemapper.render.planning import plan_render
 from tilemapper.render.readback import check_joined
-from tilemapper.render.render import render, render_blocks
+from tilemapper.render.render import render
 from tilemapper.render.staging import Staging, locked, open_staging
 from tilemapper.render.translating import translate
 

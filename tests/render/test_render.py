@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import hashlib
 import json
@@ -30,6 +31,7 @@ from tilemapper.networks.model import open_model
 from tilemapper.raster.lattice import Lattice
 from tilemapper.render import blockfile
 from tilemapper.render import staging as staging_module
+from tilemapper.render.blocks import serves
 from tilemapper.render.engine import Engine, open_engine
 from tilemapper.render.journal import Receipt, read_journal
 from tilemapper.render.planning import plan_render
@@ -474,6 +476,15 @@ def test_an_engine_that_paints_otherwise_than_planned_paints_nothing(
     options = {"engine": engine, "precision": "fp32", "device": "cpu", "gsd": "native"}
     render(city, tmp_path / "map.tif", model, **options)
     assert len(list(stream(city, model, **options))) == 1
+
+
+def test_an_engine_elsewhere_than_planned_paints_nothing(make_raster, models):
+    """A map of a GPU, finished after a kill without that engine, would be a CPU's in part."""
+    model = open_model(models / "unet")
+    plan = plan_render(make_raster(64, 64), None, model, device="cpu", precision="fp32")
+    engine = Engine(model, batch_size=plan.batch_size)
+    assert serves(engine, plan)
+    assert not serves(engine, dataclasses.replace(plan, device="cuda:0"))
 
 
 def test_compile_has_the_commands_name(make_raster, models, tmp_path):

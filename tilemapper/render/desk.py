@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from tilemapper.raster.lattice import Block
 from tilemapper.raster.source import SourceView
+from tilemapper.render.blocks import CACHE_MB, engine_of, render_block
 from tilemapper.render.cuda.painter import painter_of
 from tilemapper.render.engine import Engine
 from tilemapper.render.journal import Receipt
 from tilemapper.render.plan import Plan
-from tilemapper.render.render import CACHE_MB, engine_of, render_block
 from tilemapper.render.workers import Files, Order, model_of
 
 Beat = Callable[[int], None]

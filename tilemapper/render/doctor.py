@@ -24,11 +24,11 @@ from tilemapper.raster.lattice import Block, Lattice, overlap_for
 from tilemapper.raster.source import SourceOptions, SourceView, inspect_source
 from tilemapper.raster.spec import SourceSpec
 from tilemapper.render.block import blend_rows, predict_rows
+from tilemapper.render.blocks import CACHE_MB
 from tilemapper.render.diagnosis import Diagnosis, Finding, unmeasured
 from tilemapper.render.engine import Engine, open_engine
 from tilemapper.render.grid_shift import grid_shift
 from tilemapper.render.layers import palette_of
-from tilemapper.render.render import CACHE_MB
 from tilemapper.render.seam import Seam
 from tilemapper.render.strips import read_tile_rows
 

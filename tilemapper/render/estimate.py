@@ -9,10 +9,10 @@ from typing import Any
 import rasterio
 
 from tilemapper.networks.model import DEFAULT_MODEL, Model, open_model
+from tilemapper.render.blocks import CACHE_MB
 from tilemapper.render.division import named_gpus
 from tilemapper.render.plan import Plan
 from tilemapper.render.planning import plan_render
-from tilemapper.render.render import CACHE_MB
 from tilemapper.render.speed import tiles_a_second
 from tilemapper.render.staging import stored_plan
 from tilemapper.render.targets import check_target

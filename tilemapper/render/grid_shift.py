@@ -26,10 +26,10 @@ from tilemapper.raster.lattice import RIM, Block, Lattice
 from tilemapper.raster.source import SourceOptions, SourceView, inspect_source
 from tilemapper.raster.spec import SourceSpec
 from tilemapper.render.block import blend_rows, predict_rows
+from tilemapper.render.blocks import CACHE_MB
 from tilemapper.render.devices import choose_device, choose_precision, default_batch
 from tilemapper.render.engine import Engine
 from tilemapper.render.layers import palette_of, to_layers
-from tilemapper.render.render import CACHE_MB
 from tilemapper.render.strips import View, read_tile_rows
 
 # Places drawn for each block wanted: a raster may be masked for the most part.

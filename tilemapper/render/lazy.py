@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from tilemapper.errors import OptionError
 from tilemapper.networks.model import DEFAULT_MODEL, Model, open_model
 from tilemapper.raster.source import SourceView
+from tilemapper.render.blocks import CACHE_MB, engine_of
 from tilemapper.render.engine import Engine
 from tilemapper.render.plan import Plan
-from tilemapper.render.render import CACHE_MB, engine_of
 from tilemapper.render.stream import BANDS, finished_block, plan_blocks
 
 if TYPE_CHECKING:

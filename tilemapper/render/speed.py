@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from tilemapper.networks.model import Model
+from tilemapper.render.blocks import engine_of
 from tilemapper.render.cuda.painter import Painter, painter_of
 from tilemapper.render.engine import Engine
 from tilemapper.render.plan import Plan
-from tilemapper.render.render import engine_of
 
 PROBES = 3
 GPU_BATCHES = 20  # a GPU is through one before the clock has ticked

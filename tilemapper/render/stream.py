@@ -23,11 +23,11 @@ from tilemapper.networks.model import DEFAULT_MODEL, Model, open_model
 from tilemapper.raster.lattice import Block
 from tilemapper.raster.source import SourceView
 from tilemapper.render.block import grey_rows
+from tilemapper.render.blocks import CACHE_MB, Tick, engine_of, finished_rows, serves
 from tilemapper.render.engine import Engine
 from tilemapper.render.layers import to_layers
 from tilemapper.render.plan import Plan
 from tilemapper.render.planning import plan_render
-from tilemapper.render.render import CACHE_MB, Tick, engine_of, finished_rows, serves
 from tilemapper.render.rows import PixelRows
 from tilemapper.render.seam import Seam
 from tilemapper.render.strips import View

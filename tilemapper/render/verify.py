@@ -22,12 +22,12 @@ from tilemapper.raster.opening import open_raster
 from tilemapper.raster.source import SourceView
 from tilemapper.raster.spec import SourceSpec
 from tilemapper.render.block import blend_rows, predict_rows
+from tilemapper.render.blocks import CACHE_MB
 from tilemapper.render.claims import Claim, source_of
 from tilemapper.render.devices import choose_device, default_batch
 from tilemapper.render.engine import Engine
 from tilemapper.render.layers import palette_of, to_layers
 from tilemapper.render.overview_check import overview_fault
-from tilemapper.render.render import CACHE_MB
 from tilemapper.render.strips import read_tile_rows
 
 Kind = Literal["map", "classes", "uncertainty"]

@@ -20,10 +20,10 @@ from tilemapper.networks.model import Model, open_model
 from tilemapper.raster.atomic import fsync_folder, writing_failed
 from tilemapper.raster.source import SourceView
 from tilemapper.render.blockfile import file_sha256, publish
+from tilemapper.render.blocks import CACHE_MB
 from tilemapper.render.devices import choose_device
 from tilemapper.render.journal import Receipt
 from tilemapper.render.plan import Plan
-from tilemapper.render.render import CACHE_MB
 
 # What must be the same on all machines for the same bytes.
 PACKAGES = ("tilemapper", "torch", "numpy", "rasterio", "distributed")

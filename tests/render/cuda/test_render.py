@@ -19,7 +19,7 @@ from tests.render.test_block import ArrayView
 from tilemapper.errors import ModelError
 from tilemapper.networks.model import open_model
 from tilemapper.raster.lattice import Block, Lattice
-from tilemapper.render import render as render_module
+from tilemapper.render import blocks as blocks_module
 from tilemapper.render.cuda.block import device_rows
 from tilemapper.render.cuda.lanes import ABREAST, render_abreast
 from tilemapper.render.cuda.painter import Painter
@@ -41,7 +41,7 @@ def through_device(monkeypatch):
         return painters.setdefault(id(engine), Painter(engine))
 
     def switch():
-        monkeypatch.setattr(render_module, "painter_of", painter_of)
+        monkeypatch.setattr(blocks_module, "painter_of", painter_of)
         return painters
 
     before = torch.get_num_threads()
@@ -113,9 +113,16 @@ def test_a_map_says_with_which_batches_it_was_made_where_memory_ran_out(
     engine = Engine(open_model(model), batch_size=4)
     with pytest.warns(RuntimeWarning) as said:
         if not calls:
-            render_module.painter_of(engine).prepare()  # as on a GPU, before the first block
+            blocks_module.painter_of(engine).prepare()  # as on a GPU, before the first block
         result = render(
-            city, target, model, block=512, batch_size=4, precision="fp32", engine=engine
+            city,
+            target,
+            model,
+            block=512,
+            batch_size=4,
+            device="cpu",
+            precision="fp32",
+            engine=engine,
         )
     assert len(painted) > 6
     assert "of 4 block(s) were painted with fewer than 4 tiles a call" in str(said[-1].message)
@@ -165,14 +172,14 @@ def test_a_render_that_was_begun_with_another_batch_has_an_engine_of_its_own(mod
     def engine_of(plan, model):
         raise OpenedError(plan.batch_size)
 
-    monkeypatch.setattr(render_module, "engine_of", engine_of)
+    monkeypatch.setattr(blocks_module, "engine_of", engine_of)
     model = open_model(models / "identity")
     same = {"precision": "bf16", "tta": False, "compiled": False}
     engine = SimpleNamespace(model=model, device=torch.device("cuda", 0), batch_size=128, **same)
     work = (model, [Block(0, 0, 512, 512)], Path(), None, engine)
     plan = SimpleNamespace(model_digest=model.card.digest, batch_size=64, **same)
     with pytest.raises(OpenedError, match="64"):
-        next(render_module.render_blocks(plan, *work))
+        next(blocks_module.render_blocks(plan, *work))
 
 
 class View:

@@ -40,7 +40,7 @@ def spread_blocks(
 ) -> Generator[Receipt, None, None]:
     """Renders the pending blocks on the workers of a cluster; receipts as they are finished.
 
-    The first five arguments are those of `tilemapper.render.render.render_blocks`. ``workers``
+    The first five arguments are those of `tilemapper.render.blocks.render_blocks`. ``workers``
     says how many processes to start here, if no ``scheduler`` is named (see `scheduler_address`,
     also for ``insecure``). ``dashboard`` shows dask's for our own workers, on the loopback
     interface. ``patience`` is how long to wait for what, as `Spread` names it.

@@ -45,7 +45,7 @@ def device_rows(
     sums: bool = False,
     squares: bool = False,
 ) -> Iterator[Iterator[PixelRows]]:
-    """A block's pixels from top to bottom, as `tilemapper.render.render.finished_rows` has them.
+    """A block's pixels from top to bottom, as `tilemapper.render.blocks.finished_rows` has them.
 
     Of a block that lies beside the area of interest nothing is read, nor does the device hear.
 
