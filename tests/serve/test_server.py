@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -23,6 +24,10 @@ from PIL import Image
 
 from tests.conftest import noise
 from tests.serve.conftest import FIRST, ZOOM, aligned
+from tilemapper.errors import Interrupted
+from tilemapper.serve.binding import bind
+from tilemapper.serve.server import serve
+from tilemapper.serve.service import Setting
 
 
 @contextlib.contextmanager
@@ -163,6 +168,33 @@ def test_what_cannot_be_served_ends_in_one_line(tmp_path, monkeypatch, capsys, a
     assert says in said
     assert said.startswith("error: ")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_whose_stdout_is_closed_runs(models, monkeypatch):
+    ran = []
+    monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: ran.append(sockets))
+    monkeypatch.setattr(sys, "stdout", None)
+    setting = Setting(models=(str(models / "identity"),), device="cpu")
+    serve(setting, bind("127.0.0.1", 0, public=False))
+    assert len(ran) == 1
+
+
+def test_a_model_that_is_being_loaded_does_not_abort_the_end(monkeypatch, capsys):
+    from tilemapper.cli.main import cli, run
+
+    loaded, left = threading.Event(), []
+
+    def ends(_setting, bound, **_options):
+        bound.close()
+        threading.Thread(target=loaded.wait, args=(10,), daemon=True).start()
+        raise Interrupted(signal.SIGTERM)
+
+    monkeypatch.setattr("tilemapper.serve.server.serve", ends)
+    monkeypatch.setattr("tilemapper.cli.serve.os._exit", left.append)
+    assert run(cli, ["serve", "--port", "0"]) == 143
+    loaded.set()
+    assert left == [143]
+    assert capsys.readouterr().err == "interrupted by signal 15; the server has ended\n"
 
 
 def test_a_signal_ends_it_soon_and_nothing_is_left(running):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -146,6 +148,9 @@ def serve(
         serve_rasters(setting, bound, public=public, names=names, on_ready=_say_ready)
     except Interrupted as ended:
         code = farewell(ended.exit_code - 128, "the server has ended")
+        if any(thread.daemon for thread in threading.enumerate()):
+            # A model that is being loaded, say, in C++ that aborts a process that ends around it.
+            os._exit(code)
         click.get_current_context().exit(code)
 
 

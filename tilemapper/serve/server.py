@@ -46,6 +46,7 @@ def serve(
             on_ready(service, f"http://{f'[{host}]' if ':' in host else host}:{port}/")
             config = uvicorn.Config(
                 Guard(make_app(service), public=public, names=names),
+                log_config=None,  # uvicorn's own asks stdout, which may be closed, for a terminal
                 log_level="warning",
                 access_log=False,
                 server_header=False,
@@ -54,6 +55,7 @@ def serve(
                 ws="none",
                 lifespan="on",
             )
+            service.warm_up()
             uvicorn.Server(config).run(sockets=[bound])
         finally:
             service.close()

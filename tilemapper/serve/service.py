@@ -116,6 +116,9 @@ class Service:
         except BaseException:
             self.close()
             raise
+
+    def warm_up(self) -> None:
+        """Begins to load the model that is offered first; call it when nothing else can fail."""
         self.generator.warm_up(next(iter(self.models.values())))
 
     def map_json(self, scene: Scene, name: str) -> dict[str, Any]:
