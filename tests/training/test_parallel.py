@@ -15,7 +15,7 @@ from tests.training.synthetic_pairs import TINY, write_pairs
 from tilemapper.networks.patchgan import Verdict
 from tilemapper.training import parallel
 from tilemapper.training.losses import gradient_penalty
-from tilemapper.training.parallel import Processes, SyncedBatchNorm, synchronised
+from tilemapper.training.parallel import Processes, SyncedBatchNorm, synchronised, unsynchronised
 from tilemapper.training.recording import read_events
 from tilemapper.training.run import train
 
@@ -109,3 +109,19 @@ def test_synchronising_keeps_weights_and_statistics():
     synced = synchronised(network, Processes(rank=0, world=2))
     assert isinstance(synced[1], SyncedBatchNorm)
     assert all(torch.equal(before[n], t) for n, t in synced.state_dict().items())
+
+
+def test_a_norm_that_is_no_longer_synchronised_stays_on_its_device():
+    """A run on several GPUs ended with its model half on the host, when it was exported."""
+    network = nn.Sequential(SyncedBatchNorm(4)).to("meta")
+    assert {t.device.type for t in unsynchronised(network).state_dict().values()} == {"meta"}
+
+
+def test_statistics_of_a_norm_are_never_below_what_a_variance_can_be(monkeypatch):
+    """Of values far from 0 that hardly vary the mean square is smaller than the squared mean."""
+    monkeypatch.setattr(parallel.dist, "all_reduce", lambda _: None)
+    norm = SyncedBatchNorm(64)
+    assert norm.running_var is not None
+    for _ in range(20):
+        norm(1000 + torch.arange(64.0).view(1, 64, 1, 1) / 7 + torch.zeros(4, 64, 8, 8))
+    assert float(norm.running_var.min()) >= 0

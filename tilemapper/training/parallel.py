@@ -115,10 +115,10 @@ class SyncedBatchNorm(nn.BatchNorm2d):
         sums = _Summed.apply(sums)  # type: ignore[no-untyped-call]
         mean, square, total = sums[: x.shape[1]], sums[x.shape[1] : -1], sums[-1]
         mean = mean / total
-        variance = square / total - mean.square()
+        variance = (square / total - mean.square()).clamp(min=0)
         self._remember(mean.detach(), (variance * total / (total - 1)).detach())
         assert self.weight is not None and self.bias is not None
-        scale = self.weight * torch.rsqrt(variance.clamp(min=0) + self.eps)
+        scale = self.weight * torch.rsqrt(variance + self.eps)
         shift = self.bias - mean * scale
         out: Tensor = x32 * scale[:, None, None] + shift[:, None, None]
         return out.to(x.dtype)
@@ -150,6 +150,7 @@ def _replace_norms(
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is old:
-                norm = new(child.num_features, child.eps, child.momentum)
+                device = child.running_mean.device if child.running_mean is not None else None
+                norm = new(child.num_features, child.eps, child.momentum, device=device)
                 norm.load_state_dict(child.state_dict())
                 setattr(parent, name, norm.train(child.training))
