@@ -303,6 +303,21 @@ def test_the_source_is_never_the_output(make_raster, models, tmp_path):
     assert city.read_bytes() == before
 
 
+@pytest.mark.parametrize("layer", ["map", "uncertainty"])
+def test_no_file_behind_the_source_is_the_output(make_raster, models, tmp_path, layer):
+    city, district = make_raster(64, 64), tmp_path / "district.vrt"
+    rasterio.shutil.copy(city, district, driver="VRT")
+    before = city.read_bytes()
+    options = {"overwrite": True, "allow_drivers": ["VRT"]}
+    target = city
+    if layer != "map":
+        target = tmp_path / "map.tif"
+        options[layer] = city
+    with pytest.raises(TargetError, match="is made of it; choose another output"):
+        render(district, target, models / "identity", **options)
+    assert city.read_bytes() == before
+
+
 def test_a_missing_folder_and_a_folder_as_output_are_refused(make_raster, models, tmp_path):
     city = make_raster(64, 64)
     with pytest.raises(TargetError, match="no such folder"):

@@ -13,6 +13,7 @@ from rasterio.io import DatasetReader
 
 from tilemapper.errors import RasterChangedError, RasterError
 from tilemapper.raster.opening import driver_of, is_remote, open_raster
+from tilemapper.raster.spec import SourceSpec
 
 _END_BYTES = 64 * 1024
 # File blocks of a remote raster whose places are looked at: other pixels pack to other sizes.
@@ -79,6 +80,14 @@ def _beside(path: str, src: DatasetReader) -> dict[str, str]:
         "beside_sha256": hashlib.sha256(repr(names).encode()).hexdigest(),
         "beside_times": hashlib.sha256(repr(times).encode()).hexdigest(),
     }
+
+
+def files_behind(source: SourceSpec) -> list[str]:
+    """The local files that a source has its pixels or mask in besides itself."""
+    if "beside_sha256" not in source.identity or not Path(source.path).exists():
+        return []
+    with open_raster(source.path, allow_drivers=(source.driver,)) as src:
+        return _files_behind(source.path, src)
 
 
 def _files_behind(path: str, src: DatasetReader) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tilemapper.errors import DiskFullError, RasterError, TargetError
 from tilemapper.raster.atomic import check_name
+from tilemapper.raster.identity import files_behind
 from tilemapper.raster.lattice import Block
 from tilemapper.raster.opening import open_raster
 from tilemapper.raster.secrets import public
@@ -47,10 +48,17 @@ def check_target(source: str, target: Path, *, overwrite: bool) -> None:
 
 
 def check_targets(plan: Plan, *, overwrite: bool) -> None:
-    """`check_target` of every layer; those that this plan has put in place may be replaced."""
+    """`check_target` of every layer; those that this plan has put in place may be replaced.
+
+    Raises:
+        TargetError: as `check_target`, or the source has its pixels or mask in one of them.
+    """
+    source = plan.source
     for layer in plan.layers:
         path = Path(layer.target)
-        check_target(plan.source.path, path, overwrite=overwrite or is_finished(path, plan))
+        check_target(source.path, path, overwrite=overwrite or is_finished(path, plan))
+        if path.exists() and any(map(path.samefile, files_behind(source))):
+            raise TargetError(f"{path}: {source.path} is made of it; choose another output")
 
 
 def is_finished(path: Path, plan: Plan) -> bool:
