@@ -205,3 +205,13 @@ def test_a_run_elsewhere_is_dead_whose_last_beat_lies_far_ahead(tmp_path, ahead_
         with opened.transaction() as db:
             db.execute("UPDATE runs SET birth='elsewhere', beat_s=?", (time.time() + ahead_s,))
         assert bool(opened.living_runs()) == alive
+
+
+def test_a_scene_takes_little_more_room_than_what_is_known_of_it(ledger):
+    """Each had a page of its own and more; those that left the archive are kept, too."""
+    ledger.upsert([change(f"scene {n}") for n in range(300)])
+    ledger.update([("x" * 1800, f"scene {n}") for n in range(300)], "facts=?")
+    pages, size = (
+        ledger.db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size")
+    )
+    assert pages * size < 300 * 3000

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 STATES = ("pending", "running", "done", "failed", "skipped")
+# Scenes have rowids: without them each row, of about 2 KB, would take a page of its own and more.
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS scenes (
   id TEXT PRIMARY KEY, source TEXT NOT NULL, output TEXT NOT NULL, state TEXT NOT NULL,
@@ -15,7 +16,7 @@ CREATE TABLE IF NOT EXISTS scenes (
   tiles INTEGER, output_sha256 TEXT, output_bytes INTEGER, output_stamp TEXT, facts TEXT,
   made INTEGER NOT NULL DEFAULT 0,
   gone INTEGER NOT NULL DEFAULT 0
-) WITHOUT ROWID;
+);
 CREATE INDEX IF NOT EXISTS scenes_state ON scenes (state);
 CREATE TABLE IF NOT EXISTS runs (
   id TEXT PRIMARY KEY, host TEXT, pid INTEGER, birth TEXT, started_s REAL, beat_s REAL,
