@@ -21,6 +21,12 @@ from tilemapper.raster.creation_options import check_creation_options
         ("COG", {"COMPRESS": "LERC", "MAX_Z_ERROR": "x"}, "MAX_Z_ERROR=x: a number is needed"),
         ("GTiff", {"LEVEL": "3"}, "driver GTiff has no option LEVEL"),
         ("GTiff", {"TILED": "perhaps"}, "YES or NO is needed"),
+        ("COG", {"TILING_SCHEME": "GoogleMapsCompatible"}, "on its source's grid.* with gdalwarp"),
+        ("COG", {"target_srs": "EPSG:4326"}, "target_srs=EPSG:4326: .*on its source's grid"),
+        ("COG", {"NBITS": "4"}, "a map is one file of bytes"),
+        ("GTiff", {"PIXELTYPE": "SIGNEDBYTE"}, "a map is one file of bytes"),
+        ("GTiff", {"PROFILE": "BASELINE"}, "with its georeferencing and tags"),
+        ("GTiff", {"TFW": "YES"}, "a map is one file"),
     ],
 )
 def test_unknown_names_and_values_are_one_line(driver, options, said):
@@ -36,6 +42,7 @@ def test_unknown_names_and_values_are_one_line(driver, options, said):
         ("COG", {"PREDICTOR": "2", "OVERVIEWS": "none", "BLOCKSIZE": "256"}),
         ("COG", {"COMPRESS": "LERC", "MAX_Z_ERROR": "0.5", "GEOTIFF_VERSION": "1.1"}),
         ("GTiff", {"COMPRESS": "LZW", "TILED": "NO", "ALPHA": "YES", "BIGTIFF": "IF_SAFER"}),
+        ("GTiff", {"nbits": "8", "profile": "gdalgeotiff", "TFW": "no"}),
     ],
 )
 def test_what_gdal_knows_is_taken(driver, options):

@@ -24,11 +24,20 @@ _BOUNDS = {
     "BLOCKXSIZE": (16, 8192),
     "BLOCKYSIZE": (1, 8192),
 }
+# What makes another raster than was rendered, and the values at which it does not.
+_OTHER_RASTER: dict[str, tuple[str, ...]] = {
+    "NBITS": ("8",),
+    "PIXELTYPE": ("DEFAULT",),
+    "PROFILE": ("GDALGEOTIFF",),
+    "TARGET_SRS": (),
+    "TFW": ("NO", "FALSE", "OFF", "0"),
+    "TILING_SCHEME": ("CUSTOM",),
+}
 _BOOLEANS = ("YES", "NO", "TRUE", "FALSE", "ON", "OFF", "1", "0")
 
 
 def check_creation_options(driver: str, options: Mapping[str, str]) -> None:
-    """Refuses what GDAL would warn of and leave out, or take wrongly.
+    """Refuses what GDAL would warn of and leave out, take wrongly, or make another raster by.
 
     A trial write instead would end the process: GDAL 3.10 does so at ``BLOCKSIZE=0``.
 
@@ -47,9 +56,17 @@ def check_creation_options(driver: str, options: Mapping[str, str]) -> None:
                 f"--co {key}={value}: driver {driver} has no option {key}, one of "
                 f"{', '.join(sorted(known))} is needed"
             )
-        fault = _fault(option, str(value).strip())
+        given = str(value).strip()
+        fault = _fault(option, given)
         if fault:
             raise OptionError(f"--co {key}={value}: {fault} is needed by driver {driver}")
+        harmless = _OTHER_RASTER.get(key.upper())
+        if harmless is not None and given.upper() not in harmless:
+            raise OptionError(
+                f"--co {key}={value}: a map is one file of bytes on its source's grid, with its "
+                "georeferencing and tags; leave this out, and convert the map with gdalwarp or "
+                "gdal_translate"
+            )
 
 
 def _known_options(driver: str) -> dict[str, ElementTree.Element]:

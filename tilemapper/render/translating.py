@@ -39,8 +39,8 @@ def _compare(part: Path, again: Path, target: Path) -> None:
     with open_raster(str(part)) as joined, open_raster(str(again)) as written:
         for name in ("transform", "crs", "gcps"):
             if getattr(written, name) != getattr(joined, name):
-                raise StagingError(f"{target}: GDAL wrote it with another {name}; run it again")
+                raise StagingError(f"{target}: GDAL wrote it with another {name}; check --co")
         for key, value in joined.tags().items():
             # GDAL keeps this one for itself.
             if key != "AREA_OR_POINT" and written.tags().get(key) != value:
-                raise StagingError(f"{target}: GDAL wrote it with another tag {key}; run it again")
+                raise StagingError(f"{target}: GDAL wrote it with another tag {key}; check --co")
