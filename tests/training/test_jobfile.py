@@ -11,10 +11,10 @@ from tilemapper.errors import JobError, ModelError, OptionError
 from tilemapper.training.jobfile import (
     check_job,
     load_job,
-    parse_overrides,
     preset_paths,
 )
 from tilemapper.training.jobtext import job_text
+from tilemapper.training.settings import parse_overrides
 
 
 @pytest.mark.parametrize("name", ["classic", "fast", "best", "cyclegan"])

@@ -13,7 +13,7 @@ import click
 from tilemapper.cli.options import debug_option, json_option
 
 if TYPE_CHECKING:
-    from tilemapper.api.evaluate import EvaluationResult
+    from tilemapper.api.evaluation import EvaluationResult
 
 
 def _bounds(

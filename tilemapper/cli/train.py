@@ -61,7 +61,7 @@ def train(
     folder gets checkpoints, figures, samples, report.html and the finished model. Under torchrun
     each process takes its part of the batch.
     """
-    from tilemapper.training.jobfile import parse_overrides
+    from tilemapper.training.settings import parse_overrides
 
     given = [*settings]
     given += [f"data.direction={direction}"] if direction else []
@@ -88,7 +88,7 @@ def _sweep(
     as_json: bool,
 ) -> None:
     """Runs all combinations; what is done when one fails is shown before its error."""
-    from tilemapper.training.run import read_job
+    from tilemapper.training.jobfile import read_job
     from tilemapper.training.runfolder import CONFIG_NAME
 
     varied = [key for key in combinations[0] if len({c[key] for c in combinations}) > 1]

@@ -1,13 +1,13 @@
-"""From a preset, a job file and ``--set`` values to a checked training job, or to a sweep."""
+"""From a preset, a job file and ``--set`` values to a checked training job."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 import tilemapper
 from tilemapper import toml
@@ -15,11 +15,11 @@ from tilemapper.errors import JobError, OptionError
 from tilemapper.networks.arguments import PatchGANArguments, generator_arguments, nearest, parse
 from tilemapper.networks.card import PaletteClass
 from tilemapper.training.config import TrainingJob
+from tilemapper.training.runfolder import CONFIG_NAME
+from tilemapper.training.settings import known_keys, layers_of
 
 DEFAULT_PRESET = "fast"
 LENGTHS = ("steps", "epochs", "minutes")
-# Chosen by hand rather than found by walking the model: the order is that of the job file.
-SECTIONS = ("data", "augment", "networks", "losses", "trainer")
 
 
 def preset_paths() -> dict[str, Path]:
@@ -67,14 +67,59 @@ def load_job(
     # All of them together, whatever their order: what one makes senseless below is not another's.
     whole: dict[str, Any] = {}
     inner: dict[str, Any] = {}
-    for key, text in (overrides or {}).items():
-        path = _full_key(key)
-        layer = _nested(path, _toml_value(text))
+    for path, layer in layers_of(overrides or {}):
         if len(path) > 2:
             inner = _merged(inner, layer)
         else:
             whole = _merged(whole, layer)
     return check_job(_merged(_over(values, whole), inner), where=where)
+
+
+def read_job(
+    folder: Path,
+    *,
+    preset: str | None,
+    config: str | Path | None,
+    settings: Mapping[str, str] | None,
+    resume: bool,
+    budget_minutes: float | None,
+) -> TrainingJob:
+    """The job of a call of `train` with these arguments, its length included.
+
+    Raises:
+        OptionError, JobError, ModelError: as `load_job`, and for a budget that is no time, or a run
+            without length.
+    """
+    if budget_minutes is not None and not 0 < budget_minutes < math.inf:
+        raise OptionError(
+            f"budget_minutes: {budget_minutes} found, a number above 0 is needed; leave it out for "
+            "a run without"
+        )
+    job = load_job(
+        preset=None if resume else preset,
+        config=folder / CONFIG_NAME if resume else config,
+        overrides=settings,
+    )
+    return _with_length(job, budget_minutes)
+
+
+def _with_length(job: TrainingJob, budget_minutes: float | None) -> TrainingJob:
+    trainer = job.trainer
+    if trainer.steps or trainer.epochs or trainer.minutes:
+        return job
+    if not budget_minutes:
+        raise JobError(
+            "training job: no length; set trainer.steps, trainer.epochs or trainer.minutes, or "
+            "give --budget-minutes"
+        )
+    return job.model_copy(
+        update={
+            "trainer": trainer.model_copy(
+                # The budget counts all time: by that of the steps alone the run would never end.
+                update={"minutes": float(budget_minutes), "minutes_of": "all"}
+            )
+        }
+    )
 
 
 def load_palette(path: Path) -> tuple[PaletteClass, ...]:
@@ -105,7 +150,7 @@ def check_job(values: Mapping[str, Any], *, where: str) -> TrainingJob:
         fault = error.errors()[0]
     place = [str(part) for part in fault["loc"]]
     if fault["type"] == "extra_forbidden":
-        hint = nearest(place[-1], _known_keys(place[:-1]))
+        hint = nearest(place[-1], known_keys(place[:-1]))
         raise JobError(f"{where}: unknown key {'.'.join(place)}{hint}")
     message = fault["msg"].removeprefix("Value error, ")
     found = "" if isinstance(fault["input"], dict) else f" is {str(fault['input'])[:60]!r}"
@@ -118,77 +163,6 @@ def _check_networks(job: TrainingJob) -> None:
     networks = job.networks
     generator_arguments(networks.generator, networks.generator_arguments)
     parse(PatchGANArguments, networks.discriminator_arguments, where="discriminator")
-
-
-def parse_overrides(settings: Sequence[str]) -> Iterator[dict[str, str]]:
-    """Every combination of ``key=value`` settings, where ``key=a,b,c`` stands for three.
-
-    A value in brackets or quotes is one value. Yields one empty dict when there are no settings.
-
-    Raises:
-        OptionError: a setting has no ``=``, or a key is unknown, or a key or value is there twice.
-    """
-    keys: dict[str, str] = {}
-    choices = []
-    for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not equals or not key.strip():
-            raise OptionError(
-                f"--set {setting}: no key=value; write it as trainer.batch=8 "
-                "(or trainer.batch=8,16 for a sweep)"
-            )
-        place = ".".join(_full_key(key.strip()))
-        if place in keys:
-            raise OptionError(
-                f"--set {setting}: {place} is set already; set it once, as {place}=A,B for a sweep"
-            )
-        keys[place] = key.strip()
-        choices.append([value] if value[:1] in "[\"'{" else value.split(","))
-        if len(set(choices[-1])) < len(choices[-1]):
-            raise OptionError(f"--set {setting}: a value is there twice; give each of them once")
-    for chosen in itertools.product(*choices):
-        yield dict(zip(keys.values(), chosen, strict=True))
-
-
-def _full_key(key: str) -> list[str]:
-    """``trainer.batch`` or ``batch`` as a path; OptionError with the nearest known key."""
-    path = key.split(".")
-    tables: dict[str, Any] = {name: TrainingJob.model_fields[name].annotation for name in SECTIONS}
-    if len(path) == 1 and key not in TrainingJob.model_fields:
-        holders = [name for name in SECTIONS if key in tables[name].model_fields]
-        if len(holders) == 1:
-            return [holders[0], key]
-    known = _known_keys(path[:1] if len(path) > 1 else [])
-    every = [k for name in SECTIONS for k in tables[name].model_fields]
-    name = path[1] if len(path) > 1 else path[0]
-    if path[0] not in TrainingJob.model_fields or (len(path) > 1 and name not in known):
-        hints = known if path[0] in SECTIONS else [*every, *TrainingJob.model_fields]
-        raise OptionError(f"--set {key}: unknown key{nearest(name, hints)}")
-    return path
-
-
-def _known_keys(place: Sequence[str]) -> list[str]:
-    """The keys of the table at ``place``; empty when it is no table of ours."""
-    table: Any = TrainingJob
-    for name in place[:1]:
-        field = TrainingJob.model_fields.get(name)
-        table = field.annotation if field else None
-    is_table = isinstance(table, type) and issubclass(table, BaseModel)
-    return list(table.model_fields) if is_table else []
-
-
-def _toml_value(text: str) -> Any:
-    try:
-        return toml.loads(f"value = {text}")["value"]
-    except ValueError:
-        return text
-
-
-def _nested(path: Sequence[str], value: Any) -> dict[str, Any]:
-    for name in reversed(path):
-        value = {name: value}
-    assert isinstance(value, dict)
-    return value
 
 
 def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

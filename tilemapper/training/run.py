@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from tilemapper import notebook
-from tilemapper.errors import DeviceError, DiskFullError, JobError, OptionError
+from tilemapper.errors import DeviceError, DiskFullError
 from tilemapper.memory import kept_memory
 from tilemapper.training.assembly import choose_device, start_from
 from tilemapper.training.checkpoint import Checkpoints
@@ -21,7 +21,7 @@ from tilemapper.training.cyclegan import CycleGan
 from tilemapper.training.dataset import NOTABLY_FAR, Dataset
 from tilemapper.training.export import export_model
 from tilemapper.training.feed import Feed
-from tilemapper.training.jobfile import load_job
+from tilemapper.training.jobfile import read_job
 from tilemapper.training.lossplot import write_loss_plot
 from tilemapper.training.parallel import Processes, join_processes, leave_processes
 from tilemapper.training.pix2pix import Pix2Pix
@@ -123,53 +123,6 @@ def train(
         raise DiskFullError(f"{error}, with --resume") from error
     finally:
         leave_processes(processes)
-
-
-def read_job(
-    folder: Path,
-    *,
-    preset: str | None,
-    config: str | Path | None,
-    settings: Mapping[str, str] | None,
-    resume: bool,
-    budget_minutes: float | None,
-) -> TrainingJob:
-    """The job of a call of `train` with these arguments, its length included.
-
-    Raises:
-        OptionError, JobError, ModelError: as `load_job`, and for a budget that is no time, or a run
-            without length.
-    """
-    if budget_minutes is not None and not 0 < budget_minutes < math.inf:
-        raise OptionError(
-            f"budget_minutes: {budget_minutes} found, a number above 0 is needed; leave it out for "
-            "a run without"
-        )
-    job = load_job(
-        preset=None if resume else preset,
-        config=folder / CONFIG_NAME if resume else config,
-        overrides=settings,
-    )
-    return _with_length(job, budget_minutes)
-
-
-def _with_length(job: TrainingJob, budget_minutes: float | None) -> TrainingJob:
-    trainer = job.trainer
-    if trainer.steps or trainer.epochs or trainer.minutes:
-        return job
-    if not budget_minutes:
-        raise JobError(
-            "training job: no length; set trainer.steps, trainer.epochs or trainer.minutes, or "
-            "give --budget-minutes"
-        )
-    return job.model_copy(
-        update={
-            "trainer": trainer.model_copy(
-                # The budget counts all time: by that of the steps alone the run would never end.
-                update={"minutes": float(budget_minutes), "minutes_of": "all"}
-            )
-        }
-    )
 
 
 class _Run:

@@ -18,6 +18,7 @@ from tilemapper.training.checkpoint import Checkpoints
 from tilemapper.training.config import TrainingJob
 from tilemapper.training.feed import Feed
 from tilemapper.training.heldout import HeldOut, better, write_png
+from tilemapper.training.learnt import learnt, take_up
 from tilemapper.training.parallel import Processes, any_of, from_first, mean_over
 from tilemapper.training.recording import Recorder
 from tilemapper.training.split import SplitDigest
@@ -209,7 +210,6 @@ class Trainer:
 
     def state(self) -> dict[str, Any]:
         """All that resuming needs, as plain data and tensors."""
-        task = self.task
         return {
             "job": self.job.model_dump_json(),
             "step": self.step,
@@ -218,10 +218,7 @@ class Trainer:
             "best": self.best,
             "measured_at": self._measured_at,
             "split": asdict(self.digest) if self.digest else None,
-            "modules": {name: module.state_dict() for name, module in task.modules.items()},
-            "optimisers": {name: o.state_dict() for name, o in task.optimisers.items()},
-            "average": self.average.network.state_dict() if self.average else None,
-            "extra": task.extra_state(),
+            **learnt(self.task, self.average),
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -232,32 +229,10 @@ class Trainer:
         """
         if self.digest:
             self.digest.check(state.get("split"))
-        task = self.task
-        try:
-            for name, module in task.modules.items():
-                module.load_state_dict(state["modules"][name])
-            for name, optimiser in task.optimisers.items():
-                own = [{**group, "params": None} for group in optimiser.param_groups]
-                optimiser.load_state_dict(state["optimisers"][name])
-                # The moments are the checkpoint's; what steers them is the job's, which may differ.
-                # The rate is set before each step: without one more, the last step's stays.
-                for group, job in zip(optimiser.param_groups, own, strict=True):
-                    group |= {**job, "params": group["params"], "lr": group["lr"]}
-            if self.average:  # which begins now where there was none
-                averaged = state["average"] or state["modules"]["generator"]
-                self.average.network.load_state_dict(averaged)
-            task.load_extra_state(state["extra"])
-            self.step, self.trained_s = int(state["step"]), float(state["trained_s"])
-            self._before_s = float(state.get("elapsed_s", self.trained_s))  # older ones lack it
-            # A best of another figure says nothing of this one.
-            if json.loads(state["job"])["trainer"]["best_by"] == self.job.trainer.best_by:
-                self.best = state["best"]
-                self._measured_at = int(state.get("measured_at", -1))  # older ones lack it
-        except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
-            # torch's first line names the class alone, the next ones what does not fit.
-            words = [line.strip(" \t.") for line in str(error).splitlines()] or [""]
-            said = (words[1:] or words)[0][:160]
-            raise TrainingError(
-                f"checkpoint: of other networks than the job's ({said}); resume with the "
-                "configuration of its run, or train into a new folder"
-            ) from error
+        take_up(state, self.task, self.average)
+        self.step, self.trained_s = int(state["step"]), float(state["trained_s"])
+        self._before_s = float(state.get("elapsed_s", self.trained_s))  # older ones lack it
+        # A best of another figure says nothing of this one.
+        if json.loads(state["job"])["trainer"]["best_by"] == self.job.trainer.best_by:
+            self.best = state["best"]
+            self._measured_at = int(state.get("measured_at", -1))  # older ones lack it

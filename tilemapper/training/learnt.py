@@ -1,0 +1,49 @@
+"""What a checkpoint holds of networks and optimisers, and how it is taken up again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tilemapper.errors import TrainingError
+from tilemapper.training.assembly import Average
+from tilemapper.training.task import Task
+
+
+def learnt(task: Task, average: Average | None) -> dict[str, Any]:
+    """All that was learnt so far, as plain data and tensors."""
+    return {
+        "modules": {name: module.state_dict() for name, module in task.modules.items()},
+        "optimisers": {name: o.state_dict() for name, o in task.optimisers.items()},
+        "average": average.network.state_dict() if average else None,
+        "extra": task.extra_state(),
+    }
+
+
+def take_up(state: Mapping[str, Any], task: Task, average: Average | None) -> None:
+    """Gives networks and optimisers what `learnt` gave.
+
+    Raises:
+        TrainingError: it is of other networks.
+    """
+    try:
+        for name, module in task.modules.items():
+            module.load_state_dict(state["modules"][name])
+        for name, optimiser in task.optimisers.items():
+            own = [{**group, "params": None} for group in optimiser.param_groups]
+            optimiser.load_state_dict(state["optimisers"][name])
+            # The moments are the checkpoint's; what steers them is the job's, which may differ.
+            # The rate is set before each step: without one more, the last step's stays.
+            for group, job in zip(optimiser.param_groups, own, strict=True):
+                group |= {**job, "params": group["params"], "lr": group["lr"]}
+        if average:  # which begins now where there was none
+            average.network.load_state_dict(state["average"] or state["modules"]["generator"])
+        task.load_extra_state(state["extra"])
+    except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        # torch's first line names the class alone, the next ones what does not fit.
+        words = [line.strip(" \t.") for line in str(error).splitlines()] or [""]
+        said = (words[1:] or words)[0][:160]
+        raise TrainingError(
+            f"checkpoint: of other networks than the job's ({said}); resume with the "
+            "configuration of its run, or train into a new folder"
+        ) from error
