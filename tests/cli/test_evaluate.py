@@ -111,6 +111,24 @@ def test_another_split_than_the_trainings_is_refused_unless_it_is_asked_for(tmp_
     evaluate(model, data)
 
 
+def test_of_the_held_out_folder_alone_all_pairs_are_measured(tmp_path):
+    """A tenth of them was: what has no val folder beside it was split once more."""
+    for part, first in (("train", 1), ("val", 20)):
+        write_side_by_side(tmp_path / "pairs" / part, 6, size=64, first=first)
+    source = open_pairs(tmp_path / "pairs")
+    digest = digest_split(source, split_pairs(source))
+    card = ModelCard(
+        name="m", architecture="identity", split_share=0.1,
+        pairs_sha256=digest.pairs, held_out_sha256=digest.held_out,
+    )  # fmt: skip
+    generator = build_generator("identity", {}, 3, "rgb")
+    model = str(save_model(tmp_path / "m", card, generator, "readme").folder)
+    alone = evaluate(model, tmp_path / "pairs" / "val")
+    assert alone["pairs"] == 6
+    assert alone["rows"] == evaluate(model, tmp_path / "pairs")["rows"]
+    assert evaluate(model, tmp_path / "pairs" / "val", "--share", "0.5")["pairs"] == 3
+
+
 @pytest.mark.parametrize("option", ["--csv", "--sheet"])
 @pytest.mark.parametrize("place", ["none/x.png", "there"])
 def test_what_cannot_be_written_is_refused_before_the_first_pair(
