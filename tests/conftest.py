@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,11 @@ import pytest
 import rasterio
 from affine import Affine
 from rasterio.crs import CRS
+
+# Tests run beside each other: a thread that waits for another by spinning takes a core that a test
+# needs, two fifths of the time of some. OpenMP reads this when torch is imported; it changes
+# neither how many threads there are nor what they compute. Programs that tests start inherit it.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 UTM = CRS.from_epsg(32618)
 ORIGIN = Affine(0.9, 0, 583000, 0, -0.9, 4507000)
