@@ -23,7 +23,7 @@ import rasterio
 from tests.conftest import noise, write_raster
 from tilemapper.errors import NoWorkerError, OptionError, RasterError, TilemapperError
 from tilemapper.networks.model import Model, open_model
-from tilemapper.render import calls, messenger
+from tilemapper.render import messenger
 from tilemapper.render.calls import spread_calls, staff
 from tilemapper.render.cluster import blocks as cluster
 from tilemapper.render.cluster import connection, own, surveying
@@ -241,6 +241,15 @@ def test_a_dry_run_sends_the_model_where_it_is_missing(city, models, farm, tmp_p
     assert surveying.cluster_speed(str(farm.file), replace(plan, workers=2), far) > 0
 
 
+def test_a_dry_run_names_workers_on_which_the_render_would_end(
+    city, models, farm, tmp_path, monkeypatch
+):
+    here = surveying.versions()
+    monkeypatch.setattr(surveying, "versions", lambda: here | {"torch": "1.0"})
+    with pytest.raises(TilemapperError, match=r"has torch \S+, the client has 1\.0"):
+        estimate(city, tmp_path / "map.tif", models / "slow", scheduler=str(farm.file))
+
+
 def test_one_plan_fits_all_workers_with_the_best_device():
     workers = [
         Facilities("cpu", "bf16", 8),
@@ -295,8 +304,8 @@ def test_a_worker_without_this_version_of_the_package_is_named_and_lives_on(city
 def test_whole_rasters_go_to_workers_of_the_clients_versions_alone(farm, monkeypatch):
     options = {"failed": min, "scheduler": str(farm.file)}
     assert list(spread_calls(str.upper, iter("a"), **options)) == ["A"]
-    here = calls.versions()
-    monkeypatch.setattr(calls, "versions", lambda: here | {"torch": "1.0"})
+    here = surveying.versions()
+    monkeypatch.setattr(surveying, "versions", lambda: here | {"torch": "1.0"})
     with pytest.raises(TilemapperError, match=r"has torch \S+, the client has 1\.0"):
         list(spread_calls(str.upper, iter("a"), **options))
 

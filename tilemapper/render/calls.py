@@ -15,13 +15,10 @@ from typing import Any, TypeVar
 from tilemapper.errors import NoWorkerError, TilemapperError
 from tilemapper.render.cluster.connection import address_of, connected
 from tilemapper.render.cluster.own import own_workers
-from tilemapper.render.cluster.surveying import ask_all
-from tilemapper.render.cluster.tasks import misfits_here
+from tilemapper.render.cluster.surveying import check_versions
 from tilemapper.render.messenger import candidates
 from tilemapper.render.nannies import OwnWorkers
-from tilemapper.render.opening import cannot_look, unfit
 from tilemapper.render.spread import LONELY_S
-from tilemapper.render.workers import versions
 
 DEPTH = 2  # calls out at a worker: one that runs, one that waits there
 LOOK_S = 1.0
@@ -77,17 +74,9 @@ def spread_calls(
         address = address_of(scheduler, insecure=insecure) if own is None else own.cluster
         client = stack.enter_context(connected(address))
         if own is None:
-            _check_versions(client, time.monotonic() + lonely_s)
+            here = candidates(client, gpu=False) or {}
+            check_versions(client, here, time.monotonic() + lonely_s)
         yield from _answered(client, own, work, items, failed, lonely_s)
-
-
-def _check_versions(client: Any, until_s: float) -> None:
-    here = candidates(client, gpu=False) or {}
-    answers, refusals = ask_all(client, here, misfits_here, versions(), until_s=until_s)
-    misfits = {at: faults for at, faults in answers.items() if faults}
-    misfits |= {at: [cannot_look(error)] for at, error in refusals.items()}
-    if misfits:
-        raise unfit(misfits)
 
 
 def _answered(

@@ -12,10 +12,11 @@ from typing import Any
 from tilemapper.errors import NoWorkerError, TilemapperError
 from tilemapper.networks.model import Model
 from tilemapper.render.cluster.connection import address_of, connected
-from tilemapper.render.cluster.tasks import TASKS, Facilities, facilities, probe
+from tilemapper.render.cluster.tasks import TASKS, Facilities, facilities, misfits_here, probe
 from tilemapper.render.messenger import LOST, candidates, loading
 from tilemapper.render.opening import cannot_look, unfit
 from tilemapper.render.plan import Plan
+from tilemapper.render.roster import LOOK_S
 from tilemapper.render.spread import LONELY_S
 from tilemapper.render.workers import Order, model_files, versions
 
@@ -72,13 +73,38 @@ def ask_all(
     answers, refusals = {}, {}
     for at, future in asked.items():
         try:
-            answers[at] = future.result(timeout=max(1.0, until_s - time.monotonic()))
+            answers[at] = _answer(client, at, future, until_s)
         except TimeoutError:
             continue
         except Exception as error:  # whatever a worker raises
             if type(error).__name__ not in LOST:
                 refusals[at] = error
     return answers, refusals
+
+
+def _answer(client: Any, at: str, future: Any, until_s: float) -> Any:
+    """What one worker answers; raises TimeoutError if it takes too long, or is not there any more.
+
+    The scheduler tells nobody of a lost worker whose task is for it alone: it waits for another at
+    the same address.
+    """
+    while True:
+        try:
+            return future.result(timeout=LOOK_S)
+        except TimeoutError:
+            present = candidates(client, gpu=False)
+            is_lost = present is not None and at not in present
+            if is_lost or time.monotonic() >= until_s:
+                raise
+
+
+def check_versions(client: Any, addresses: Iterable[str], until_s: float) -> None:
+    """Raises TilemapperError if workers have other versions than the client, or none at all."""
+    answers, refusals = ask_all(client, addresses, misfits_here, versions(), until_s=until_s)
+    misfits = {at: faults for at, faults in answers.items() if faults}
+    misfits |= {at: [cannot_look(error)] for at, error in refusals.items()}
+    if misfits:
+        raise unfit(misfits)
 
 
 def _refused(refusals: Mapping[str, Exception]) -> TilemapperError:
@@ -107,25 +133,23 @@ def cluster_speed(scheduler: str, plan: Plan, model: Model, *, insecure: bool = 
 
     Raises:
         NoWorkerError: no scheduler or no worker answers.
-        TilemapperError: the worker cannot run the model.
+        TilemapperError: workers do not fit the client, or cannot run the model.
     """
     order = pickle.dumps(Order(plan, model, Path(), ("", ""), versions()))
     with connected(address_of(scheduler, insecure=insecure)) as client:
         names = sorted(candidates(client, plan.device.startswith("cuda")) or {})
         if not names:
             raise NoWorkerError(f"{scheduler}: no worker answers; start some, then try again")
+        check_versions(client, names, time.monotonic() + LONELY_S)
         rate = None
         for files in (None, pickle.dumps(model_files(model))):
-            loaded = loading(client, TASKS.module, names[0])
-            task = client.submit(probe, order, files, loaded, workers=names[:1], pure=False)
-            try:
-                rate = task.result(timeout=LONELY_S)
-            except TimeoutError as error:
-                raise NoWorkerError(
-                    f"worker {names[0]}: no answer for {LONELY_S:.0f} s; look at it"
-                ) from error
-            except ImportError as error:
-                raise _refused({names[0]: error}) from error
+            until_s = time.monotonic() + LONELY_S
+            answers, refusals = ask_all(client, names[:1], probe, order, files, until_s=until_s)
+            if refusals:
+                raise _refused(refusals)
+            if not answers:
+                raise NoWorkerError(f"worker {names[0]}: was lost or hangs; look at it")
+            rate = answers[names[0]]
             if rate is not None:
                 break
         # With fewer blocks than workers some stand idle.

@@ -1,0 +1,24 @@
+"""What a cluster's workers are asked before a plan is made."""
+
+from __future__ import annotations
+
+import time
+
+from tests.render.test_messenger import FakeClient
+from tilemapper.render.cluster.surveying import ask_all
+
+
+class Deaf(FakeClient):
+    """Its workers never answer."""
+
+    def submit(self, *arguments, **options):
+        return self
+
+    def result(self, timeout):
+        raise TimeoutError
+
+
+def test_a_worker_that_is_lost_while_it_is_asked_is_not_waited_for():
+    begun = time.monotonic()
+    assert ask_all(Deaf({}), ["tcp://lost"], len, until_s=begun + 60) == ({}, {})
+    assert time.monotonic() - begun < 5
