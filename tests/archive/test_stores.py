@@ -285,13 +285,14 @@ def test_a_done_scene_whose_server_is_down_stays_done_and_is_looked_at_later(
 ):
     for name in ("a.tif", "b.tif"):
         put_public(store, name, write_scene(tmp_path / "made.tif", 1).read_bytes())
-    scenes = [f"http://127.0.0.1:{server}/maps/{name}" for name in ("a.tif", "b.tif")]
+    scenes = [f"http://127.0.0.1:{server}/maps/{name}" for name in ("a.tif", "b.tif", "none.tif")]
     job = job_of(tmp_path, models / "identity", scenes, "out/{stem}.tif")
-    assert run_archive(job, identity).done == 2
+    first = run_archive(job, identity)
+    assert (first.done, first.failed) == (2, 1)
     real = urllib.request.urlopen
 
     def busy(request, **more):
-        if request.full_url.endswith("/a.tif"):
+        if request.full_url.endswith(("/a.tif", "/none.tif")):
             raise urllib.error.HTTPError(request.full_url, 503, "busy", {}, None)
         return real(request, **more)
 
@@ -299,11 +300,11 @@ def test_a_done_scene_whose_server_is_down_stays_done_and_is_looked_at_later(
     with monkeypatch.context() as patch:
         patch.setattr(urllib.request, "urlopen", busy)
         summary = run_archive(job, identity, tell=told.append)
-    assert (summary.done, summary.failed, summary.left, summary.exit_code) == (0, 0, 1, 75)
+    assert (summary.done, summary.failed, summary.left, summary.exit_code) == (0, 0, 2, 75)
     later = next(event for event in told if event.get("state") == "later")
     assert "a.tif: cannot be looked at (503); try again later" in later["error"]
     again = run_archive(job, identity)
-    assert (again.done, again.already_done, again.exit_code) == (0, 2, 0)
+    assert (again.done, again.already_done, again.failed, again.exit_code) == (0, 2, 1, 3)
 
 
 @pytest.mark.parametrize(

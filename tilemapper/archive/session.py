@@ -50,7 +50,11 @@ class Session:
         self.waiting = {decision.scene.id: decision for decision in todo}
         self.tries: dict[str, int] = {}
         self.elsewhere: list[str] = []
-        ours = {decision.scene.id for decision in plan.decisions if not decision.todo}
+        ours = {
+            decision.scene.id
+            for decision in plan.decisions
+            if not (decision.todo or decision.held_by)
+        }
         failed = [
             {"scene": row["source"], "error": row["error"] or ""}
             for row in ledger.select("state='failed' AND NOT gone ORDER BY source")

@@ -15,8 +15,8 @@ from tilemapper.training.config import AugmentConfig
 DRAWN = 8
 # Bands of YCbCr from RGB (ITU-T T.871), levels 0 to 255; the offset of 128 falls out again.
 YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
-# How coarsely JPEG at quality 50 keeps frequency u + v of a block: the tables of ITU-T T.81,
-# annex K, along their diagonals, for brightness and for colour.
+# How coarsely JPEG at quality 50 keeps frequency u + v of a block: about the means of the tables
+# of ITU-T T.81, annex K, along their diagonals, smoothed; for brightness and for colour.
 COARSENESS = (
     (16, 12, 13, 16, 22, 31, 44, 60, 68, 78, 85, 95, 103, 103, 99),
     (17, 18, 23, 40, 80, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99),
