@@ -7,12 +7,13 @@ import sqlite3
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from tilemapper.archive import database
 from tilemapper.archive.ledger import Ledger
-from tilemapper.archive.liveness import birth_of
+from tilemapper.archive.liveness import birth_of, is_on_network
 from tilemapper.archive.rows import Change
 from tilemapper.errors import DiskFullError, TargetError
 
@@ -215,3 +216,18 @@ def test_a_scene_takes_little_more_room_than_what_is_known_of_it(ledger):
         ledger.db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size")
     )
     assert pages * size < 300 * 3000
+
+
+def test_a_share_is_known_by_its_kind_whatever_its_name(tmp_path, monkeypatch):
+    """A space in a mount point is written as an escape: the disk above it was looked at."""
+    real = Path.read_bytes
+    lines = "/dev/a / ext4 rw 0 0\n//nas/gis %s cifs rw 0 0\n/dev/b %s/local ext4 rw 0 0\n"
+    share = tmp_path / "GIS Däta"
+    shown = str(share).replace(" ", "\\040")
+    table = (lines % (shown, shown)).encode() + b"/dev/c /\xff ext4 rw 0 0\n"
+    monkeypatch.setattr(
+        Path, "read_bytes", lambda path: table if str(path) == "/proc/mounts" else real(path)
+    )
+    assert is_on_network(share / "maps")
+    assert not is_on_network(share / "local" / "maps")
+    assert not is_on_network(tmp_path)

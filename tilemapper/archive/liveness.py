@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import time
 from pathlib import Path
@@ -44,13 +45,14 @@ def is_alive(run: sqlite3.Row) -> bool:
 def is_on_network(folder: Path) -> bool:
     """Whether a folder lies on a file system that several machines share."""
     try:
-        mounts = Path("/proc/mounts").read_text().splitlines()
+        mounts = os.fsdecode(Path("/proc/mounts").read_bytes()).split("\n")
     except OSError:
         return False
     best, kind = "", ""
     place = str(folder.resolve())
-    for line in mounts:
-        _, point, name, *_ = line.split()
+    for line in filter(None, mounts):
+        _, point, name, *_ = line.split(" ")
+        point = re.sub(r"\\(\d{3})", lambda found: chr(int(found[1], 8)), point)  # a space
         inside = place == point or place.startswith(point.rstrip("/") + "/")
         if inside and len(point) >= len(best):
             best, kind = point, name
