@@ -15,7 +15,7 @@ from tilemapper.errors import DeviceError, ModelError, OptionError
 from tilemapper.networks.build import build_generator
 from tilemapper.networks.model import Model, ModelCard, open_model, save_model
 from tilemapper.raster.lattice import Lattice
-from tilemapper.render import verify
+from tilemapper.render.again import engine_again
 from tilemapper.render.array import render_array
 from tilemapper.render.block import predict_rows
 from tilemapper.render.devices import (
@@ -337,7 +337,9 @@ def test_a_generator_is_compiled_for_tiles_as_they_come(models, monkeypatch):
 
 
 def test_a_map_of_a_gpu_is_verified_with_the_batch_it_was_made_with(models):
-    plan = {"device": "cpu", "precision": "fp32"}
+    plan = {"device": "cpu", "precision": "fp32", "tile": 256}
     model = open_model(models / "identity")
-    assert verify._engine(model, {**plan, "batch_size": 3}, "auto").batch_size == 3
-    assert verify._engine(model, plan, "auto").batch_size == default_batch("cpu")
+    tags = {"TILEMAPPER_MODEL_SHA256": model.card.digest}
+    for batch, wanted in (({"batch_size": 3}, 3), ({}, default_batch("cpu"))):
+        engine = engine_again("map.tif", tags, plan | batch, model, "auto")
+        assert engine.batch_size == wanted

@@ -6,31 +6,24 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import rasterio
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 from rio_cogeo.cogeo import cog_validate
 
-from tilemapper.errors import RasterError, TilemapperError
-from tilemapper.networks.model import Model, open_model
+from tilemapper.errors import RasterError
+from tilemapper.networks.model import Model
 from tilemapper.raster.encode import FILE_BLOCK, LOSSLESS
 from tilemapper.raster.lattice import Block, Lattice
 from tilemapper.raster.opening import open_raster
-from tilemapper.raster.source import SourceView
 from tilemapper.raster.spec import SourceSpec
-from tilemapper.render.block import blend_rows, predict_rows
+from tilemapper.render.again import Kind, engine_again, render_again
 from tilemapper.render.blocks import CACHE_MB
 from tilemapper.render.claims import Claim, source_of
-from tilemapper.render.devices import choose_device, default_batch
-from tilemapper.render.engine import Engine
-from tilemapper.render.layers import palette_of, to_layers
 from tilemapper.render.overview_check import overview_fault
-from tilemapper.render.strips import read_tile_rows
 
-Kind = Literal["map", "classes", "uncertainty"]
 TAGS = ("TILEMAPPER_MODEL", "TILEMAPPER_MODEL_SHA256", "TILEMAPPER_PLAN", "TILEMAPPER_NOTE")
 _COLUMNS = 8 * FILE_BLOCK  # looked at at once
 
@@ -112,9 +105,8 @@ def verify(
         _check_cog(verdict, target)
         with rasterio.Env(GDAL_CACHEMAX=CACHE_MB << 20):
             _check_pixels(verdict, dst)
-        lossless = _is_lossless(dst)
+        lossless, kind = _is_lossless(dst), _kind(dst)
         if verdict.ok:
-            kind = _kind(dst)
             fault = overview_fault(str(target), dst, kind=kind, lossless=lossless, seed=seed)
             verdict.note("overviews", good=not fault, fault=fault)
         if not lossless:
@@ -122,28 +114,18 @@ def verify(
                 f"{dst.compression.value} changes pixels, so no block is rendered again to compare"
             )
         if blocks and verdict.ok and lossless:
-            kind = _kind(dst)
-            opened = _model(tags, model)
-            if opened.card.tile != claim.plan["tile"]:  # the model is the right one: the tag is not
-                raise RasterError(
-                    f"{target}: its TILEMAPPER_PLAN tag is damaged (tile {claim.plan['tile']}, the "
-                    f"model's is {opened.card.tile}); render it again"
+            engine = engine_again(str(target), tags, claim.plan, model, device)
+            if "batch_sizes" in claim.plan:
+                verdict.notices.append(
+                    "memory ran out while it was rendered, and some blocks have another batch "
+                    "than the others: these may differ in the last bits when rendered again"
                 )
-            with rasterio.Env(GDAL_CACHEMAX=CACHE_MB << 20), SourceView(spec) as view:
-                engine = _engine(opened, claim.plan, device)
-                if "batch_sizes" in claim.plan:
-                    verdict.notices.append(
-                        "memory ran out while it was rendered, and some blocks have another batch "
-                        "than the others: these may differ in the last bits when rendered again"
-                    )
-                for block in _choose(spec, blocks, seed):
-                    same = _same(dst, view, spec, engine, claim.plan, block, kind)
-                    verdict.note(
-                        block.name, good=same, fault=f"block {block.name} renders otherwise"
-                    )
-                    verdict.blocks_rendered += 1
-                    if tick is not None:
-                        tick(1)
+            chosen = _choose(spec, blocks, seed)
+            for block, same in render_again(dst, kind, spec, claim.plan, engine, chosen):
+                verdict.note(block.name, good=same, fault=f"block {block.name} renders otherwise")
+                verdict.blocks_rendered += 1
+                if tick is not None:
+                    tick(1)
     return verdict
 
 
@@ -182,29 +164,6 @@ def _is_lossless(dst: Any) -> bool:
     return name.removeprefix("ADOBE_") in LOSSLESS or said.startswith("LOSSLESS")
 
 
-def _model(tags: dict[str, str], named: str | Path | Model | None) -> Model:
-    model = named if isinstance(named, Model) else open_model(named or tags["TILEMAPPER_MODEL"])
-    if model.card.digest != tags["TILEMAPPER_MODEL_SHA256"]:
-        raise TilemapperError(
-            f"{model.folder}: is not the model that the map was rendered with (sha256 "
-            f"{model.card.digest[:12]} found, {tags['TILEMAPPER_MODEL_SHA256'][:12]} needed); name "
-            "the right one with --model"
-        )
-    return model
-
-
-def _engine(model: Model, plan: dict[str, Any], device: str) -> Engine:
-    device = choose_device(plan["device"] if device == "auto" else device)
-    return Engine(
-        model,
-        device=device,
-        precision=plan["precision"],
-        batch_size=plan.get("batch_size") or default_batch(device),
-        tta=plan.get("tta", False),
-        compiled=plan.get("compile", False),
-    )
-
-
 def _choose(spec: SourceSpec, count: int, seed: int) -> list[Block]:
     """File blocks at random, the last one always among them: edges are where errors live."""
     blocks = Lattice(spec.height, spec.width).blocks(FILE_BLOCK)
@@ -217,24 +176,3 @@ def _kind(dst: Any) -> Kind:
     if dst.count > 1:
         return "map"
     return "classes" if "TILEMAPPER_CLASSES" in dst.tags() else "uncertainty"
-
-
-def _same(
-    dst: Any,
-    view: SourceView,
-    spec: SourceSpec,
-    engine: Engine,
-    plan: dict[str, Any],
-    block: Block,
-    kind: Kind,
-) -> bool:
-    lattice = Lattice(spec.height, spec.width, plan["overlap"], plan["tile"])
-    tiles = read_tile_rows(view, lattice, block, spec.fill)
-    squares = kind == "uncertainty" and not engine.is_palette
-    rows = blend_rows(predict_rows(tiles, engine), lattice, block, squares=squares)
-    parts = list(to_layers(rows, palette_of(engine.model), (kind,)))
-    pixels = np.concatenate([layers[kind] for layers, _ in parts], axis=1)
-    keep = np.concatenate([kept for _, kept in parts])
-    window = Window(col_off=block.col, row_off=block.row, width=block.width, height=block.height)
-    kept = dst.dataset_mask(window=window) > 0
-    return np.array_equal(kept, keep) and np.array_equal(dst.read(window=window) * kept, pixels)
