@@ -13,7 +13,8 @@ from rasterio.errors import RasterioError
 from tilemapper.errors import StagingError, TargetError
 from tilemapper.raster.atomic import atomic_write, fsync_file, writing_failed
 from tilemapper.raster.encode import is_lossless
-from tilemapper.render.joining import Joined, join
+from tilemapper.render.joining import join
+from tilemapper.render.places import Joined
 from tilemapper.render.plan import Layer
 from tilemapper.render.readback import check_georeferencing, check_joined, check_pixels
 from tilemapper.render.staging import Staging

@@ -36,8 +36,9 @@ from tilemapper.raster.opening import open_raster
 from tilemapper.raster.stored import LevelReader, StoredBlocks
 from tilemapper.raster.summed import file_crc32
 from tilemapper.render.blockfile import PixelHash
-from tilemapper.render.joining import Joined, Place, placed, tiles_file
+from tilemapper.render.joining import placed
 from tilemapper.render.journal import Receipt
+from tilemapper.render.places import Joined, Place, tiles_file
 from tilemapper.render.plan import Layer, Plan
 from tilemapper.render.staging import Staging
 
