@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 import rasterio
 from affine import Affine
 from rasterio.crs import CRS
+
+from tests.corpus.forks import Forks
 
 # Tests run beside each other: a thread that waits for another by spinning takes a core that a test
 # needs, two fifths of the time of some. OpenMP reads this when torch is imported; it changes
@@ -63,6 +66,14 @@ def make_raster(tmp_path: Path) -> Any:
         return write_raster(tmp_path / name, noise(height, width, seed), **kw)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """Runs commands in forks of one process, where how a process begins is not what is tested."""
+    server = Forks()
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.archive.world import BOUNDS, poison, without_privileges, write_archive, write_job
+from tilemapper.cli.main import cli, run
 
 PREFIX = without_privileges()
 pytestmark = pytest.mark.skipif(PREFIX is None, reason="root without setpriv: no right holds")
@@ -60,7 +61,7 @@ def test_one_who_may_only_read_sees_the_status_of_an_archive(tmp_path, models):
     """The ledger's log, which reading needs, lies beside it only while a run is at work."""
     write_archive(tmp_path / "in", 1)
     job = write_job(tmp_path, models / "identity", render="batch_size = 1")
-    assert batch(job)[0] == 0
+    assert run(cli, ["batch", str(job), "-q"]) == 0
     folder = tmp_path / "out" / ".tilemapper" / "nightly"
     assert not list(folder.glob("*-wal"))
     folder.chmod(0o555)

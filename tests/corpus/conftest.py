@@ -1,4 +1,4 @@
-"""One fork server, one listener and one set of canaries for all of the corpus."""
+"""One listener for all of the corpus."""
 
 from __future__ import annotations
 
@@ -6,15 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.corpus.forks import Forks, Listener, listening
-
-
-@pytest.fixture(scope="session")
-def forks() -> Iterator[Forks]:
-    """Runs commands in forks."""
-    server = Forks()
-    yield server
-    server.close()
+from tests.corpus.forks import Listener, listening
 
 
 @pytest.fixture(scope="session")

@@ -38,7 +38,13 @@ def start(city, target, model, *more):
     )
 
 
-def kill_at_random(city, target, model, old, kills, seed):
+def complete(forks, city, target, model, *more):
+    """The command of `start` to its end, in a fork: nobody signals it, so it need not begin anew."""
+    command = ["render", city, target, "--model", model, "--block", "512", "--overwrite", *more]
+    return forks.run(*command, cwd=target.parent)
+
+
+def kill_at_random(forks, city, target, model, old, kills, seed):
     """Starts renders and kills them; returns how many died, and how many blocks survived."""
     chance = random.Random(seed)
     begun = time.monotonic()
@@ -64,25 +70,24 @@ def kill_at_random(city, target, model, old, kills, seed):
             expected,
             hashlib.sha256(old).hexdigest(),
         )
-    run = start(city, target, model)
-    assert run.communicate()[1] == ""
-    assert run.returncode == 0
+    ended = complete(forks, city, target, model)
+    assert (ended.code, ended.stderr) == (0, "")
     assert hashlib.sha256(target.read_bytes()).hexdigest() == expected
     assert sorted(path.name for path in target.parent.iterdir()) == [target.name]
     return died, survived
 
 
 @pytest.mark.timeout(600)
-def test_a_few_kills_at_random_moments_cost_nothing_but_time(city, models, tmp_path):
-    died, _ = kill_at_random(city, tmp_path / "map.tif", models / "slow", b"old", 3, seed=1)
+def test_a_few_kills_at_random_moments_cost_nothing_but_time(forks, city, models, tmp_path):
+    died, _ = kill_at_random(forks, city, tmp_path / "map.tif", models / "slow", b"old", 3, seed=1)
     assert died == 3
 
 
 @pytest.mark.fault
 @pytest.mark.timeout(3600)
-def test_fifty_kills_at_random_moments_cost_nothing_but_time(city, models, tmp_path):
+def test_fifty_kills_at_random_moments_cost_nothing_but_time(forks, city, models, tmp_path):
     died, survived = kill_at_random(
-        city, tmp_path / "map.tif", models / "slow", b"old", KILLS, seed=2
+        forks, city, tmp_path / "map.tif", models / "slow", b"old", KILLS, seed=2
     )
     assert died == KILLS
     assert survived > 0
@@ -97,15 +102,13 @@ main()
 """
 
 
-def test_a_kill_while_the_raster_is_joined_leaves_nothing_beside_it(city, models, tmp_path):
+def test_a_kill_while_the_raster_is_joined_leaves_nothing_beside_it(forks, city, models, tmp_path):
     target = tmp_path / "map.tif"
-    command = [sys.executable, "-c", DIE_IN_FINISH, "render", str(city), str(target)]
-    command += ["--model", str(models / "identity"), "--block", "512"]
-    assert subprocess.run(command, check=False).returncode == 137
+    command = ["render", city, target, "--model", models / "identity", "--block", "512"]
+    assert forks.run(*command, cwd=tmp_path, code=DIE_IN_FINISH).code == 137
     assert [path.name for path in tmp_path.iterdir()] == [staging_folder(target).name]
     assert list(staging_folder(target).glob(".map.*.tmp.tif"))
-    run = start(city, target, models / "identity")
-    assert run.communicate()[1] == ""
+    assert complete(forks, city, target, models / "identity").stderr == ""
     assert [path.name for path in tmp_path.iterdir()] == [target.name]
 
 
@@ -113,7 +116,7 @@ def test_a_kill_while_the_raster_is_joined_leaves_nothing_beside_it(city, models
     ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "SIGINT"]
 )
 def test_a_signal_ends_it_soon_with_its_code_and_the_next_run_goes_on(
-    city, models, tmp_path, number, code
+    forks, city, models, tmp_path, number, code
 ):
     target = tmp_path / "map.tif"
     run = start(city, target, models / "slow", "-v")
@@ -130,10 +133,9 @@ def test_a_signal_ends_it_soon_with_its_code_and_the_next_run_goes_on(
     assert said.splitlines()[-1].startswith("interrupted by signal")
     assert "Traceback" not in said
     assert not target.exists()
-    run = start(city, target, models / "slow")
-    out, said = run.communicate()
-    assert run.returncode == 0, said
-    assert "blocks stood already" in out
+    ended = complete(forks, city, target, models / "slow")
+    assert ended.code == 0, ended.stderr
+    assert "blocks stood already" in ended.stdout
     assert np.array_equal(read_raster(target), read_raster(city))
 
 
@@ -146,22 +148,20 @@ def test_a_signal_in_the_first_moments_is_no_traceback(city, models, tmp_path):
     assert "Traceback" not in said
 
 
-def test_a_truncated_source_leaves_nothing_under_the_final_name(models, tmp_path):
+def test_a_truncated_source_leaves_nothing_under_the_final_name(forks, models, tmp_path):
     city = write_raster(tmp_path / "city.tif", noise(1400, 1500), tiled=True, blockysize=256)
     data = city.read_bytes()
     city.write_bytes(data[: len(data) * 2 // 3])
-    run = start(city, tmp_path / "map.tif", models / "identity")
-    _, said = run.communicate()
-    assert run.returncode == 1
-    assert said.startswith("error: ")
-    assert len(said.splitlines()) == 1
+    ended = complete(forks, city, tmp_path / "map.tif", models / "identity")
+    assert ended.code == 1
+    assert ended.stderr.startswith("error: ")
+    assert len(ended.lines) == 1
     assert not (tmp_path / "map.tif").exists()
 
 
-def test_a_whole_source_renders_the_same_beside_it(city, models, tmp_path):
-    run = start(city, tmp_path / "map.tif", models / "identity", "--json")
-    out, said = run.communicate()
-    assert (run.returncode, said) == (0, "")
-    assert '"tiles":' in out
+def test_a_whole_source_renders_the_same_beside_it(forks, city, models, tmp_path):
+    ended = complete(forks, city, tmp_path / "map.tif", models / "identity", "--json")
+    assert (ended.code, ended.stderr) == (0, "")
+    assert '"tiles":' in ended.stdout
     with rasterio.open(tmp_path / "map.tif") as dst:
         assert dst.shape == (1400, 1500)
