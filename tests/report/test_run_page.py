@@ -54,6 +54,17 @@ def test_a_run_has_curves_samples_figures_network_and_job_on_one_page(run):
     assert all(address.startswith("data:") for address in addresses)
 
 
+def test_pictures_that_are_damaged_or_of_others_are_left_out(run):
+    (run / "samples" / "step_best.png").write_bytes((run / "sheet.png").read_bytes())
+    torn = run / "samples" / "step_300.png"
+    torn.write_bytes(torn.read_bytes()[:40])
+    (run / "my_sheet.png").write_text("no picture")
+    html = write_run_page(run).read_text()
+    assert "Step 10:" in html
+    assert "Step 300:" not in html
+    assert "my_sheet" not in html
+
+
 def test_a_run_that_has_not_ended_has_a_page_too(tmp_path):
     html = write_run_page(tmp_path).read_text()
     assert "The network" not in html

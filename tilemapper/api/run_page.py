@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from tilemapper.training.runfolder import CONFIG_NAME
 
 PAGE_NAME = "report.html"
 MOST_SAMPLES = 24
+_SAMPLE = re.compile(r"step_\d+\.png")
 SAMPLE_SIDE = 1024  # pixels, the longer one
 
 
@@ -38,8 +41,10 @@ def write_run_page(folder: Path) -> Path:
         name=f"Run {folder.resolve().name}",
         events=read_events(folder / METRICS_NAME),
         figures={} if model is None else model.card.metrics,
-        samples=[(_step(path), _picture(path)) for path in _chosen(folder / "samples")],
-        sheets=[(path.name, _picture(path)) for path in sorted(folder.glob("*sheet*.png"))],
+        samples=[(_step(path), picture) for path, picture in _pictures(_chosen(folder))],
+        sheets=[
+            (path.name, picture) for path, picture in _pictures(sorted(folder.glob("*sheet*.png")))
+        ],
         layers=[]
         if model is None
         else layers_of(model.generator(), model.card.tile, model.card.bands),
@@ -98,17 +103,20 @@ def layers_of(generator: nn.Module, tile: int, bands: int = 3) -> list[Layer]:
 
 
 def _chosen(folder: Path) -> list[Path]:
-    """The samples by step, at most 24 of them, spread evenly, first and last among them."""
-    paths = sorted(folder.glob("step_*.png"), key=_step)
+    """A run's samples by step, at most 24, spread evenly, first and last among them."""
+    found = (folder / "samples").glob("step_*.png")
+    paths = sorted((path for path in found if _SAMPLE.fullmatch(path.name)), key=_step)
     if len(paths) <= MOST_SAMPLES:
         return paths
     return [paths[i] for i in np.linspace(0, len(paths) - 1, MOST_SAMPLES).round().astype(int)]
 
 
-def _picture(path: Path) -> Picture:
-    with Image.open(path) as image:
-        image.thumbnail((SAMPLE_SIDE, SAMPLE_SIDE))
-        return encode_picture(np.asarray(image.convert("RGB")), quality=80)
+def _pictures(paths: Iterable[Path]) -> Iterator[tuple[Path, Picture]]:
+    """Pictures of a run that has ended well: one that somebody damaged since is left out."""
+    for path in paths:
+        with contextlib.suppress(OSError), Image.open(path) as image:
+            image.thumbnail((SAMPLE_SIDE, SAMPLE_SIDE))
+            yield path, encode_picture(np.asarray(image.convert("RGB")), quality=80)
 
 
 def _step(path: Path) -> int:
