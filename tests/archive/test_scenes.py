@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import http.server
 import json
 import threading
 from datetime import date
@@ -10,7 +11,7 @@ import pytest
 from tests.archive.world import poison, write_archive, write_scene
 from tilemapper.archive import remote, stac_source
 from tilemapper.archive.job import Source
-from tilemapper.archive.remote import Entry
+from tilemapper.archive.remote import Entry, entry
 from tilemapper.archive.scenes import discover
 from tilemapper.errors import JobError
 from tilemapper.raster.secrets import public, redacted, scene_id
@@ -454,3 +455,42 @@ def test_a_catalogue_without_end_is_refused_and_not_cut_short(tmp_path, monkeypa
     monkeypatch.setattr(stac_source, "MAX_DOCUMENTS", 3)
     with pytest.raises(JobError, match="more than 3 documents"):
         names(str(tmp_path / "c.json"))
+
+
+class _SignedForGet(http.server.BaseHTTPRequestHandler):
+    """A store whose signatures are of the method too: a HEAD is refused."""
+
+    ranges = True
+
+    def do_HEAD(self):
+        self.send_error(403)
+
+    def do_GET(self):
+        if "Signature" not in self.path:
+            self.send_error(403)
+            return
+        part = self.ranges and self.headers["Range"] == "bytes=0-0"
+        self.send_response(206 if part else 200)
+        if part:
+            self.send_header("Content-Range", "bytes 0-0/1234")
+        self.send_header("Content-Length", "1" if part else "1234")
+        self.send_header("ETag", '"abc"')
+        self.end_headers()
+        self.wfile.write(b"x" if part else bytes(1234))
+
+    def log_message(self, *_words):
+        pass
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_an_address_that_is_signed_for_reading_alone_is_looked_at_by_reading(monkeypatch, ranges):
+    """Such are the ones that S3 signs, and GDAL reads them; each passed for a forbidden scene."""
+    monkeypatch.setattr(_SignedForGet, "ranges", ranges)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _SignedForGet) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/a.tif"
+        found = entry(f"{address}?X-Amz-Signature=1")
+        assert (found.size_bytes, found.etag) == (1234, "abc")
+        with pytest.raises(JobError, match="403"):
+            entry(address)
+        server.shutdown()

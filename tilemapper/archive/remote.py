@@ -10,6 +10,7 @@ import base64
 import importlib
 import os
 import string
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ SCHEMES = ("s3://", "https://", "http://")
 TIMEOUT_S = 30
 MAX_DOCUMENT_BYTES = 512 * 2**20
 MAX_FOLDERS = 10_000
+# Of a HEAD: not known, or not what an address is signed for, as those of S3 are for reading alone.
+NO_HEAD = (403, 405, 501)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,14 +118,28 @@ def entry(url: str) -> Entry:
             bucket, key = bucket_and_key(url)
             head = s3_client().head_object(Bucket=bucket, Key=key)
             return Entry(url, head["ContentLength"], head["ETag"].strip('"'))
-        with urllib.request.urlopen(_request(url, "HEAD"), timeout=TIMEOUT_S) as answer:
-            size = answer.headers.get("Content-Length")
+        with _looked_at(url) as answer:
+            _, _, whole = answer.headers.get("Content-Range", "").partition("/")
+            size = whole or answer.headers.get("Content-Length")
             version = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
-            return Entry(url, None if size is None else int(size), version and version.strip('"'))
+            known = size is not None and size.isdecimal()
+            return Entry(url, int(size) if known else None, version and version.strip('"'))
     except TilemapperError:
         raise
     except Exception as error:
         raise _failed(url, error, "cannot be looked at") from None
+
+
+def _looked_at(url: str) -> Any:
+    """A server's answer that says of an object how large it is, and its version."""
+    try:
+        return urllib.request.urlopen(_request(url, "HEAD"), timeout=TIMEOUT_S)
+    except urllib.error.HTTPError as refused:
+        if refused.code not in NO_HEAD:
+            raise
+    first = _request(url, "GET")
+    first.add_header("Range", "bytes=0-0")
+    return urllib.request.urlopen(first, timeout=TIMEOUT_S)
 
 
 def fetch(url: str) -> bytes:
