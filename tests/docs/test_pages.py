@@ -53,8 +53,8 @@ def commands(text: str, kind: str) -> list[list[str]]:
     return [command for command in words if command]
 
 
-def quicker(args: list[str]) -> list[str]:
-    """The same command on less: few steps of a small network, a small city."""
+def quicker(args: list[str], *, largest: int = 640) -> list[str]:
+    """The same command on less: few steps of a small network, a city of at most ``largest`` px."""
     args = list(args)
     if args[0] == "train":
         for flag in ("--budget-minutes",):
@@ -70,7 +70,7 @@ def quicker(args: list[str]) -> list[str]:
                 args += ["--set", setting]
     if args[0] == "sample" and "--size" in args:
         at = args.index("--size") + 1
-        args[at] = str(min(640, int(args[at])))
+        args[at] = str(min(largest, int(args[at])))
     return args
 
 

@@ -39,7 +39,7 @@ def start(city, target, model, *more):
 
 
 def complete(forks, city, target, model, *more):
-    """The command of `start` to its end, in a fork: nobody signals it, so it need not begin anew."""
+    """The command of `start` to its end, in a fork: its beginning matters to signals only."""
     command = ["render", city, target, "--model", model, "--block", "512", "--overwrite", *more]
     return forks.run(*command, cwd=target.parent)
 

@@ -27,7 +27,9 @@ HEIGHT, WIDTH = 530, 700
 
 def rendered(source, tmp_path, model, **options):
     target = tmp_path / f"{model.name}_rendered.tif"
-    tilemapper.render(source, target, model, device="cpu", precision="fp32", **options)
+    tilemapper.render(
+        source, target, model, device="cpu", precision="fp32", batch_size=1, **options
+    )
     return read_raster(target).transpose(1, 2, 0)
 
 
