@@ -155,6 +155,19 @@ def test_about_the_share_is_held_out_where_pieces_of_ground_are_of_other_sizes(t
         assert not ({*map(str, edge)} & held_out and {*map(str, edge)} & learned)
 
 
+def test_a_name_without_its_folder_means_the_pairs_of_every_folder(tmp_path):
+    """Of two folders that number their pairs alike the overlaps of one were not known."""
+    for folder in ("north", "south"):
+        write_side_by_side(tmp_path / folder, 4, size=16)
+    (tmp_path / "overlaps.json").write_text(json.dumps([["1", "2"], ["3", "4"]]))
+    source = open_pairs(tmp_path)
+    for seed in range(4):
+        split = split_pairs(source, share=0.25, overlaps=find_overlaps(tmp_path, None), seed=seed)
+        names = [source.names[i] for i in split.held_out]
+        assert len({name.partition("/")[0] for name in names}) == 1
+        assert {name.partition("/")[2] for name in names} in ({"1", "2"}, {"3", "4"})
+
+
 def test_a_list_of_overlaps_beside_the_data_is_found_from_inside_of_it_too(tmp_path, monkeypatch):
     (tmp_path / "pairs").mkdir()
     (tmp_path / "overlaps.json").write_text("[]")

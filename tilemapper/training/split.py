@@ -190,9 +190,17 @@ def _read_overlaps(path: Path, source: PairSource) -> list[tuple[int, int]]:
             f'{path}: cannot be read, a JSON list of {{"a": name, "b": name}} is needed; '
             "write it again or leave it out"
         ) from error
-    # A name without its folder is enough: the file is usually made for one folder.
-    index = {name.rsplit("/", 1)[-1]: i for i, name in enumerate(source.names)}
-    index |= {name: i for i, name in enumerate(source.names)}
+    # A name without its folder is enough: the file is usually made for one folder. Where several
+    # have the name, it is meant in each of them.
+    index: dict[str, list[int]] = {}
+    for i, name in enumerate(source.names):
+        index.setdefault(name.rpartition("/")[2], []).append(i)
+    index |= {name: [i] for i, name in enumerate(source.names)}
     if named and not any(name in index for edge in named for name in edge):
         raise PairError(f"{path}: names none of the pairs; give the overlap file of this data")
-    return [(index[a], index[b]) for a, b in named if a in index and b in index]
+    folders = [name.rpartition("/")[0] for name in source.names]
+    edges = []
+    for a, b in named:
+        met = [(i, j) for i in index.get(a, ()) for j in index.get(b, ())]
+        edges += [(i, j) for i, j in met if folders[i] == folders[j]] or met
+    return edges
