@@ -379,6 +379,20 @@ def test_a_source_that_is_gone_is_said(tmp_path, serve):
         assert answer.json()["error"].startswith("city.tif: no such file")
 
 
+def test_no_map_is_made_of_a_source_that_has_changed(tmp_path, serve):
+    source = aligned(tmp_path / "city.tif", 300, 300)
+    with serve(source) as (service, client):
+        scene = service.scenes.all()[0].id
+        source.unlink()
+        aligned(source, 400, 500)
+        job = client.post("/api/jobs", json={"scene": scene, "model": "identity"}).json()["id"]
+        said = wait_for(client, job, "done", "failed")
+        again = "city.tif: changed since it was opened; open it again, or start the server again"
+        assert (said["state"], said["error"]) == ("failed", again)
+        answer = client.get(f"/api/scenes/{scene}/maps/identity")
+        assert (answer.status_code, answer.json()) == (422, {"error": again})
+
+
 @pytest.mark.parametrize("layer", ["source", "unet"])
 def test_a_source_that_goes_is_said_without_its_folder(tmp_path, serve, layer):
     source = aligned(tmp_path / "city.tif", 300, 300)

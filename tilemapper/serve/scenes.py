@@ -16,13 +16,14 @@ from rasterio.crs import CRS
 
 from tilemapper.errors import RasterError
 from tilemapper.networks.model import Model
+from tilemapper.raster.identity import TIMES
 from tilemapper.raster.source import SourceOptions, SourceSpec, inspect_source
 from tilemapper.serve.frame import BEYOND_NATIVE, Frame, frame_of
 from tilemapper.serve.limits import GoneError, TooLargeError
 from tilemapper.serve.livemap import LiveMap
 from tilemapper.serve.picture import Picture
 from tilemapper.serve.previews import Previews
-from tilemapper.serve.wording import plain
+from tilemapper.serve.wording import AGAIN, plain
 
 
 @dataclass
@@ -163,6 +164,7 @@ class Scenes:
                     spec = inspect_source(
                         scene.spec.path, self._options(scene.uploaded), model.card.gsd_m
                     )
+                    check_same(scene.spec, spec)
                 except RasterError as error:
                     raise RasterError(scene.plain(str(error))) from error
                 scene.maps[model.card.name] = self._make_map(scene, spec, model)
@@ -204,6 +206,17 @@ class Scenes:
         scene = self._scenes.pop(scene_id)
         scene.close()
         self._on_close(scene)
+
+
+def check_same(opened: SourceSpec, now: SourceSpec) -> None:
+    """Refuses a file that is another now than the one that is shown: maps of the two differ.
+
+    Raises:
+        RasterError: size or content differ.
+    """
+    known = {key: value for key, value in opened.identity.items() if key not in TIMES}
+    if any(now.identity.get(key) != value for key, value in known.items()):
+        raise RasterError(f"{opened.path}: changed since {AGAIN}")
 
 
 def _id_of(name: str, spec: SourceSpec) -> str:

@@ -14,7 +14,9 @@ from tilemapper.networks.model import Model
 from tilemapper.raster.spec import SourceSpec
 from tilemapper.render.devices import choose_device, choose_precision, default_batch
 from tilemapper.render.engine import Engine
+from tilemapper.render.plan import Plan
 from tilemapper.serve.generator import Generator
+from tilemapper.serve.scenes import check_same
 
 
 class Cancelled(Exception):
@@ -47,7 +49,8 @@ def render_whole(
 
     total = [0]
 
-    def begin(_plan: object, tiles: int) -> None:
+    def begin(plan: Plan, tiles: int) -> None:
+        check_same(source, plan.source)
         total[0] = tiles
         progress(0, tiles)
 

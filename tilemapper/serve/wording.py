@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 _OF_RENDER = re.compile(r"--(?=(?:bidx|gsd|scale)\b)")  # what serve has no option for
+AGAIN = "it was opened; open it again, or start the server again"
 
 
 def plain(message: str, *, path: str, name: str) -> str:
@@ -16,6 +17,6 @@ def plain(message: str, *, path: str, name: str) -> str:
         name: what it is called instead.
     """
     message = message.replace(path, name)
-    message = message.replace("start again with --restart", "open it again")
+    message = message.replace("the run was planned; start again with --restart", AGAIN)
     message = message.replace("--allow-driver", "tilemapper serve FILE --allow-driver")
     return _OF_RENDER.sub("tilemapper render --", message, count=1)
