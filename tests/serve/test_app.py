@@ -106,6 +106,15 @@ def test_a_full_disk_is_said_and_nothing_is_left(serve, monkeypatch):
         assert upload(client, png()).status_code == 200
 
 
+def test_uploads_whose_folder_was_swept_are_said_to_have_none(serve):
+    with serve() as (service, client):
+        service.folder.rmdir()
+        answer = upload(client, png())
+        assert answer.status_code == 500
+        assert answer.json()["error"].startswith("the upload cannot be kept (No such file")
+        assert str(service.folder) not in answer.text
+
+
 def test_only_so_many_uploads_are_kept(serve):
     with serve(uploads_kept=3) as (service, client):
         ids = [upload(client, png(10 + i, 20), f"{i}.png").json()["id"] for i in range(6)]

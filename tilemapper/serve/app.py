@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from tilemapper import __version__
-from tilemapper.errors import DeviceError, DiskFullError, ModelError, TilemapperError
+from tilemapper.errors import DeviceError, DiskFullError, ModelError, TargetError, TilemapperError
 from tilemapper.serve.bodies import SmallBodies
 from tilemapper.serve.doors.downloads import add_downloads
 from tilemapper.serve.doors.page import add_page
@@ -32,6 +32,7 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (BusyError, 503),
     (TooLargeError, 413),
     (DiskFullError, 507),
+    (TargetError, 500),
     (ModelError, 500),
     (DeviceError, 500),
 )

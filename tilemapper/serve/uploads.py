@@ -10,7 +10,7 @@ import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from tilemapper.errors import DiskFullError, RasterError
+from tilemapper.errors import DiskFullError, RasterError, TargetError, TilemapperError
 from tilemapper.serve.limits import BusyError, Limits, TooLargeError
 
 
@@ -49,6 +49,7 @@ class Uploads:
             RasterError: it is empty.
             BusyError: nothing came for a while.
             DiskFullError: it does not fit on the disk.
+            TargetError: it cannot be written.
         """
         self._check(int(declared) if declared is not None and declared.isdigit() else 0)
         self._number += 1
@@ -66,6 +67,11 @@ class Uploads:
             path.unlink(missing_ok=True)
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise DiskFullError("the upload finds no room here; free some, or wait") from error
+            if isinstance(error, OSError) and not isinstance(error, TilemapperError):
+                raise TargetError(
+                    f"the upload cannot be kept ({error.strerror}); see to the server's temporary "
+                    "folder, and start it again"
+                ) from error
             raise
         return path
 
