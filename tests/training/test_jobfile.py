@@ -4,10 +4,12 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tilemapper.errors import JobError, ModelError, OptionError
+from tilemapper.training.assembly import make_discriminator, make_generator
 from tilemapper.training.jobfile import (
     check_job,
     load_job,
@@ -23,6 +25,8 @@ def test_every_preset_is_a_valid_job_whose_head_says_what_to_expect(name):
     head = preset_paths()[name].read_text().split("\nkind")[0]
     assert job.name == name
     assert all(word in head for word in ("command:", "machine:", "time:", "expected:"))
+    with torch.device("meta"):  # its own networks; whoever trains in a test takes smaller ones
+        assert make_generator(job) and make_discriminator(job)
 
 
 EXPERIMENTS = sorted((Path(__file__).parents[2] / "pipelines" / "experiments").glob("*.toml"))

@@ -47,6 +47,18 @@ def pairs(tmp_path_factory) -> Path:
     return write_pairs(tmp_path_factory.mktemp("data") / "pairs", 12)
 
 
+@pytest.fixture
+def drawn() -> None:
+    """For tests that look at the loss plot."""
+
+
+@pytest.fixture(autouse=True)
+def composed(request, monkeypatch) -> None:
+    """Loss plots get their lines, but are not drawn: that takes a sixth of a second of each run."""
+    if "drawn" not in request.fixturenames:
+        monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda *_args, **_options: None)
+
+
 def stop_after(steps: int):
     calls = itertools.count(1)
     asked = [0]
@@ -104,7 +116,7 @@ def test_the_more_overlap_disagreement_weighs_the_less_neighbours_disagree(pairs
     assert "overlap_disagreement 20" in (result.model / "README.md").read_text()
 
 
-def test_cyclegan_takes_unpaired_folders_and_resumes_with_its_pools(tmp_path):
+def test_cyclegan_takes_unpaired_folders_and_resumes_with_its_pools(tmp_path, drawn):
     data = tmp_path / "data"
     for side, count in (("A", 5), ("B", 3)):
         (data / side).mkdir(parents=True)
@@ -153,7 +165,7 @@ def test_a_run_goes_on_with_the_optimiser_and_the_average_of_its_new_settings(
     assert read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["average"]
 
 
-def test_a_run_leaves_all_that_it_promises(pairs, tmp_path):
+def test_a_run_leaves_all_that_it_promises(pairs, tmp_path, drawn):
     run = tmp_path / "run"
     settings = {**TINY, "trainer.steps": "3", "trainer.sample_every": "2", "trainer.keep": "1"}
     words = "tilemapper train pairs --out run"
@@ -594,7 +606,7 @@ def test_a_refused_run_leaves_a_folder_that_was_there(pairs, tmp_path):
     assert (tmp_path / "run").is_dir()
 
 
-def test_classic_learns_sixty_four_pairs_end_to_end(tmp_path):
+def test_classic_learns_sixty_four_pairs_end_to_end(tmp_path, drawn):
     data = write_pairs(tmp_path / "pairs", 64, side=64)
     settings = {
         "data.resize": "0",
