@@ -32,6 +32,7 @@ def test_workers_of_a_cluster_that_get_no_block_add_no_speed(monkeypatch, blocks
     monkeypatch.setattr(surveying, "connected", lambda address: contextlib.nullcontext(client))
     monkeypatch.setattr(surveying, "candidates", lambda client, gpu: {"a": False})
     monkeypatch.setattr(surveying, "model_files", lambda model: {})
+    monkeypatch.setattr(surveying, "check_versions", lambda *arguments: None)
     plan = planned("cpu", workers=8, blocks=[None] * blocks)
     assert surveying.cluster_speed("tcp://127.0.0.1:1", plan, None) == 10.0 * busy
 
