@@ -37,6 +37,15 @@ def test_a_maps_own_source_is_read_as_the_plan_says(tmp_path, models):
     assert np.abs(picture.astype(int) - whole).max() <= 10  # averaged in two ways
 
 
+def test_a_grey_source_is_read_with_the_bands_that_the_plan_took(tmp_path, models):
+    source, target = tmp_path / "grey.tif", tmp_path / "map.tif"
+    write_raster(source, np.full((1, 300, 300), 90, np.uint16))
+    render(source, target, models / "identity", bidx=(1, 1, 1), scale=(0, 255))
+    how, rgb, valid, _ = laid(source, target)
+    assert how == "the raster that the map was rendered from"
+    assert (rgb == 90).all() and valid.all()
+
+
 @pytest.mark.parametrize(
     ("transform", "how"),
     [

@@ -90,8 +90,6 @@ def lay(
     Raises:
         RasterError: it cannot be read, or lies elsewhere.
     """
-    options = SourceOptions(gsd=_NATIVE, allow_drivers=tuple(allow_drivers))
-    spec = inspect_source(path, options, None)
     grid = rendered.spec
     with contextlib.ExitStack() as stack:
         planned = None if crisp else _as_planned(path, rendered.plan, grid)
@@ -101,6 +99,8 @@ def lay(
             how = "the raster that the map was rendered from"
             yield Laid(path, view, laid, how, planned=planned)
             return
+        options = SourceOptions(gsd=_NATIVE, allow_drivers=tuple(allow_drivers))
+        spec = inspect_source(path, options, None)
         footing, how = _place(spec, grid)
         laid = stack.enter_context(_lay(spec, grid, footing, crisp))
         yield Laid(path, laid, laid, how, list(spec.notices) if footing is None else [])
