@@ -22,6 +22,9 @@ from tests.faults.injection import Driver, Ended
 from tilemapper.render.journal import read_journal
 from tilemapper.render.staging import staging_folder
 
+# The last: an output that a full disk kept from being written, and that did not say its name.
+UNFORESEEN = ("Traceback", "defect of tilemapper", "stdout or temporary files")
+
 
 def painted(height: int, width: int) -> NDArray[np.uint8]:
     """The formula: (3, height, width) uint8; in patches of 16 px one band is far above the others.
@@ -128,7 +131,7 @@ class Oracle:
         begin = "interrupted by signal " if ended.code in (130, 143) else "error: "
         if len(ended.err.splitlines()) != 1 or not ended.err.startswith(begin):
             said.append(f"not one line that begins with {begin!r}: {ended.err!r}")
-        if "Traceback" in ended.err or "defect of tilemapper" in ended.err:
+        if any(words in ended.err for words in UNFORESEEN):
             said.append(f"an error that was not foreseen: {ended.err!r}")
         if ended.out:
             said.append(f"exit {ended.code}, but a result on stdout: {ended.out!r}")

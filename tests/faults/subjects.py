@@ -17,7 +17,15 @@ import torch
 
 from tests.archive.world import write_job
 from tests.faults.injection import Driver, Ended
-from tests.faults.oracle import check_map, holes, painted, remove_tree, sha256, write_source
+from tests.faults.oracle import (
+    UNFORESEEN,
+    check_map,
+    holes,
+    painted,
+    remove_tree,
+    sha256,
+    write_source,
+)
 from tests.training.images import load_all
 from tests.training.synthetic_pairs import TINY, write_pairs
 from tilemapper.archive.jobfile import load_job
@@ -60,7 +68,7 @@ def said_wrong(ended: Ended) -> list[str]:
     lines = ended.err.splitlines()
     if len(lines) != 1 or not lines[0].startswith(ENDINGS):
         said.append(f"not one line that begins with one of {ENDINGS}: {ended.err!r}")
-    if "Traceback" in ended.err or "defect of tilemapper" in ended.err:
+    if any(words in ended.err for words in UNFORESEEN):
         said.append(f"an error that was not foreseen: {ended.err!r}")
     return said
 

@@ -6,6 +6,7 @@ torch, dask nor rasterio.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import io
 import logging
@@ -19,7 +20,7 @@ from typing import Any, NoReturn
 import click
 
 from tilemapper.cli.signals import end, farewell, listen, received
-from tilemapper.errors import Interrupted, TilemapperError
+from tilemapper.errors import Interrupted, TilemapperError, TryAgainError
 from tilemapper.memory import keep_freed_memory
 from tilemapper.raster.secrets import redacted
 
@@ -38,6 +39,8 @@ COMMANDS = {
     "serve": ("tilemapper.cli.serve", "serve", "Show rasters and maps on a local page."),
     "info": ("tilemapper.cli.info", "info", "Versions, devices, drivers, models found."),
 }
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class LazyGroup(click.Group):
@@ -143,6 +146,14 @@ def _say(error: Exception, args: list[str] | None) -> int:
     if isinstance(error, TilemapperError):
         click.echo(f"error: {without_secrets(' '.join(str(error).split()), args)}", err=True)
         return error.exit_code
+    if isinstance(error, OSError) and error.errno in _FULL and error.filename is None:
+        # Outputs name themselves when their disk is full: this is what was said, or scratch.
+        click.echo(
+            f"error: stdout or temporary files: {error.strerror}; free some, or send them "
+            "elsewhere, then run the same command again",
+            err=True,
+        )
+        return TryAgainError.exit_code
     first = without_secrets(" ".join(str(error).split()), args) or "no message"
     click.echo(
         f"error: {type(error).__name__}: {first}; this is a defect of tilemapper, "
