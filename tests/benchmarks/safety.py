@@ -33,7 +33,7 @@ import torch
 from tilemapper.networks.build import build_generator
 from tilemapper.networks.model import Model, ModelCard, open_model, save_model
 from tilemapper.raster import deflate
-from tilemapper.render import blockfile, finish, joining
+from tilemapper.render import blockfile, finish, joining, places
 from tilemapper.render.blocks import engine_of
 from tilemapper.render.render import render
 from tilemapper.render.staging import Staging
@@ -97,7 +97,7 @@ def unguarded() -> Iterator[Stopwatch]:
             (blockfile, "hashlib", SimpleNamespace(sha256=_NothingText)),
             (deflate, "_deflate", undecoded),
             (joining, "Summed", _Writer),
-            (joining, "_small", _unchecked),
+            (places, "_small", _unchecked),
             (joining, "_copy_level", copying),
             (finish, "_check", lambda *_arguments: None),
             (Staging, "append", lambda self, receipt: self.done.update({receipt.block: receipt})),

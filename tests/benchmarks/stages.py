@@ -20,7 +20,7 @@ from typing import Any
 STAGES: dict[str, tuple[str, ...]] = {
     "read": ("tilemapper.raster.source:SourceView.read",),
     "cut": (
-        "tilemapper.render.render:read_tile_rows",
+        "tilemapper.render.blocks:read_tile_rows",
         "tilemapper.render.cuda.source:SourceStrips.__iter__",
     ),
     "generator": ("tilemapper.render.engine:Engine.predict",),
@@ -28,16 +28,16 @@ STAGES: dict[str, tuple[str, ...]] = {
         "tilemapper.render.cuda.block:_Path._take",
         "tilemapper.render.cuda.finished:Finished.rows",
     ),
-    "blend": ("tilemapper.render.render:blend_rows",),
+    "blend": ("tilemapper.render.blocks:blend_rows",),
     "seam": ("tilemapper.render.seam:Seam.add",),
-    "colours": ("tilemapper.render.render:to_layers",),
+    "colours": ("tilemapper.render.blocks:to_layers",),
     "hash": ("tilemapper.render.blockfile:PixelHash.add",),
     "halve": ("tilemapper.raster.pyramid:halve",),
     "encode": (
         "tilemapper.raster.pyramid:encode_rows",
         "tilemapper.raster.pyramid:encode_mask",
     ),
-    "stage": ("tilemapper.render.render:stage_block",),
+    "stage": ("tilemapper.render.blocks:stage_block",),
     "finish": ("tilemapper.render.render:finish",),
     "finish: join": ("tilemapper.render.finish:join",),
     "finish: check": ("tilemapper.render.finish:_check",),
