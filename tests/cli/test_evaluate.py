@@ -129,6 +129,18 @@ def test_of_the_held_out_folder_alone_all_pairs_are_measured(tmp_path):
     assert evaluate(model, tmp_path / "pairs" / "val", "--share", "0.5")["pairs"] == 3
 
 
+def test_a_held_out_folder_of_one_pair_is_measured_alone_too(tmp_path):
+    """It was to be split once more, which one pair cannot be."""
+    write_side_by_side(tmp_path / "pairs" / "train", 6, size=64)
+    write_side_by_side(tmp_path / "pairs" / "val", 1, size=64, first=20)
+    source = open_pairs(tmp_path / "pairs")
+    held_out = digest_split(source, split_pairs(source)).held_out
+    card = ModelCard(name="m", architecture="identity", held_out_sha256=held_out)
+    generator = build_generator("identity", {}, 3, "rgb")
+    model = str(save_model(tmp_path / "m", card, generator, "readme").folder)
+    assert evaluate(model, tmp_path / "pairs" / "val")["pairs"] == 1
+
+
 @pytest.mark.parametrize("option", ["--csv", "--sheet"])
 @pytest.mark.parametrize("place", ["none/x.png", "there"])
 def test_what_cannot_be_written_is_refused_before_the_first_pair(

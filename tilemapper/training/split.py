@@ -62,11 +62,12 @@ def find_overlaps(data: Path, named: str | Path | None) -> Path | None:
 def digest_split(source: PairSource, split: Split) -> SplitDigest:
     """The digest; the same for DATA and DATA/train, and for any order of the pairs."""
     return SplitDigest(
-        _digest(source.names), _digest(source.names[index] for index in split.held_out)
+        digest_names(source.names), digest_names(source.names[index] for index in split.held_out)
     )
 
 
-def _digest(names: Iterable[str]) -> str:
+def digest_names(names: Iterable[str]) -> str:
+    """sha256 of the names of pairs, whatever their order and the folder they are split by."""
     text = json.dumps(sorted(_plain(name) for name in names))
     return hashlib.sha256(text.encode()).hexdigest()
 
