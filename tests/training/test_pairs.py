@@ -207,10 +207,11 @@ def test_an_unknown_direction_is_refused(tmp_path):
         open_pairs(tmp_path, direction="both")
 
 
-def test_a_folder_of_sided_folders_is_not_taken_for_side_by_side_images(tmp_path):
+@pytest.mark.parametrize("below", ["", "east"])
+def test_a_folder_of_sided_folders_is_not_taken_for_side_by_side_images(tmp_path, below):
     """Half of a satellite image was learned as the map of its other half."""
     for side in "AB":
-        write_side_by_side(tmp_path / "pairs" / "town" / side, 2, size=32)
+        write_side_by_side(tmp_path / "pairs" / "town" / side / below, 2, size=32)
     with pytest.raises(PairError, match=r"pairs: town has folders A and B.*name that folder"):
         open_pairs(tmp_path / "pairs")
     assert len(open_pairs(tmp_path / "pairs" / "town")) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -64,11 +65,12 @@ class SideBySide(PairSource):
                 f"{root}: no image found, side-by-side images, folders A and B, or a .npz file "
                 "are needed; check the path"
             )
-        for folder in dict.fromkeys(path.parent.parent for path in files.values()):
-            if folder.is_relative_to(root) and all(_side_folders(folder, side) for side in "AB"):
+        places = (path.relative_to(root).parents for path in files.values())
+        for below in dict.fromkeys(itertools.chain.from_iterable(places)):
+            if all(_side_folders(root / below, side) for side in "AB"):
                 raise PairError(
-                    f"{root}: {folder.relative_to(root)} has folders A and B, and is no folder of "
-                    "side-by-side images; name that folder"
+                    f"{root}: {below} has folders A and B, and is no folder of side-by-side "
+                    "images; name that folder"
                 )
         super().__init__(list(files), direction)
         self.files = files
