@@ -561,6 +561,19 @@ def test_a_checkpoint_of_another_architecture_is_refused(pairs, tmp_path):
         train(pairs, run, resume=True, settings={"networks.generator_arguments": wider})
 
 
+@pytest.mark.parametrize("missing", ["modules", "step", "job"])
+def test_a_checkpoint_that_lacks_something_is_refused(pairs, tmp_path, missing):
+    run = tmp_path / "run"
+    train(pairs, run, settings={**TINY, "trainer.steps": "1"})
+    last = run / "checkpoints" / "last.ckpt"
+    state = read_checkpoint(last)
+    del state[missing]
+    for path in last.parent.iterdir():
+        write_checkpoint(path, state)
+    with pytest.raises(TrainingError, match=rf"checkpoint: .*\('{missing}'\); resume with"):
+        train(pairs, run, resume=True)
+
+
 def test_a_checkpoint_of_another_split_is_refused_and_one_that_does_not_say_is_not(pairs, tmp_path):
     run, more = tmp_path / "run", write_pairs(tmp_path / "more", 13)
     train(pairs, run, settings={**TINY, "trainer.steps": "1"})

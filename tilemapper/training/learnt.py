@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tilemapper.errors import TrainingError
@@ -21,24 +22,30 @@ def learnt(task: Task, average: Average | None) -> dict[str, Any]:
 
 
 def take_up(state: Mapping[str, Any], task: Task, average: Average | None) -> None:
-    """Gives networks and optimisers what `learnt` gave.
+    """Gives networks and optimisers what `learnt` gave; call it within `refusing_others`."""
+    for name, module in task.modules.items():
+        module.load_state_dict(state["modules"][name])
+    for name, optimiser in task.optimisers.items():
+        own = [{**group, "params": None} for group in optimiser.param_groups]
+        optimiser.load_state_dict(state["optimisers"][name])
+        # The moments are the checkpoint's; what steers them is the job's, which may differ.
+        # The rate is set before each step: without one more, the last step's stays.
+        for group, job in zip(optimiser.param_groups, own, strict=True):
+            group |= {**job, "params": group["params"], "lr": group["lr"]}
+    if average:  # which begins now where there was none
+        average.network.load_state_dict(state["average"] or state["modules"]["generator"])
+    task.load_extra_state(state["extra"])
+
+
+@contextlib.contextmanager
+def refusing_others() -> Iterator[None]:
+    """For taking up a checkpoint's state.
 
     Raises:
-        TrainingError: it is of other networks.
+        TrainingError: it is of other networks, or lacks something.
     """
     try:
-        for name, module in task.modules.items():
-            module.load_state_dict(state["modules"][name])
-        for name, optimiser in task.optimisers.items():
-            own = [{**group, "params": None} for group in optimiser.param_groups]
-            optimiser.load_state_dict(state["optimisers"][name])
-            # The moments are the checkpoint's; what steers them is the job's, which may differ.
-            # The rate is set before each step: without one more, the last step's stays.
-            for group, job in zip(optimiser.param_groups, own, strict=True):
-                group |= {**job, "params": group["params"], "lr": group["lr"]}
-        if average:  # which begins now where there was none
-            average.network.load_state_dict(state["average"] or state["modules"]["generator"])
-        task.load_extra_state(state["extra"])
+        yield
     except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         # torch's first line names the class alone, the next ones what does not fit.
         words = [line.strip(" \t.") for line in str(error).splitlines()] or [""]

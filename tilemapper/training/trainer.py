@@ -18,7 +18,7 @@ from tilemapper.training.checkpoint import Checkpoints
 from tilemapper.training.config import TrainingJob
 from tilemapper.training.feed import Feed
 from tilemapper.training.heldout import HeldOut, better, write_png
-from tilemapper.training.learnt import learnt, take_up
+from tilemapper.training.learnt import learnt, refusing_others, take_up
 from tilemapper.training.parallel import Processes, any_of, from_first, mean_over
 from tilemapper.training.recording import Recorder
 from tilemapper.training.split import SplitDigest
@@ -229,10 +229,11 @@ class Trainer:
         """
         if self.digest:
             self.digest.check(state.get("split"))
-        take_up(state, self.task, self.average)
-        self.step, self.trained_s = int(state["step"]), float(state["trained_s"])
-        self._before_s = float(state.get("elapsed_s", self.trained_s))  # older ones lack it
-        # A best of another figure says nothing of this one.
-        if json.loads(state["job"])["trainer"]["best_by"] == self.job.trainer.best_by:
-            self.best = state["best"]
-            self._measured_at = int(state.get("measured_at", -1))  # older ones lack it
+        with refusing_others():
+            take_up(state, self.task, self.average)
+            self.step, self.trained_s = int(state["step"]), float(state["trained_s"])
+            self._before_s = float(state.get("elapsed_s", self.trained_s))  # older ones lack it
+            # A best of another figure says nothing of this one.
+            if json.loads(state["job"])["trainer"]["best_by"] == self.job.trainer.best_by:
+                self.best = state["best"]
+                self._measured_at = int(state.get("measured_at", -1))  # older ones lack it
