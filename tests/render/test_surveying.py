@@ -14,11 +14,34 @@ class Deaf(FakeClient):
     def submit(self, *arguments, **options):
         return self
 
-    def result(self, timeout):
+    is_done = False
+
+    def done(self):
+        return self.is_done
+
+    def result(self, timeout=None):
         raise TimeoutError
 
 
 def test_a_worker_that_is_lost_while_it_is_asked_is_not_waited_for():
     begun = time.monotonic()
     assert ask_all(Deaf({}), ["tcp://lost"], len, until_s=begun + 60) == ({}, {})
+    assert time.monotonic() - begun < 5
+
+
+def test_a_worker_whose_own_disk_does_not_answer_is_not_asked_again_and_again(monkeypatch):
+    """What it raises is called as what says that it takes long."""
+    monkeypatch.setattr(Deaf, "is_done", True)
+    here = {"tcp://slow": {"status": "running", "resources": {}}}
+    begun = time.monotonic()
+    assert ask_all(Deaf(here), here, len, until_s=begun + 60) == ({}, {})
+    assert time.monotonic() - begun < 5
+
+
+def test_a_worker_whose_own_error_is_a_timeout_has_answered():
+    """Its model lies on a share that is away: ETIMEDOUT is raised as TimeoutError."""
+    begun = time.monotonic()
+    there = {"tcp://a": {"resources": {}, "status": "running"}}
+    answers, refusals = ask_all(Refusing(there), there, len, until_s=begun + 5)
+    assert (answers, list(refusals)) == ({}, ["tcp://a"])
     assert time.monotonic() - begun < 5

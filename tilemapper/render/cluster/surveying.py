@@ -74,7 +74,7 @@ def ask_all(
     for at, future in asked.items():
         try:
             answers[at] = _answer(client, at, future, until_s)
-        except TimeoutError:
+        except _SilentError:
             continue
         except Exception as error:  # whatever a worker raises
             if type(error).__name__ not in LOST:
@@ -92,6 +92,8 @@ def _answer(client: Any, at: str, future: Any, until_s: float) -> Any:
         try:
             return future.result(timeout=LOOK_S)
         except TimeoutError:
+            if future.done():  # meanwhile; or it is what the worker raised
+                return future.result()
             present = candidates(client, gpu=False)
             is_lost = present is not None and at not in present
             if is_lost or time.monotonic() >= until_s:
