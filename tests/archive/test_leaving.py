@@ -260,3 +260,10 @@ def test_what_was_not_wanted_before_or_was_taken_away_is_written_whole(left, ide
     write_scene(job.root.parent / "in" / "late.tif", 9)
     assert leave(job, run_archive(job, identity))
     assert len(list((job.root / "items").iterdir())) == 4
+    shutil.rmtree(job.root / "items")
+    write_scene(job.root.parent / "in" / "alpha.tif", 10)
+    assert leave(job, run_archive(job, identity))
+    assert len(list((job.root / "items").iterdir())) == 5
+    features = json.loads((job.root / "footprints.geojson").read_text())["features"]
+    scenes = [feature["properties"]["scene"] for feature in features]
+    assert scenes == sorted(scenes)  # whichever night they came in

@@ -71,7 +71,7 @@ def leave(job: ArchiveJob, summary: RunSummary, *, metrics: Path | None = None) 
             done = ledger.select("state='done' AND NOT gone ORDER BY output")
             stac.write_collection(job, _visible(job, done))
         if job.output.report:
-            write_footprints(job, ledger.select("NOT gone"))
+            write_footprints(job, ledger.select("NOT gone ORDER BY source"))
             page = archive_page(_page(job, ledger, counts, summary))
             write_text_atomic(job.root / "report.html", page)
         ledger.note_left(revision)
@@ -79,8 +79,8 @@ def leave(job: ArchiveJob, summary: RunSummary, *, metrics: Path | None = None) 
 
 
 def _files(job: ArchiveJob) -> list[str]:
-    """Names of what a run leaves, the items aside."""
-    collection = ["collection.json"] if job.output.stac else []
+    """Names of what a run leaves; of the items their folder."""
+    collection = ["collection.json", "items"] if job.output.stac else []
     return collection + (["footprints.geojson", "report.html"] if job.output.report else [])
 
 
