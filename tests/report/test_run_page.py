@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -63,6 +65,19 @@ def test_pictures_that_are_damaged_or_of_others_are_left_out(run):
     assert "Step 10:" in html
     assert "Step 300:" not in html
     assert "my_sheet" not in html
+
+
+@pytest.mark.parametrize(("length", "side"), [(5, 40), (13, 30_000)])
+def test_a_picture_whose_header_is_damaged_is_left_out(run, length, side):
+    """Of these Pillow raises no OSError: a header too short, and pixels without end."""
+    damaged = run / "samples" / "step_300.png"
+    data = bytearray(damaged.read_bytes())
+    header = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    data[8:33] = struct.pack(">I", length) + header + struct.pack(">I", zlib.crc32(header))
+    damaged.write_bytes(data)
+    html = write_run_page(run).read_text()
+    assert "Step 10:" in html
+    assert "Step 300:" not in html
 
 
 def test_a_run_that_has_not_ended_has_a_page_too(tmp_path):

@@ -24,6 +24,8 @@ PAGE_NAME = "report.html"
 MOST_SAMPLES = 24
 _SAMPLE = re.compile(r"step_\d+\.png")
 SAMPLE_SIDE = 1024  # pixels, the longer one
+# What Pillow's decoders raise on damage, and on a picture too large to be one of a run's.
+_DAMAGE = (OSError, SyntaxError, EOFError, ValueError, Image.DecompressionBombError)
 
 
 def write_run_page(folder: Path) -> Path:
@@ -114,7 +116,7 @@ def _chosen(folder: Path) -> list[Path]:
 def _pictures(paths: Iterable[Path]) -> Iterator[tuple[Path, Picture]]:
     """Pictures of a run that has ended well: one that somebody damaged since is left out."""
     for path in paths:
-        with contextlib.suppress(OSError), Image.open(path) as image:
+        with contextlib.suppress(*_DAMAGE), Image.open(path) as image:
             image.thumbnail((SAMPLE_SIDE, SAMPLE_SIDE))
             yield path, encode_picture(np.asarray(image.convert("RGB")), quality=80)
 
