@@ -36,12 +36,3 @@ def test_a_worker_whose_own_disk_does_not_answer_is_not_asked_again_and_again(mo
     begun = time.monotonic()
     assert ask_all(Deaf(here), here, len, until_s=begun + 60) == ({}, {})
     assert time.monotonic() - begun < 5
-
-
-def test_a_worker_whose_own_error_is_a_timeout_has_answered():
-    """Its model lies on a share that is away: ETIMEDOUT is raised as TimeoutError."""
-    begun = time.monotonic()
-    there = {"tcp://a": {"resources": {}, "status": "running"}}
-    answers, refusals = ask_all(Refusing(there), there, len, until_s=begun + 5)
-    assert (answers, list(refusals)) == ({}, ["tcp://a"])
-    assert time.monotonic() - begun < 5

@@ -74,7 +74,7 @@ def ask_all(
     for at, future in asked.items():
         try:
             answers[at] = _answer(client, at, future, until_s)
-        except _SilentError:
+        except TimeoutError:
             continue
         except Exception as error:  # whatever a worker raises
             if type(error).__name__ not in LOST:
