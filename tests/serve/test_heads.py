@@ -17,7 +17,7 @@ def asked(app, method):
         sent.append(message)
 
     async def receive():
-        return {"type": "http.disconnect"}
+        await asyncio.Event().wait()  # whoever asks stays
 
     asyncio.run(app({"type": "http", "method": method, "headers": []}, receive, send))
     return sent
