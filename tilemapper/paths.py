@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 
@@ -14,3 +15,12 @@ def typed_path(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         return Path(path)
+
+
+def real_path(path: str | Path) -> Path:
+    """The path with links followed, as far as they lead anywhere.
+
+    Before Python 3.13 `Path.resolve` raises RuntimeError at a link to itself, which nobody awaits.
+    Raises ValueError at a zero byte, as it does.
+    """
+    return Path(os.path.realpath(path))

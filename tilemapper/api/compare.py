@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tilemapper.api.truth import truth_figures
 from tilemapper.errors import DeviceError, ModelError, OptionError, RasterError
 from tilemapper.networks.model import Model, open_model
+from tilemapper.paths import real_path
 from tilemapper.raster.atomic import write_text_atomic
 from tilemapper.raster.jpeg import jpeg_bytes
 from tilemapper.raster.png import write_png
@@ -82,11 +83,7 @@ def compare(
         for given in (source, target, truth):
             if out is not None and given is not None:
                 check_target(str(given), Path(out), overwrite=overwrite)
-    if (
-        page is not None
-        and quicklook is not None
-        and Path(page).resolve() == (Path(quicklook).resolve())
-    ):
+    if page is not None and quicklook is not None and real_path(page) == real_path(quicklook):
         raise OptionError(f"{page}: page and quicklook would be one file; name two")
     if palette is not None and truth is None:
         raise OptionError(f"palette {palette}: judges figures against a true map; give --truth too")

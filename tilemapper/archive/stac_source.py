@@ -13,6 +13,7 @@ from urllib.parse import unquote, urljoin
 from tilemapper.archive import remote
 from tilemapper.archive.scene import day_of
 from tilemapper.errors import JobError
+from tilemapper.paths import real_path
 from tilemapper.raster.secrets import public
 
 RASTER_TYPES = ("image/tiff", "image/jp2", "image/jpeg", "image/png")
@@ -169,6 +170,6 @@ def _resolved(place: str, href: str) -> str:
     path = unquote(href.removeprefix("file://")) if href.startswith("file://") else href
     there = Path(place).parent / path
     try:
-        return str(there.resolve())
+        return str(real_path(there))
     except ValueError:  # such as a zero byte, of which the scene's fault tells
         return str(there)

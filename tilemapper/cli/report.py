@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tilemapper.errors import OptionError
+from tilemapper.paths import real_path
 
 if TYPE_CHECKING:
     from tilemapper.render.outcome import RenderResult
@@ -20,7 +21,7 @@ def check_report(report: str, source: str, target: str, *, overwrite: bool) -> N
     from tilemapper.render.targets import check_target
 
     check_target(source, Path(report), overwrite=overwrite)
-    if Path(report).resolve() == Path(target).resolve():
+    if real_path(report) == real_path(target):
         raise OptionError(f"{report}: the map and its page would be one file; name two")
 
 

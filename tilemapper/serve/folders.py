@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tilemapper.errors import OptionError
-from tilemapper.paths import typed_path
+from tilemapper.paths import real_path, typed_path
 from tilemapper.serve.limits import GoneError
 
 # By their endings only: a list must not open hundreds of files. Opening looks at the bytes.
@@ -31,7 +31,7 @@ class Folders:
             path = typed_path(folder)
             if not path.is_dir():
                 raise OptionError(f"--allow {folder}: no such folder; name one that is there")
-            roots.append(path.resolve())
+            roots.append(real_path(path))
         return cls(tuple(dict.fromkeys(roots)))
 
     def path(self, folder: int, name: str) -> Path:
@@ -50,7 +50,7 @@ class Folders:
             raise missing from error
         # GDAL opens what lies beside a raster too, and that may be a link out of the folder.
         endings = _SIDECARS if path.is_file() else ()
-        beside = [Path(f"{path}{ending}").resolve() for ending in endings]
+        beside = [real_path(f"{path}{ending}") for ending in endings]
         for found in (path, *beside):
             if found != root and root not in found.parents:
                 raise missing

@@ -13,7 +13,7 @@ from typing import Any
 
 from tilemapper.errors import ModelError, OptionError
 from tilemapper.networks.model import Model, list_models, open_model
-from tilemapper.paths import typed_path
+from tilemapper.paths import real_path, typed_path
 from tilemapper.raster.lattice import Lattice, overlap_for
 from tilemapper.raster.source import SourceOptions, SourceSpec, inspect_source
 from tilemapper.render.devices import choose_device
@@ -112,7 +112,7 @@ class Service:
                     raise OptionError(
                         f"{raster}: serve shows rasters on this machine; copy it here"
                     )
-                self.scenes.open(typed_path(raster).resolve(), name=raster.name, kept=True)
+                self.scenes.open(real_path(typed_path(raster)), name=raster.name, kept=True)
         except BaseException:
             self.close()
             raise

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilemapper.errors import OptionError, PairError
+from tilemapper.paths import real_path
 from tilemapper.raster.atomic import atomic_write
 from tilemapper.training.images import RgbImage
 from tilemapper.training.sources import Direction, PairSource
@@ -45,7 +46,7 @@ class Npz(PairSource):
 
     def place(self, index: int) -> tuple[Path, int]:
         """The file and the index."""
-        return self.path.resolve(), index
+        return real_path(self.path), index
 
 
 def pack_pairs(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from tilemapper.errors import PairError
+from tilemapper.paths import real_path
 from tilemapper.training.images import IMAGE_SUFFIXES, RgbImage, check_size, read_image
 
 Direction = Literal["AtoB", "BtoA"]
@@ -88,7 +89,7 @@ class SideBySide(PairSource):
 
     def place(self, index: int) -> tuple[Path, int]:
         """The file."""
-        return self.files[self.names[index]].resolve(), 0
+        return real_path(self.files[self.names[index]]), 0
 
 
 class Folders(PairSource):
@@ -118,7 +119,7 @@ class Folders(PairSource):
 
     def place(self, index: int) -> tuple[Path, int]:
         """The file of image A."""
-        return self._files[index][0].resolve(), 0
+        return real_path(self._files[index][0]), 0
 
 
 def find_images(root: Path) -> dict[str, Path]:

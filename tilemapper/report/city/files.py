@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from tilemapper import __version__
 from tilemapper.errors import OptionError, TargetError
+from tilemapper.paths import real_path
 from tilemapper.raster.writing import GridWriter, grid_writer
 from tilemapper.report.city.painter import Painter
 
@@ -99,7 +100,7 @@ def write_city(
 
 
 def _check_targets(paths: list[Path], *, overwrite: bool) -> None:
-    if len(paths) == 2 and paths[0].resolve() == paths[1].resolve():
+    if len(paths) == 2 and real_path(paths[0]) == real_path(paths[1]):
         raise OptionError(f"{paths[0]}: named as imagery and as map; choose two paths")
     for path in paths:
         if path.is_dir():
