@@ -88,19 +88,24 @@ def test_a_card_says_which_pairs_were_held_out_and_fewer_can_be_asked_for(tmp_pa
     assert evaluate(model, data, "--split", "all", "--pairs", "4")["pairs"] == 4
 
 
+def trained_on(data, folder, *, share, **more):
+    """A model whose card says that it learned from these pairs, but for this share of them."""
+    source = open_pairs(data)
+    digest = digest_split(source, split_pairs(source, share=share, **more))
+    card = ModelCard(
+        name="m", architecture="identity", split_share=share,
+        pairs_sha256=digest.pairs, held_out_sha256=digest.held_out,
+    )  # fmt: skip
+    generator = build_generator("identity", {}, 3, "rgb")
+    return str(save_model(folder, card, generator, "readme").folder)
+
+
 def test_another_split_than_the_trainings_is_refused_unless_it_is_asked_for(tmp_path, capsys):
     """The list of overlaps may lie anywhere in training; without it pairs learned from leak in."""
     data = write_side_by_side(tmp_path / "flat", 8, size=64)
     overlaps = tmp_path / "elsewhere.json"
     overlaps.write_text(json.dumps([["1", "2"], ["2", "3"], ["4", "5"], ["6", "7"]]))
-    source = open_pairs(data)
-    digest = digest_split(source, split_pairs(source, share=0.25, overlaps=overlaps))
-    card = ModelCard(
-        name="m", architecture="identity", split_share=0.25,
-        pairs_sha256=digest.pairs, held_out_sha256=digest.held_out,
-    )  # fmt: skip
-    generator = build_generator("identity", {}, 3, "rgb")
-    model = str(save_model(tmp_path / "m", card, generator, "readme").folder)
+    model = trained_on(data, tmp_path / "m", share=0.25, overlaps=overlaps)
     assert run(cli, ["evaluate", model, str(data), "--device", "cpu"]) == 1
     err = capsys.readouterr().err
     assert "give --overlaps" in err and err.count("\n") == 1
@@ -115,14 +120,7 @@ def test_of_the_held_out_folder_alone_all_pairs_are_measured(tmp_path):
     """A tenth of them was: what has no val folder beside it was split once more."""
     for part, first in (("train", 1), ("val", 20)):
         write_side_by_side(tmp_path / "pairs" / part, 6, size=64, first=first)
-    source = open_pairs(tmp_path / "pairs")
-    digest = digest_split(source, split_pairs(source))
-    card = ModelCard(
-        name="m", architecture="identity", split_share=0.1,
-        pairs_sha256=digest.pairs, held_out_sha256=digest.held_out,
-    )  # fmt: skip
-    generator = build_generator("identity", {}, 3, "rgb")
-    model = str(save_model(tmp_path / "m", card, generator, "readme").folder)
+    model = trained_on(tmp_path / "pairs", tmp_path / "m", share=0.1)
     alone = evaluate(model, tmp_path / "pairs" / "val")
     assert alone["pairs"] == 6
     assert alone["rows"] == evaluate(model, tmp_path / "pairs")["rows"]
