@@ -117,6 +117,16 @@ def fail_to_record(model):
     assert any(capturing)
     assert painter._graph is None
     assert torch.equal(painted, plain)
+    strip, before = np.zeros((3, 500, 1000), np.uint8), active_bytes()
+    for _ in range(100):
+        painter.streams.upload(strip)
+        painter.streams.synchronize()
+    assert active_bytes() - before < 20 * strip.size
+
+
+def active_bytes():
+    """What is allocated, and what other streams have used and torch has not taken back yet."""
+    return torch.cuda.memory_stats()["active_bytes.all.current"]
 
 
 def test_a_recording_that_fails_leaves_stream_and_predictions_as_they_were(models):

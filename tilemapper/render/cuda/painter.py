@@ -6,10 +6,12 @@ shape: launching it costs the host microseconds, whatever the network.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -165,7 +167,10 @@ class _Graph:
         aside = streams.new()
         with (
             streams.computing(),
-            torch.cuda.graph(self._graph, stream=aside, capture_error_mode="thread_local"),
+            _memory_of_a_recording(tiles.device) as pool,
+            torch.cuda.graph(
+                self._graph, pool=pool, stream=aside, capture_error_mode="thread_local"
+            ),
         ):
             self._levels, self._finite = call(self._tiles)
 
@@ -173,3 +178,20 @@ class _Graph:
         self._tiles.copy_(tiles)
         self._graph.replay()
         return self._levels.clone(), self._finite.clone()
+
+
+@contextlib.contextmanager
+def _memory_of_a_recording(device: torch.device) -> Iterator[Any]:
+    """Memory of its own for a recording; given back if that fails.
+
+    Of one that failed torch (2.11 to 2.13) does not hear that it has ended. For as long as any goes
+    on, it takes back no memory that two streams have used: every strip that goes up would be lost.
+    """
+    pool = torch.cuda.graph_pool_handle()
+    try:
+        yield pool
+    except BaseException:
+        with contextlib.suppress(RuntimeError):  # this time it has heard
+            torch._C._cuda_endAllocateToPool(device.index, pool)
+            torch._C._cuda_releasePool(device.index, pool)
+        raise
