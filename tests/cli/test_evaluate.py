@@ -88,13 +88,26 @@ def test_a_card_says_which_pairs_were_held_out_and_fewer_can_be_asked_for(tmp_pa
     assert evaluate(model, data, "--split", "all", "--pairs", "4")["pairs"] == 4
 
 
+def test_a_train_folder_without_its_val_folder_is_not_split_once_more(tmp_path, capsys):
+    """A tenth of what the model has learned from was measured as if it had been held out."""
+    for part, first in (("train", 1), ("val", 20)):
+        write_side_by_side(tmp_path / "pairs" / part, 6, size=64, first=first)
+    model = trained_on(tmp_path / "pairs", tmp_path / "m", share=0.1)
+    train = str(tmp_path / "pairs" / "train")
+    assert run(cli, ["evaluate", model, train, "--device", "cpu"]) == 1
+    err = capsys.readouterr().err
+    assert "has learned from all of these pairs" in err and err.count("\n") == 1
+    assert evaluate(model, train, "--split", "all")["pairs"] == 6
+    assert evaluate(model, train, "--share", "0.5")["pairs"] == 3
+
+
 def trained_on(data, folder, *, share, **more):
     """A model whose card says that it learned from these pairs, but for this share of them."""
     source = open_pairs(data)
     digest = digest_split(source, split_pairs(source, share=share, **more))
     card = ModelCard(
         name="m", architecture="identity", split_share=share,
-        pairs_sha256=digest.pairs, held_out_sha256=digest.held_out,
+        pairs_sha256=digest.pairs, held_out_sha256=digest.held_out, trained_sha256=digest.trained,
     )  # fmt: skip
     generator = build_generator("identity", {}, 3, "rgb")
     return str(save_model(folder, card, generator, "readme").folder)

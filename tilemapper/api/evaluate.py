@@ -151,8 +151,14 @@ def _held_out(
     Raises PairError when nothing else is asked for and they are other pairs than in training.
     """
     own = share is None and seed is None
-    if own and digest_names(source.names) == model.card.held_out_sha256:
+    names = digest_names(source.names)
+    if own and names == model.card.held_out_sha256:
         return range(len(source))  # such as a val folder by itself
+    if own and names == model.card.trained_sha256:
+        raise PairError(
+            f"{data}: the model has learned from all of these pairs, others are needed; name those "
+            "that were held out, or give --split all to measure how well it knows its own"
+        )
     if share is None:
         share = 0.1 if model.card.split_share is None else model.card.split_share
     seed = (model.card.split_seed or 0) if seed is None else seed

@@ -24,10 +24,11 @@ class Split:
 
 @dataclass(frozen=True)
 class SplitDigest:
-    """sha256 of the names of all pairs, and of the held-out ones, that tells splits apart."""
+    """sha256 of the names of all pairs, of the held-out ones, and of those learned from."""
 
     pairs: str
     held_out: str
+    trained: str
 
     def check(self, known: Mapping[str, str] | None) -> None:
         """Refuses what a checkpoint says of its split, None in older ones, if it is another one.
@@ -37,7 +38,7 @@ class SplitDigest:
         Raises:
             TrainingError: it is another one.
         """
-        if known is None or known == asdict(self):
+        if known is None or known.items() <= asdict(self).items():  # an older one says less
             return
         if known.get("pairs") != self.pairs:
             raise TrainingError(
@@ -61,9 +62,8 @@ def find_overlaps(data: Path, named: str | Path | None) -> Path | None:
 
 def digest_split(source: PairSource, split: Split) -> SplitDigest:
     """The digest; the same for DATA and DATA/train, and for any order of the pairs."""
-    return SplitDigest(
-        digest_names(source.names), digest_names(source.names[index] for index in split.held_out)
-    )
+    parts = (range(len(source)), split.held_out, split.train)
+    return SplitDigest(*(digest_names(source.names[i] for i in part) for part in parts))
 
 
 def digest_names(names: Iterable[str]) -> str:
