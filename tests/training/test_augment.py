@@ -76,6 +76,29 @@ def test_scaled_patches_of_both_images_show_the_same_ground():
     feed.close()
 
 
+def test_half_of_the_batches_are_turned_and_show_the_same_ground_on_both_sides():
+    pixels = coordinate_pixels([(100, 100)])
+    feed = make_feed(pixels, AugmentConfig(crop=32, rotation=45, flips="none", right_angles=False))
+    turned = 0
+    for step in range(24):
+        batch = feed.make(step)
+        rows_and_cols = (batch.source + 1)[:, 1:] * 127.5
+        # Smooth against nearest sampling.
+        assert ((batch.source - batch.target) * 127.5).abs().max() <= 1
+        turned += bool(rows_and_cols[:, 0].diff(dim=2).abs().sum() > 0)  # rows along a row
+    assert 6 <= turned <= 18
+    feed.close()
+
+
+def test_without_rotation_the_draw_of_a_step_is_what_it_was():
+    index = torch.arange(4)
+    plain = draw_batch(AugmentConfig(crop=32), index, random_state(1), smallest=100)
+    some = draw_batch(AugmentConfig(crop=32, rotation=1e-9), index, random_state(1), smallest=100)
+    assert plain.angle == 0 and plain.side == plain.upright == 32
+    for name in ("place", "flip", "transpose", "tone"):
+        assert torch.equal(getattr(plain, name), getattr(some, name))
+
+
 @pytest.mark.parametrize("maps", ["source", "target"])
 def test_the_map_alone_keeps_its_colours_where_a_patch_is_resized(maps):
     plain = coordinate_pixels([(100, 100)])

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from tilemapper.training import class_loss as module
-from tilemapper.training.class_loss import IGNORED, class_loss
+from tilemapper.training.class_loss import IGNORED, class_loss, jaccard_loss
 from tilemapper.training.classes import FAR
 
 
@@ -87,3 +87,33 @@ def test_it_is_a_mean_over_all_pixels_whatever_their_classes():
     assert float(whole) == pytest.approx(float(sum(halves)) / 2, rel=1e-6)
     classes[:] = IGNORED
     assert float(class_loss(logits, classes, weights)) == 0
+
+
+def test_jaccard_of_sure_classes_is_their_iou():
+    true = torch.tensor([[[0, 0, 1, 1], [0, 0, 1, IGNORED]]]).byte()
+    painted = torch.tensor([[[0, 0, 0, 1], [0, 2, 1, 1]]])
+    logits = 60 * functional.one_hot(painted, 4).permute(0, 3, 1, 2).float()
+    # 0: 3 of 5, 1: 2 of 3 (the unknown pixel counts for nobody); 2 and 3 are not there.
+    assert float(jaccard_loss(logits, true)) == pytest.approx(1 - (3 / 5 + 2 / 3) / 2)
+    assert float(jaccard_loss(logits, torch.full_like(true, IGNORED))) == 0
+
+
+def test_jaccard_counts_a_batch_as_a_whole():
+    """An image with a sliver of a class must not count as much as one full of it."""
+    logits, classes, _ = made(2, 6, 6)
+    classes[0], classes[1] = 1, 2
+    classes[0, 0, 0] = 2
+    both = logits.softmax(1)
+    hits = [both[0, 1].sum() - both[0, 1, 0, 0], both[1, 2].sum() + both[0, 2, 0, 0]]
+    of = [both[:, 1].sum() + 35 - hits[0], both[:, 2].sum() + 37 - hits[1]]
+    expected = 1 - sum(hit / union for hit, union in zip(hits, of, strict=True)) / 2
+    torch.testing.assert_close(jaccard_loss(logits, classes), expected)
+
+
+def test_the_gradient_of_jaccard_is_its_slope_and_leaves_unknown_pixels_alone():
+    logits, classes, _ = made(2, 4, 3, dtype=torch.float64)
+    leaf = logits.requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: jaccard_loss(x, classes), (leaf,))
+    jaccard_loss(leaf, classes).backward()
+    assert float(leaf.grad[:, :, :2].abs().max()) == 0
+    assert float(leaf.grad[:, :, 2:].abs().min()) > 0

@@ -146,6 +146,8 @@ def test_a_wrong_job_is_refused_in_one_line(tmp_path, text, words):
         ("fast", {"losses.overlap_disagreement": "1", "batch": "5"}, "batch is 5, an even number"),
         ("fast", {"losses.overlap_disagreement": "1", "crop": "36",
          "generator_arguments": "{depth=2}"}, "crop is 36, a multiple of 8"),
+        ("fast", {"losses.overlap_disagreement": "1", "rotation": "9.5"}, "rotation is 9.5, 0 is"),
+        ("classic", {"losses.jaccard": "1"}, "losses.jaccard needs networks.head = palette"),
         ("cyclegan", {"losses.feature_matching": "1"}, "losses.feature_matching is 1.0"),
         ("cyclegan", {"losses.gan_from": "0.3"}, "losses.gan_from is 0.3"),
         ("cyclegan", {"losses.joint_batch": "true"}, "joint_batch is true, .* set it to false"),

@@ -89,6 +89,7 @@ def assert_same_weights(one: Path, other: Path) -> None:
         {"losses.gan": '"wgan-gp"', "networks.generator_arguments": "{width=4, stride=16, "
          "blocks=1, bottom_blocks=1, dropout=0.5}", "augment.noise": "0.05"},
         {"losses.overlap_disagreement": "1.0", "augment.scale": "[0.8, 1.1]"},
+        {"augment.rotation": "30"},
     ],
 )  # fmt: skip
 def test_interrupted_and_straight_runs_end_with_the_same_bits(pairs, tmp_path, changes):
@@ -114,6 +115,31 @@ def test_the_more_overlap_disagreement_weighs_the_less_neighbours_disagree(pairs
         found.append(sum(e["overlap_disagreement"] for e in events[-10:]))
     assert found[1] < 0.7 * found[0]
     assert "overlap_disagreement 20" in (result.model / "README.md").read_text()
+
+
+def test_jaccard_teaches_by_itself_and_is_in_the_card(pairs, tmp_path):
+    settings = {
+        **TINY,
+        "trainer.steps": "60",
+        "trainer.learning_rate": "2e-3",
+        "losses.gan": "none",
+    }
+    only = {"losses.cross_entropy": "0", "losses.l1": "0", "losses.jaccard": "3"}
+    result = train(pairs, tmp_path / "run", preset="fast", settings={**settings, **only})
+    events = [e for e in read_events(tmp_path / "run" / "metrics.jsonl") if e["kind"] == "train"]
+    first, last = (sum(e["jaccard"] for e in part) / 10 for part in (events[:10], events[-10:]))
+    assert last < first - 0.1
+    assert events[0]["generator"] == pytest.approx(3 * events[0]["jaccard"], rel=1e-4)
+    assert "jaccard 3" in (result.model / "README.md").read_text()
+
+
+def test_images_without_room_for_a_turned_patch_are_refused(pairs, tmp_path):
+    turned = {"augment.rotation": "45", "augment.scale": "[1.0, 1.1]"}
+    settings = {**TINY, "trainer.steps": "1", **turned}
+    words = "smallest image has 48 px, 50 px are needed to turn a patch of 35; set it to 0"
+    with pytest.raises(JobError, match=words):
+        train(pairs, tmp_path / "run", settings=settings)
+    train(pairs, tmp_path / "fits", settings={**settings, "augment.scale": "[1.0, 1.03]"})
 
 
 def test_cyclegan_takes_unpaired_folders_and_resumes_with_its_pools(tmp_path, drawn):
@@ -192,7 +218,8 @@ def test_a_run_leaves_all_that_it_promises(pairs, tmp_path, drawn):
     assert card.channels == len(card.palette) == 15
     source = open_pairs(pairs)
     digest = digest_split(source, split_pairs(source))
-    assert (card.pairs_sha256, card.held_out_sha256) == (digest.pairs, digest.held_out)
+    names = (card.pairs_sha256, card.held_out_sha256, card.trained_sha256)
+    assert names == (digest.pairs, digest.held_out, digest.trained)
     output = open_model(run / "model").generator()(torch.zeros(1, 3, 32, 32))
     assert output.shape == (1, 15, 32, 32)
 
@@ -584,6 +611,13 @@ def test_a_checkpoint_of_another_split_is_refused_and_one_that_does_not_say_is_n
         train(more, run, resume=True)
     last = run / "checkpoints" / "last.ckpt"
     state = read_checkpoint(last)
+    for path in last.parent.iterdir():
+        path.unlink()
+    del state["split"]["trained"]  # as an older version wrote it
+    write_checkpoint(last, state)
+    assert train(pairs, run, resume=True).finished
+    with pytest.raises(TrainingError, match="of other pairs than these"):
+        train(more, run, resume=True)
     del state["split"]
     for path in last.parent.iterdir():
         path.unlink()

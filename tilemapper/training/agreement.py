@@ -61,6 +61,8 @@ def _of_classes(job: TrainingJob) -> str:
         return f"{len(job.palette)} [[palette]] classes, at most {MOST_CLASSES} can be trained"
     if job.losses.cross_entropy and not palette_head:
         return "losses.cross_entropy needs networks.head = palette"
+    if job.losses.jaccard and not palette_head:
+        return "losses.jaccard needs networks.head = palette"
     names = [c.name for c in job.palette]
     strange = [name for name in job.losses.class_boost if name not in names]
     if strange:
@@ -89,7 +91,7 @@ def _of_cyclegan(job: TrainingJob) -> str:
 def _of_terms(job: TrainingJob) -> str:
     """The generator must have something to learn from, in every step."""
     losses = job.losses
-    if losses.l1 or losses.gradient_l1 or losses.cross_entropy:
+    if losses.l1 or losses.gradient_l1 or losses.cross_entropy or losses.jaccard:
         return ""
     if losses.gan == "none" or not (losses.gan_weight or losses.feature_matching):
         return "no loss is left, set losses.l1, losses.cross_entropy or losses.gan"
@@ -106,6 +108,9 @@ def _of_neighbours(job: TrainingJob) -> str:
         found, needed = f"trainer.batch is {job.trainer.batch}", "an even number"
     elif job.augment.crop % EIGHTHS:
         found, needed = f"augment.crop is {job.augment.crop}", f"a multiple of {EIGHTHS}"
+    elif job.augment.rotation:
+        # Turned, the pixels of one neighbour lie between those of the other.
+        found, needed = f"augment.rotation is {job.augment.rotation:g}", "0"
     else:
         return ""
     return f"{found}, {needed} is needed by losses.overlap_disagreement"

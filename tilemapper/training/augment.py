@@ -7,6 +7,7 @@ and several processes can each take their part of one draw.
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,6 +17,7 @@ from torch.nn import functional
 from tilemapper.training.agreement import EIGHTHS
 from tilemapper.training.config import AugmentConfig
 from tilemapper.training.imagery import DRAWN
+from tilemapper.training.turning import side_to_cut
 
 # In eighths: neighbours share a quarter of a patch or more, as tiles of 256 px do by 64.
 MOST_APART = 6
@@ -30,7 +32,8 @@ class Draw:
     (n,) bool; with the flips it makes all right angles. ``tone``: (n, 8) in [-1, 1], see
     `imagery`. ``side``: of the patch in source pixels. ``apart``: rows and columns in eighths of
     the patch, as the network sees it, by which each odd sample lies beyond the even one before it,
-    of which it is the neighbour; None where all samples are drawn by themselves.
+    of which it is the neighbour; None where all samples are drawn by themselves. ``angle``:
+    radians by which what is cut is turned besides, ``upright``: its side in source pixels then.
     """
 
     index: Tensor
@@ -40,6 +43,8 @@ class Draw:
     tone: Tensor
     side: int
     apart: tuple[int, int] | None = None
+    angle: float = 0.0
+    upright: int = 0
 
     def part(self, rank: int, world: int) -> Draw:
         """The share of one of ``world`` processes: consecutive samples."""
@@ -93,7 +98,10 @@ def draw_batch(
             flip[:] = False
     tone = torch.rand(n, DRAWN, generator=random) * 2 - 1
     if not neighbours:
-        return Draw(index, place, flip, transpose, tone, min(round(config.crop * scale), smallest))
+        side = min(round(config.crop * scale), smallest)
+        angle = _angle(config, random)
+        cut = side_to_cut(side, angle)
+        return Draw(index, place, flip, transpose, tone, cut, angle=angle, upright=side)
     eighth = min(round(config.crop * scale / EIGHTHS), smallest // (EIGHTHS + 1))
     furthest = min(MOST_APART, smallest // eighth - EIGHTHS)
     steps, axis = (int(torch.randint(n, (1,), generator=random)) for n in (furthest, 2))
@@ -101,6 +109,14 @@ def draw_batch(
     apart = (0, steps + 1) if axis else (steps + 1, 0)
     side = EIGHTHS * eighth
     return Draw(index, place[even], flip[even], transpose[even], tone, side, apart)
+
+
+def _angle(config: AugmentConfig, random: torch.Generator) -> float:
+    """Radians; 0 for every second batch, whose pixels stay as they are."""
+    if not config.rotation:
+        return 0.0
+    turned, share = torch.rand(2, generator=random).tolist()
+    return math.radians(config.rotation) * (2 * share - 1) if turned < 0.5 else 0.0
 
 
 def patch_indices(draw: Draw, offset: Tensor, height: Tensor, width: Tensor) -> Tensor:

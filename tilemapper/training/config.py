@@ -56,6 +56,8 @@ class AugmentConfig(Section):
     """How pairs are varied; one draw moves both images.
 
     ``scale``: bounds of the side of the patch of ground, in crops; drawn once a batch.
+    ``rotation``: degrees by which half of the batches are turned at most, either way; needs images
+    in which a patch so turned has room.
     Tones change on the source side only, where that is imagery ("AtoB"), in shares of the full
     range: ``brightness`` is added,
     ``contrast`` multiplies, ``cast`` is added to each band by itself, ``noise`` is the largest
@@ -67,6 +69,7 @@ class AugmentConfig(Section):
     flips: Literal["none", "horizontal", "both"] = "both"
     right_angles: bool = True
     scale: tuple[float, float] = (1.0, 1.0)
+    rotation: Annotated[float, Field(ge=0, le=45)] = 0.0
     brightness: Share = 0.0
     contrast: Share = 0.0
     cast: Share = 0.0
@@ -102,8 +105,10 @@ class LossesConfig(Section):
     and fake go through the discriminator as one batch (faster) instead of one after the other
     (the paper). ``class_power``: a class weighs share ** -class_power, times what
     ``class_boost`` says of its name. ``overlap_disagreement`` weighs what two overlapping patches
-    of a pair paint differently; with it the samples of a batch come in such couples. ``cycle``,
-    ``identity`` and ``pool`` (images kept for the discriminator) belong to the task "cyclegan".
+    of a pair paint differently; with it the samples of a batch come in such couples. ``jaccard``
+    weighs 1 - IoU of the class probabilities, the mean over the classes that a batch has.
+    ``cycle``, ``identity`` and ``pool`` (images kept for the discriminator) belong to the task
+    "cyclegan".
     """
 
     gan: Literal["none", "bce", "lsgan", "hinge", "wgan-gp"] = "bce"
@@ -115,6 +120,7 @@ class LossesConfig(Section):
     gradient_l1: NonNegative = 0.0
     overlap_disagreement: NonNegative = 0.0
     cross_entropy: NonNegative = 0.0
+    jaccard: NonNegative = 0.0
     class_power: Share = 0.4
     class_boost: dict[str, Annotated[float, Field(gt=0, le=100)]] = {}
     feature_matching: NonNegative = 0.0

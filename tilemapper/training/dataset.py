@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from tilemapper.training.pairs import open_pairs, split_pairs
 from tilemapper.training.pixels import Pixels, load_pixels
 from tilemapper.training.sources import PairSource
 from tilemapper.training.split import digest_split, find_overlaps
+from tilemapper.training.turning import side_to_cut
 
 # Of the targets' pixels that are near no class: above the first a word is said, above the second
 # the palette is another map's.
@@ -71,6 +73,7 @@ class Dataset:
         palette = job.networks.head == "palette"
         mark = ClassColours(job.palette, torch.device("cpu")).mark if palette else None
         self.pixels = self._load(chosen, storage=config.storage, device=device, make_target=mark)
+        _check_room(job, self.pixels.smallest)
         self.far_share = _far_share(self.pixels.target) if palette else 0.0
         if self.far_share > MOST_FAR:
             raise JobError(
@@ -113,6 +116,18 @@ def _check_best_by(job: TrainingJob, legend: Legend | None) -> None:
         raise JobError(
             f"trainer.best_by = {name}: no such figure, one of {', '.join(there)} is needed; "
             "choose one with --set"
+        )
+
+
+def _check_room(job: TrainingJob, smallest: int) -> None:
+    """A patch that is turned is cut from a larger square, which every image must have."""
+    augment = job.augment
+    side = round(augment.crop * augment.scale[1])
+    needed = side_to_cut(side, math.radians(augment.rotation))
+    if augment.rotation and needed > smallest:
+        raise JobError(
+            f"augment.rotation = {augment.rotation:g}: the smallest image has {smallest} px, "
+            f"{needed} px are needed to turn a patch of {side}; set it to 0, or cut larger pairs"
         )
 
 

@@ -73,6 +73,7 @@ def export_model(
         split_seed=job.data.split_seed,
         pairs_sha256=split_digest.pairs if split_digest else None,
         held_out_sha256=split_digest.held_out if split_digest else None,
+        trained_sha256=split_digest.trained if split_digest else None,
         tone=_tone(trainer),
         metrics={name: round(value, 4) for name, value in figures.items()},
     )
@@ -186,7 +187,7 @@ def _terms(trainer: Trainer) -> list[str]:
     adversarial = cycle or (losses.gan != "none" and losses.gan_from < 1)
     names = ["cycle", "identity"]
     if not cycle:
-        names = ["l1", "gradient_l1", "cross_entropy", "overlap_disagreement"]
+        names = ["l1", "gradient_l1", "cross_entropy", "jaccard", "overlap_disagreement"]
     if adversarial and not cycle:
         names.append("feature_matching")
     terms = [f"{name} {getattr(losses, name):g}" for name in names if getattr(losses, name)]

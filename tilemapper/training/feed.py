@@ -23,6 +23,7 @@ from tilemapper.training.augment import (
 )
 from tilemapper.training.config import AugmentConfig
 from tilemapper.training.pixels import Pixels
+from tilemapper.training.turning import turn_image, turn_map
 
 
 @dataclass(frozen=True)
@@ -117,10 +118,10 @@ class Feed:
         source, target = self._cut(draw, self.pixels.source), self._cut(other, self.pixels.target)
         crop = self.augment.crop
         apart = draw.apart and (draw.apart[0] * crop // EIGHTHS, draw.apart[1] * crop // EIGHTHS)
-        image, drawn = to_network, map_to_network
+        image, drawn = _image_to_network, _map_to_network
         if self.maps == "source":
             image, drawn = drawn, image
-        return Batch(image(source, crop), drawn(target, crop), draw.tone, apart)
+        return Batch(image(source, draw, crop), drawn(target, other, crop), draw.tone, apart)
 
     def choose(self, step: int, salt: str) -> Tensor:
         """Pair indices of all samples of a step, over all processes: (batch * world,) int64."""
@@ -173,3 +174,13 @@ class Feed:
         if self.device.type == "cpu":
             return patches
         return patches.pin_memory().to(self.device, non_blocking=True)
+
+
+def _image_to_network(patches: Tensor, draw: Draw, crop: int) -> Tensor:
+    turned = turn_image(patches, draw.upright, draw.angle) if draw.angle else patches
+    return to_network(turned, crop)
+
+
+def _map_to_network(patches: Tensor, draw: Draw, crop: int) -> Tensor:
+    turned = turn_map(patches, draw.upright, draw.angle) if draw.angle else patches
+    return map_to_network(turned, crop)

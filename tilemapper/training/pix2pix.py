@@ -19,7 +19,7 @@ from tilemapper.training.assembly import (
     use_bf16,
 )
 from tilemapper.training.augment import random_state
-from tilemapper.training.class_loss import class_loss
+from tilemapper.training.class_loss import class_loss, jaccard_loss
 from tilemapper.training.classes import ClassColours, nearest_classes
 from tilemapper.training.config import TrainingJob
 from tilemapper.training.feed import Batch
@@ -103,6 +103,8 @@ class Pix2Pix:
             if weights.cross_entropy:
                 assert self.class_weights is not None
                 terms["cross_entropy"] = class_loss(output, target, self.class_weights)
+            if weights.jaccard:
+                terms["jaccard"] = jaccard_loss(output, target)
             if not self._needs_images():
                 return target, target
             fake = self.colours.expected_colour(output)
@@ -122,6 +124,7 @@ class Pix2Pix:
         weights = self.job.losses
         return {
             "cross_entropy": weights.cross_entropy,
+            "jaccard": weights.jaccard,
             "l1": weights.l1,
             "gradient_l1": weights.gradient_l1,
             "overlap_disagreement": weights.overlap_disagreement,
