@@ -73,6 +73,10 @@ class NoWorkerError(TryAgainError):
     """No worker is left to render on."""
 
 
+class DeviceLostError(TryAgainError, DeviceError):
+    """A GPU has failed under the program; in this process nothing runs on it any more."""
+
+
 class Interrupted(BaseException):
     """A signal asked the program to end.
 
@@ -89,3 +93,51 @@ def interruption_behind(error: BaseException | None) -> Interrupted | None:
     while error is not None and not isinstance(error, Interrupted):
         error = error.__cause__ or error.__context__
     return error
+
+
+# How torch begins what a GPU's driver and libraries tell it.
+_OF_A_GPU = ("CUDA error", "cuDNN error", "NCCL error")
+# How they say that there is not enough memory: the driver, cuBLAS and cuDNN for themselves, and for
+# what any of a convolution's algorithms needs beside its result.
+_LACKS_MEMORY = ("out of memory", "STATUS_ALLOC_FAILED", "unable to find an engine to execute")
+
+
+def lacks_device_memory(error: BaseException) -> bool:
+    """Whether a library says that a device has not enough memory.
+
+    Told by its words, as all of `device_fault`: whoever asks may not have loaded torch.
+    """
+    return isinstance(error, RuntimeError) and (
+        type(error).__name__ == "OutOfMemoryError"
+        or any(words in str(error) for words in _LACKS_MEMORY)
+    )
+
+
+def device_fault(
+    error: BaseException, device: str = "the GPU", again: str = "run the same command again"
+) -> DeviceError | None:
+    """What a library's error about a GPU means to a user; None where it is about something else.
+
+    Args:
+        error: as it was raised.
+        device: which one it is.
+        again: how what was done goes on, after a GPU has failed.
+    """
+    if isinstance(error, TilemapperError) or not isinstance(error, RuntimeError):
+        return None
+    if lacks_device_memory(error):
+        return DeviceError(
+            f"{device}: not enough memory; free some, ask for less at once, or use --device cpu"
+        )
+    said = (str(error).splitlines() or [""])[0]
+    if not any(words in said for words in _OF_A_GPU):
+        return None
+    if "no kernel image" in said:
+        return DeviceError(
+            f"{device}: this build of torch has no code for it; install one that has, or use "
+            "--device cpu"
+        )
+    return DeviceLostError(
+        f"{device}: failed ({said}); look at it with nvidia-smi, then {again}; if it fails again, "
+        "report it with the traceback of --debug"
+    )

@@ -6,7 +6,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
+import pytest
+
 from tilemapper.archive import engines
+from tilemapper.errors import DeviceLostError
 
 
 def test_scenes_that_come_at_once_share_one_engine(monkeypatch):
@@ -28,3 +31,30 @@ def test_scenes_that_come_at_once_share_one_engine(monkeypatch):
     engines._engine.cache_clear()
     assert len(made) == 1
     assert all(engine is found[0] for engine in (*found, *prepared))
+
+
+@pytest.mark.parametrize("broken", [True, False])
+@pytest.mark.parametrize("opens", [True, False])
+def test_a_worker_whose_gpu_has_failed_ends_and_takes_no_more_scenes(monkeypatch, broken, opens):
+    """Its scene goes to another: this one would fail all that are left, and faster than they."""
+    ended = []
+
+    def engine_for(task):
+        if not opens:
+            raise DeviceLostError("cuda:0: failed")
+
+    failed = SimpleNamespace(state="failed")
+    monkeypatch.setattr(engines, "_engine_for", engine_for)
+    monkeypatch.setattr(engines, "render_scene", lambda *_: failed)
+    monkeypatch.setattr(engines, "is_broken", lambda: broken)
+    monkeypatch.setattr(engines.os, "_exit", ended.append)
+    task = SimpleNamespace(id="a", path="a.tif", part=None)
+    engines._render(task, None, lambda tiles: None)
+    assert ended == [1] * broken
+
+
+def test_a_worker_that_is_done_with_a_scene_asks_nothing_of_its_gpu(monkeypatch):
+    monkeypatch.setattr(engines, "_engine_for", lambda task: None)
+    monkeypatch.setattr(engines, "render_scene", lambda *_: SimpleNamespace(state="done"))
+    monkeypatch.setattr(engines, "is_broken", None)
+    assert engines._render(SimpleNamespace(part=None), None, len).state == "done"

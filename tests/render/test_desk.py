@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import pytest
 
+from tilemapper.errors import DeviceError
 from tilemapper.render import desk
 
 
@@ -123,3 +124,38 @@ def test_a_gpu_that_starts_slowly_does_not_pass_for_hung(a_desk, monkeypatch):
     monkeypatch.setattr(desk, "painter_of", lambda engine: heard.clear())
     a_desk._engine_of(order("cuda:0"), lambda tiles: heard.set())
     assert heard.is_set()  # and once it is open
+
+
+@pytest.mark.parametrize(
+    ("error", "broken", "ends"),
+    [
+        (RuntimeError("CUDA error: unspecified launch failure"), True, True),
+        # cuDNN finds no algorithm at all where the context is gone, as where memory is short.
+        (DeviceError("cuda:0: not enough memory for one tile"), True, True),
+        (DeviceError("cuda:0: not enough memory for one tile"), False, False),
+        # The next block would end no better in a fresh process: it goes to another worker.
+        (RuntimeError("CUDA error: no kernel image is available"), False, False),
+    ],
+)
+def test_a_worker_ends_when_its_gpu_has_failed_and_only_then(monkeypatch, error, broken, ends):
+    class Closed:
+        def open(self, order, beat):
+            raise error
+
+    timers = []
+    monkeypatch.setattr(desk, "_DESK", Closed())
+    monkeypatch.setattr(desk, "is_broken", lambda device: broken and device == "cuda:0")
+    monkeypatch.setattr(desk.threading, "Timer", lambda *how: Timer(timers, how))
+    with pytest.raises(DeviceError):
+        desk.render_here(order("cuda:0"), None, lambda tiles: None, carry=False)
+    assert [how[1] for how in timers] == [desk.os._exit] * ends
+
+
+class Timer:
+    """Would call once it is due."""
+
+    def __init__(self, started, how):
+        self.started, self.how = started, how
+
+    def start(self):
+        self.started.append(self.how)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import threading
 from typing import Any
 
@@ -14,7 +15,13 @@ from tilemapper.archive.worker import render_scene
 from tilemapper.errors import TilemapperError, TryAgainError
 from tilemapper.networks.model import Model, open_model
 from tilemapper.render.cuda.painter import painter_of
-from tilemapper.render.devices import auto_batch, choose_device, choose_precision
+from tilemapper.render.devices import (
+    auto_batch,
+    choose_device,
+    choose_precision,
+    is_broken,
+    naming,
+)
 from tilemapper.render.engine import Engine
 
 _OPENING = threading.Lock()
@@ -36,10 +43,24 @@ def _render(task: SceneTask, threads: int | None, sign: Sign) -> SceneOutcome:
     try:
         engine = None if task.part is not None else _engine_for(task)
     except TryAgainError as error:
+        _end_if_broken()
         return SceneOutcome(task.id, "later", one_line(error, task), stop=True)
     except TilemapperError as error:
         return SceneOutcome(task.id, "failed", one_line(error, task))
-    return render_scene(task, engine, sign)
+    outcome = render_scene(task, engine, sign)
+    if outcome.state != "done":
+        _end_if_broken()
+    return outcome
+
+
+def _end_if_broken() -> None:
+    """Ends this process without an answer where its GPU has failed under it.
+
+    The scene goes to another one. This one would fail all that came to it, one after the other, and
+    faster than the others render theirs.
+    """
+    if is_broken():
+        os._exit(1)
 
 
 def _engine_for(task: SceneTask) -> Engine:
@@ -80,12 +101,13 @@ def engine_for(
         ModelError, DeviceError: the model cannot be loaded, or not onto this device.
     """
     device = choose_device(device)
-    precision = choose_precision(precision, device, model)
-    return Engine(
-        model,
-        device=device,
-        precision=precision,
-        batch_size=batch_size or auto_batch(device, model, precision),
-        tta=tta,
-        compiled=compiled,
-    )
+    with naming(device):
+        precision = choose_precision(precision, device, model)
+        return Engine(
+            model,
+            device=device,
+            precision=precision,
+            batch_size=batch_size or auto_batch(device, model, precision),
+            tta=tta,
+            compiled=compiled,
+        )

@@ -22,6 +22,7 @@ from tilemapper.render.blockfile import stage_block
 from tilemapper.render.cuda.block import device_rows
 from tilemapper.render.cuda.lanes import render_abreast
 from tilemapper.render.cuda.painter import painter_of
+from tilemapper.render.devices import naming
 from tilemapper.render.engine import Engine
 from tilemapper.render.journal import Receipt
 from tilemapper.render.layers import to_layers
@@ -45,9 +46,24 @@ def render_blocks(
     tick: Tick | None,
     engine: Engine | None = None,
 ) -> Generator[Receipt, None, None]:
-    """Renders the pending blocks in this process, on one device: one after another on a CPU."""
-    if not pending:
-        return
+    """Renders the pending blocks in this process, on one device: one after another on a CPU.
+
+    Raises:
+        DeviceLostError: the GPU failed on the way; blocks that are finished stay so.
+    """
+    if pending:
+        with naming(plan.device):
+            yield from _rendered(plan, model, pending, folder, tick, engine)
+
+
+def _rendered(
+    plan: Plan,
+    model: Model,
+    pending: Sequence[Block],
+    folder: Path,
+    tick: Tick | None,
+    engine: Engine | None,
+) -> Generator[Receipt, None, None]:
     if engine is None or not serves(engine, plan):
         engine = engine_of(plan, model)
     if painter_of(engine) is not None:

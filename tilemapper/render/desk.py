@@ -14,10 +14,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tilemapper.errors import DeviceLostError, device_fault
 from tilemapper.raster.lattice import Block
 from tilemapper.raster.source import SourceView
 from tilemapper.render.blocks import CACHE_MB, engine_of, render_block
 from tilemapper.render.cuda.painter import painter_of
+from tilemapper.render.devices import is_broken
 from tilemapper.render.engine import Engine
 from tilemapper.render.journal import Receipt
 from tilemapper.render.plan import Plan
@@ -182,7 +184,10 @@ def render_here(
                 parts = (Path(folder) / block.name).iterdir()
                 return receipt, {path.name: path.read_bytes() for path in parts}
     except RuntimeError as error:
-        if "CUDA error" in str(error):
+        fault = device_fault(error, order.plan.device)
+        if isinstance(fault, DeviceLostError) or is_broken(order.plan.device):
             # A broken CUDA context never heals: this process ends once its error has been sent.
             threading.Timer(1.0, os._exit, (1,)).start()
-        raise
+        if fault is None:
+            raise
+        raise fault from error

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
-from tilemapper.errors import DeviceError, OptionError
+from tilemapper.errors import DeviceError, OptionError, device_fault
 from tilemapper.networks.build import build_generator
 from tilemapper.networks.model import Model
 
@@ -86,6 +88,29 @@ def settle(device: str) -> None:
         # torch.compile still reads this.
         warnings.filterwarnings("ignore", "Please use the new API settings")
         torch.backends.cudnn.allow_tf32 = False
+
+
+@contextlib.contextmanager
+def naming(device: str) -> Iterator[None]:
+    """Inside, what libraries tell of a GPU that fails is a DeviceError, which names it."""
+    try:
+        yield
+    except RuntimeError as error:
+        fault = device_fault(error, device)
+        if fault is None:
+            raise
+        raise fault from error
+
+
+def is_broken(device: str | torch.device = "cuda") -> bool:
+    """Whether a GPU has failed under this process: then no call to it succeeds here any more."""
+    if torch.device(device).type != "cuda" or not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return False
+    try:
+        torch.cuda.synchronize(device)
+    except RuntimeError:
+        return True
+    return False
 
 
 def default_batch(device: str) -> int:

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from tilemapper.errors import DeviceError, ModelError
+from tilemapper.errors import DeviceError, ModelError, lacks_device_memory
 from tilemapper.networks.folding import fold_norms
 from tilemapper.networks.model import Model
 from tilemapper.networks.renderable import check_renders
@@ -24,15 +24,6 @@ from tilemapper.render.levels import painted
 from tilemapper.render.packing import packed_for_cpu
 
 SAMPLE = 16  # tiles that weights are laid out for, at most
-
-# How libraries say that there is not enough memory: of the host, of a CUDA device, for cuBLAS or
-# cuDNN themselves, and for what any of a convolution's algorithms needs beside its result.
-_OUT_OF_MEMORY = (
-    "can't allocate memory",
-    "out of memory",
-    "STATUS_ALLOC_FAILED",
-    "unable to find an engine to execute",
-)
 
 
 class Engine:
@@ -206,9 +197,8 @@ def smaller(device: torch.device, model: Model, size: int, error: BaseException)
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a device or the host ran out of memory."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
-        words in str(error) for words in _OUT_OF_MEMORY
-    )
+    on_host = isinstance(error, MemoryError) or "can't allocate memory" in str(error)
+    return on_host or lacks_device_memory(error)
 
 
 def open_engine(

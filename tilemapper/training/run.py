@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from tilemapper import notebook
-from tilemapper.errors import DeviceError, DiskFullError
+from tilemapper.errors import DeviceError, DiskFullError, device_fault, lacks_device_memory
 from tilemapper.memory import kept_memory
 from tilemapper.training.assembly import choose_device, start_from
 from tilemapper.training.checkpoint import Checkpoints
@@ -112,11 +112,16 @@ def train(
             run = _Run(job, Path(data), folder, chosen, processes, notice)
             limits = Limits(None if budget_minutes is None else 60 * budget_minutes, stop)
             return run.train(limits, progress, resume=resume, command=command)
-    except torch.OutOfMemoryError as error:
-        raise DeviceError(
-            f"{chosen}: not enough memory for this job; free some, or take a smaller trainer.batch "
-            "with --set (and --resume, where a checkpoint stands)"
-        ) from error
+    except RuntimeError as error:
+        fault = device_fault(error, str(chosen), "go on with --resume where a checkpoint stands")
+        if fault is None:
+            raise
+        if lacks_device_memory(error):
+            fault = DeviceError(
+                f"{chosen}: not enough memory for this job; free some, or take a smaller "
+                "trainer.batch with --set (and --resume, where a checkpoint stands)"
+            )
+        raise fault from error
     except DiskFullError as error:
         if resume or not (folder / CONFIG_NAME).exists():
             raise

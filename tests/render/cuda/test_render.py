@@ -177,7 +177,7 @@ def test_a_render_that_was_begun_with_another_batch_has_an_engine_of_its_own(mod
     same = {"precision": "bf16", "tta": False, "compiled": False}
     engine = SimpleNamespace(model=model, device=torch.device("cuda", 0), batch_size=128, **same)
     work = (model, [Block(0, 0, 512, 512)], Path(), None, engine)
-    plan = SimpleNamespace(model_digest=model.card.digest, batch_size=64, **same)
+    plan = SimpleNamespace(device="cuda:0", model_digest=model.card.digest, batch_size=64, **same)
     with pytest.raises(OpenedError, match="64"):
         next(blocks_module.render_blocks(plan, *work))
 
