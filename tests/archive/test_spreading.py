@@ -27,6 +27,7 @@ from tilemapper.archive.ledger import Ledger
 from tilemapper.archive.run import run_archive
 from tilemapper.archive.scene import Scene
 from tilemapper.archive.spreading import Spread
+from tilemapper.archive.task import SceneTask
 from tilemapper.errors import NoWorkerError
 from tilemapper.networks.model import open_model
 from tilemapper.render import calls
@@ -262,3 +263,28 @@ def test_a_cluster_that_runs_already_does_an_archive(tmp_path, models, identity)
             process.terminate()
             process.wait()
     assert outputs(two.root) == outputs(one.root)
+
+
+@pytest.mark.parametrize(
+    ("where", "device", "seen"),
+    [
+        ({"workers": 2}, "cuda:1,0", "cuda:0"),
+        ({"workers": 2}, "cpu", "cpu"),
+        ({"scheduler": "tcp://127.0.0.1:1"}, "cuda:1", "cuda:1"),  # its workers see all of theirs
+    ],
+)
+def test_each_of_our_own_workers_renders_on_the_one_gpu_that_it_sees(
+    monkeypatch, where, device, seen
+):
+    """By its number here it would not find it: every scene of the archive failed."""
+    given = {}
+
+    def spread_calls(work, tasks, **options):
+        given.update(options, tasks=list(tasks))
+        return iter(())
+
+    monkeypatch.setattr(calls, "spread_calls", spread_calls)
+    task = SceneTask("a", "a.tif", "a_map.tif", "maps", {"device": device, "overlap": 64})
+    list(Spread(device=device, **where).many(iter([task])))
+    assert given["device"] == device
+    assert [one.options for one in given["tasks"]] == [{"device": seen, "overlap": 64}]

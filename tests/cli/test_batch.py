@@ -135,6 +135,12 @@ def test_workers_that_are_typed_win_over_the_scheduler_of_the_job(job):
     assert _spread(checked, 1, None, False) is None
 
 
+@pytest.mark.parametrize("device", ["cuda", "cuda:1", "cuda:1,0"])
+def test_workers_are_given_the_gpus_that_the_job_names(job, device):
+    job.write_text(job.read_text().replace('device = "cpu"', f'device = "{device}"'))
+    assert _spread(load_job(job), 2, None, False) == Spread(workers=2, device=device)
+
+
 def test_metrics_that_cannot_be_written_are_refused_before_the_run(job, tmp_path):
     code, out, err = call(batch, str(job), "--metrics", str(tmp_path / "none" / "m.prom"))
     assert (code, out) == (1, "")

@@ -24,7 +24,9 @@ from tilemapper.render.planning import plan_render
 def gpus(monkeypatch):
     """Makes this machine one with so many GPUs."""
 
-    def have(count, named=None):
+    def have(count, named=None, kinds=()):
+        kinds = kinds or ["H100"] * count
+        monkeypatch.setattr(division.torch.cuda, "get_device_name", kinds.__getitem__)
         monkeypatch.setattr(division.torch.cuda, "is_available", lambda: count > 0)
         monkeypatch.setattr(division.torch.cuda, "device_count", lambda: count)
         if named is None:
@@ -109,6 +111,34 @@ def test_each_worker_sees_one_gpu_of_those_that_are_visible(gpus):
     assert [e["CUDA_VISIBLE_DEVICES"] for e in found] == ["GPU-a", "GPU-b", "7", "GPU-a"]
     gpus(2)
     assert [e["CUDA_VISIBLE_DEVICES"] for e in environments(2, "cuda")] == ["0", "1"]
+
+
+def test_a_list_of_gpus_ends_where_cuda_ends_it(gpus):
+    """At the first name that is no device's: a worker that saw that one would see none."""
+    gpus(2, "0,1,7,2")
+    assert visible_gpus() == ["0", "1"]
+    assert worker_count("auto", "cuda") == 2
+
+
+def test_what_drives_a_screen_beside_the_large_gpus_is_left_to_it(gpus):
+    gpus(4, kinds=["A100", "A100", "DGX Display", "A100"])
+    assert worker_count("auto") == worker_count("auto", "cuda") == 3
+    assert [e["CUDA_VISIBLE_DEVICES"] for e in environments(4, "cuda")] == ["0", "1", "3", "0"]
+    # who names it, gets it
+    assert [e["CUDA_VISIBLE_DEVICES"] for e in environments(2, "cuda:2,0")] == ["2", "0"]
+
+
+@pytest.mark.parametrize(("named", "precision"), [("cuda:0,2", "bf16"), ("cuda:0,1", "fp32")])
+def test_of_a_list_of_gpus_all_must_compute_in_bf16(
+    gpus, models, make_raster, tmp_path, monkeypatch, named, precision
+):
+    gpus(3)
+    able = {0: (9, 0), 1: (7, 5), 2: (8, 0), "cuda:0": (9, 0)}
+    monkeypatch.setattr(division.torch.cuda, "get_device_capability", able.__getitem__)
+    monkeypatch.setattr(division.torch.cuda, "mem_get_info", lambda device: (2**37, 2**37))
+    model = open_model(models / "unet")
+    plan = plan_render(make_raster(300, 300), tmp_path / "map.tif", model, device=named)
+    assert plan.precision == precision
 
 
 @pytest.mark.parametrize(("count", "threads"), [(1, 16), (2, 8), (3, 5), (16, 1), (40, 1)])

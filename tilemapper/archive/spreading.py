@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tilemapper.archive.task import SceneOutcome, SceneTask
@@ -14,7 +14,11 @@ Work = Callable[[SceneTask], SceneOutcome]
 
 @dataclass(frozen=True)
 class Spread:
-    """Workers for scenes. workers: processes to start here; scheduler: of a running cluster."""
+    """Workers for scenes.
+
+    workers: processes to start here; scheduler: of a running cluster; device: as the job has it,
+    or the kind that ``auto`` stands for.
+    """
 
     workers: int = 2
     scheduler: str | None = None
@@ -45,9 +49,11 @@ class Spread:
         from tilemapper.render.division import threads_each
 
         threads = None if self.scheduler else threads_each(self.workers)
+        # Of our own workers each sees one GPU, which is its first, whatever number it has here.
+        sees_one = self.scheduler is None and self.device.startswith("cuda")
         return spread_calls(
             functools.partial(render_on_worker, threads=threads),
-            tasks,
+            map(_on_the_first_gpu, tasks) if sees_one else tasks,
             failed=_failed,
             workers=self.workers,
             scheduler=self.scheduler,
@@ -60,6 +66,10 @@ class Spread:
         if self.scheduler is not None:
             return {"scheduler": self.scheduler, "insecure": self.insecure}
         return {"workers": self.workers}
+
+
+def _on_the_first_gpu(task: SceneTask) -> SceneTask:
+    return replace(task, options=task.options | {"device": "cuda:0"})
 
 
 def _failed(task: SceneTask, line: str) -> SceneOutcome:

@@ -161,8 +161,9 @@ def _spread(
     count = worker_count(job.run.workers if workers is None else workers, device)
     if not count:
         return None
-    on_gpu = device.startswith("cuda") or (device == "auto" and _has_gpu())
-    return Spread(workers=count, device="cuda" if on_gpu else "cpu")
+    if device == "auto":
+        device = "cuda" if _has_gpu() else "cpu"
+    return Spread(workers=count, device=device)
 
 
 def _has_gpu() -> bool:

@@ -62,7 +62,7 @@ def device_numbers(wanted: str) -> tuple[int, ...] | None:
 
 
 def choose_precision(wanted: str, device: str, model: Model) -> str:
-    """``auto`` is bf16 where the device computes in it natively, else fp32."""
+    """``auto`` is bf16 where the device, or all of a list, compute in it natively, else fp32."""
     if wanted not in PRECISIONS:
         raise OptionError(
             f"precision {wanted!r}: unknown, one of {', '.join(PRECISIONS)} is needed"
@@ -73,7 +73,8 @@ def choose_precision(wanted: str, device: str, model: Model) -> str:
     if model.card.architecture in ("identity", "constant"):
         return "fp32"
     if device.startswith("cuda"):
-        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
+        able = [torch.cuda.get_device_capability(n) for n in device_numbers(device) or (0,)]
+        return "bf16" if min(able) >= (8, 0) else "fp32"
     return "bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "fp32"
 
 

@@ -21,26 +21,34 @@ CUDA_BLOCK = 8192
 
 def visible_gpus() -> list[str]:
     """The CUDA devices that this process may use, as CUDA_VISIBLE_DEVICES names them."""
-    if not torch.cuda.is_available():
-        return []
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = [] if named is None else [name.strip() for name in named.split(",") if name.strip()]
-    return names or [str(index) for index in range(torch.cuda.device_count())]
+    # For CUDA the list ends with the first name that is no device's.
+    return names[:count] or [str(index) for index in range(count)]
 
 
 def named_gpus(device: str) -> list[str]:
-    """The visible CUDA devices that ``cuda``, ``cuda:N`` or ``cuda:N,M`` means."""
+    """The visible CUDA devices that ``cuda``, ``cuda:N`` or ``cuda:N,M`` means.
+
+    Without a number those of the first one's kind: others come to other bytes, and what drives a
+    screen beside it may lack bf16, memory, or torch's code.
+    """
     visible = visible_gpus()
     numbers = device_numbers(device)
-    return [visible[number] for number in numbers] if numbers else visible
+    if numbers:
+        return [visible[number] for number in numbers]
+    kinds = [torch.cuda.get_device_name(index) for index in range(len(visible))]
+    return [name for name, kind in zip(visible, kinds, strict=True) if kind == kinds[0]]
 
 
 def worker_count(workers: str | int | None, device: str = "auto", tiles: int = MANY) -> int:
     """Worker processes on this machine; 0 when this process renders alone.
 
     Args:
-        workers: ``auto`` (or None) is one for each visible GPU if there are several, and one for
-            each that ``device`` names; a number is that many, where 1 is this process itself.
+        workers: ``auto`` (or None) is one for each visible GPU of the first one's kind if there are
+            several, and one for each that ``device`` names; a number is that many, where 1 is this
+            process itself.
         device: as the user gave it.
         tiles: of the raster; with ``auto``, few of them are not worth starting processes for.
 
@@ -54,7 +62,7 @@ def worker_count(workers: str | int | None, device: str = "auto", tiles: int = M
         elif device not in ("auto", "cuda") or tiles < MANY:
             return 0
         else:
-            count = len(visible_gpus())
+            count = len(named_gpus("cuda"))
     elif str(workers).isdigit() and int(workers) > 0:
         count = int(workers)
     else:

@@ -92,7 +92,7 @@ def plan_render(
         devices, device = device, choose_device(device)
     on_cuda, large = device.startswith("cuda"), tiles >= MANY
     largest = CUDA_BLOCK if on_cuda and large else DEFAULT_BLOCK
-    precision = choose_precision(precision, device, model)
+    precision = choose_precision(precision, devices if "," in devices else device, model)
     plan = make_plan(
         spec,
         model,
@@ -101,7 +101,8 @@ def plan_render(
         # Blocks decide nothing but what can be resumed: an unfinished render keeps its own, and
         # its batch, by whose shape a GPU's libraries choose their algorithms.
         block=block
-        or stored.get("block")
+        if block is not None
+        else stored.get("block")
         or block_for(spec.height, spec.width, overlap, count, largest, tile=model.card.tile),
         device=device,
         precision=precision,
