@@ -66,3 +66,12 @@ class Case:
         else:
             self.make(place)
         return path
+
+
+def late(build: Callable[[], bytes]) -> Callable[[Place], None]:
+    """Bytes of a case that take long to build: built for those who write it, not for who asks."""
+
+    def make(place: Place) -> None:
+        (place.folder / "scene.tif").write_bytes(build())
+
+    return make

@@ -34,7 +34,19 @@ MAX_BYTES = 10**9
 _STOP_CPU_S = 20
 _STOP_WALL_S = 90.0
 _STOP_BYTES_MORE = 8 * 2**30
-_PRELOAD = ("torch", "rasterio", "tilemapper.cli.main", "tilemapper.cli.render")
+# All that `tilemapper render` loads on its way: whoever loads it in the fork does so hundreds of
+# times, and took three times as long.
+_PRELOAD = (
+    "torch",
+    "rasterio",
+    "rasterio.shutil",
+    "rasterio.vrt",
+    "tilemapper.cli.main",
+    "tilemapper.cli.models",
+    "tilemapper.cli.render",
+    "tilemapper.networks.weights",
+    "tilemapper.render.render",
+)
 
 
 @dataclass(frozen=True)

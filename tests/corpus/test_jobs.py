@@ -15,6 +15,7 @@ from tests.faults.table import count
 from tilemapper.networks.card import ModelCard, card_text
 
 TRAINS = ("tilemapper.api.train", "tilemapper.training.run")
+BATCHES = ("tilemapper.cli.batch", "tilemapper.archive.run")
 
 
 def faults_of(forks: Forks, root: Path, command: str, jobs: list[tuple[str, bytes]]) -> list[str]:
@@ -33,7 +34,7 @@ def faults_of(forks: Forks, root: Path, command: str, jobs: list[tuple[str, byte
         arguments = ["batch", "job.toml"]
         if command == "train":
             arguments = ["train", "pairs", "--config", "job.toml", "--out", "run"]
-        ended = forks.run(*arguments, cwd=root, preload=TRAINS if command == "train" else ())
+        ended = forks.run(*arguments, cwd=root, preload=TRAINS if command == "train" else BATCHES)
         faults = [ended.costs_too_much()]
         if ended.code == 3:  # a scene failed for what the job asks of it, and its line says so
             faults += [] if ended.stderr.count("failed: ") == 1 else [f"says {ended.stderr!r}"]
