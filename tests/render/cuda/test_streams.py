@@ -51,8 +51,10 @@ class Stream:
     def wait_stream(self, other):
         self.wait_event(other.seen)
 
-    def record_event(self):
-        return Event(self.seen)
+    def record_event(self, event=None):
+        event = Event() if event is None else event
+        event.update(self.seen)
+        return event
 
     def synchronize(self):
         CLOCKS.host.wait_event(self.seen)
@@ -67,7 +69,11 @@ class Stream:
 
 
 class Event(dict):
+    def __init__(self, *, blocking=False):
+        self.blocking = blocking
+
     def synchronize(self):
+        CLOCKS.waits.append(self.blocking)
         CLOCKS.host.wait_event(self)
 
 
@@ -78,7 +84,7 @@ class Clocks:
         self.host, self.current = Stream(), Stream()
         self.kept, self.writes, self.reads = [], {}, {}
         self.owner, self.users, self.told = {}, {}, set()
-        self.lasting = set()
+        self.lasting, self.waits = set(), []
 
     def use(self, stream, tensor, stamp, *, write):
         key = tensor.untyped_storage()._cdata
@@ -175,6 +181,7 @@ def gpu(monkeypatch):
     CLOCKS.reset()
     monkeypatch.setattr(Tensor, "record_stream", told)
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "stream", current)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: CLOCKS.current)
     monkeypatch.setattr(painting, "_Graph", Graph)
@@ -204,6 +211,12 @@ def test_no_stream_uses_what_it_has_not_waited_for(models, gpu, options):
     assert not CLOCKS.strays()
     expected = on_host(Engine(open_model(models / "unet"), batch_size=3), *work, Seam())
     assert np.abs(joined(rows, grey_rows).astype(int) - joined(expected, grey_rows)).max() <= 1
+
+
+def test_a_thread_that_waits_for_the_device_leaves_its_core_to_others(models, gpu):
+    painted(models / "identity")
+    assert CLOCKS.waits
+    assert all(CLOCKS.waits)
 
 
 def test_a_stream_that_does_not_wait_is_found(models, gpu):

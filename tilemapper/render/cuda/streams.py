@@ -81,7 +81,9 @@ class Streams:
             self._down.wait_event(made)
             pinned.copy_(tensor, non_blocking=True)
             tensor.record_stream(self._down)
-            return Download(pinned, self._down.record_event())
+            # Waited for asleep: by default a thread spins, on a core that encoding needs.
+            arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+            return Download(pinned, self._down.record_event(arrived))
 
     def synchronize(self) -> None:
         """Waits until all that was computed is done."""
