@@ -100,14 +100,19 @@ class Forks:
         env: dict[str, str] | None = None,
         preload: tuple[str, ...] = (),
         code: str | None = None,
+        kill_after_s: float = _STOP_WALL_S,
     ) -> Ended:
-        """Runs ``tilemapper ARGUMENTS`` in ``cwd``; ``code``: runs this Python in its place."""
+        """Runs ``tilemapper ARGUMENTS`` in ``cwd``; ``code``: runs this Python in its place.
+
+        What has not ended ``kill_after_s`` after its fork gets kill -9.
+        """
         request = {
             "arguments": [str(argument) for argument in arguments],
             "cwd": str(cwd),
             "env": env or {},
             "preload": preload,
             "code": code,
+            "kill_after_s": kill_after_s,
         }
         assert self._server.stdin is not None
         assert self._server.stdout is not None
@@ -145,7 +150,7 @@ def _forked(request: dict[str, Any]) -> dict[str, Any]:
         child = os.fork()
         if child == 0:
             _become(request, out.fileno(), err.fileno())
-        code, usage, stopped = _wait(child)
+        code, usage, stopped = _wait(child, request["kill_after_s"])
         texts = []
         for stream in (out, err):
             stream.seek(0)
@@ -160,8 +165,8 @@ def _forked(request: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _wait(child: int) -> tuple[int, Any, bool]:
-    deadline = time.monotonic() + _STOP_WALL_S
+def _wait(child: int, patience_s: float) -> tuple[int, Any, bool]:
+    deadline = time.monotonic() + patience_s
     handle = os.pidfd_open(child)
     try:
         stopped = not select.select([handle], [], [], deadline - time.monotonic())[0]

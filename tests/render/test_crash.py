@@ -38,31 +38,32 @@ def start(city, target, model, *more):
     )
 
 
-def complete(forks, city, target, model, *more):
+def complete(forks, city, target, model, *more, **how):
     """The command of `start` to its end, in a fork: its beginning matters to signals only."""
     command = ["render", city, target, "--model", model, "--block", "512", "--overwrite", *more]
-    return forks.run(*command, cwd=target.parent)
+    return forks.run(*command, cwd=target.parent, **how)
 
 
 def kill_at_random(forks, city, target, model, old, kills, seed):
-    """Starts renders and kills them; returns how many died, and how many blocks survived."""
+    """Starts renders and kills them; returns how many died, and how many blocks survived.
+
+    In forks: their whole time goes into rendering, and so every kill hits that.
+    """
     chance = random.Random(seed)
     begun = time.monotonic()
-    run = start(city, target, model)
-    assert run.communicate()[1] == ""
+    straight = complete(forks, city, target, model)
+    assert (straight.code, straight.stderr) == (0, "")
     whole = time.monotonic() - begun
     expected = hashlib.sha256(target.read_bytes()).hexdigest()
     target.write_bytes(old)
     died = survived = 0
     while died < kills:
-        run = start(city, target, model)
-        time.sleep(chance.uniform(0.1, 1.0) * whole)
-        run.kill()
-        run.communicate()
-        if run.returncode == 0:
+        run = complete(forks, city, target, model, kill_after_s=chance.uniform(0.1, 1.0) * whole)
+        if run.code == 0:
             assert hashlib.sha256(target.read_bytes()).hexdigest() == expected
             target.write_bytes(old)
             continue
+        assert run.code == -signal.SIGKILL, run.stderr
         died += 1
         survived += len(list(staging_folder(target).glob("blocks/r*")))
         # Killed between the rename and the removal of the staging folder, the new map stands.
