@@ -12,10 +12,18 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.training.synthetic_pairs import TINY, write_pairs
+from tilemapper.errors import DeviceError
 from tilemapper.networks.patchgan import Verdict
 from tilemapper.training import parallel
+from tilemapper.training import run as training
 from tilemapper.training.losses import gradient_penalty
-from tilemapper.training.parallel import Processes, SyncedBatchNorm, synchronised, unsynchronised
+from tilemapper.training.parallel import (
+    Processes,
+    SyncedBatchNorm,
+    own_device,
+    synchronised,
+    unsynchronised,
+)
 from tilemapper.training.recording import read_events
 from tilemapper.training.run import train
 
@@ -125,3 +133,29 @@ def test_statistics_of_a_norm_are_never_below_what_a_variance_can_be(monkeypatch
     for _ in range(20):
         norm(1000 + torch.arange(64.0).view(1, 64, 1, 1) / 7 + torch.zeros(4, 64, 8, 8))
     assert float(norm.running_var.min()) >= 0
+
+
+@pytest.mark.parametrize(
+    ("device", "processes", "own"),
+    [
+        ("cuda:0", Processes(3, 4, 1), "cuda:1"),
+        ("cuda:1", Processes(), "cuda:1"),  # alone, where the user says
+        ("cpu", Processes(3, 4, 3), "cpu"),
+    ],
+)
+def test_each_process_of_a_machine_has_a_gpu_of_its_own(monkeypatch, device, processes, own):
+    current = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    assert own_device(torch.device(device), processes) == torch.device(own)
+    assert current == ([torch.device(own)] if own == "cuda:1" and processes.world > 1 else [])
+
+
+def test_more_processes_than_gpus_are_refused_and_leave_their_group(tmp_path, monkeypatch):
+    left = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(training, "join_processes", lambda device: Processes(2, 4, 2))
+    monkeypatch.setattr(training, "leave_processes", left.append)
+    with pytest.raises(DeviceError, match="process 3 of this machine, 2 CUDA device"):
+        train(write_pairs(tmp_path / "pairs", 4), tmp_path / "run", settings=TINY, device="cuda")
+    assert left == [Processes(2, 4, 2)]

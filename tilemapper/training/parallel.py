@@ -10,6 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from tilemapper.errors import DeviceError
+
 
 @dataclass(frozen=True)
 class Processes:
@@ -31,6 +33,25 @@ def join_processes(device: torch.device) -> Processes:
         dist.init_process_group(backend)
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     return Processes(rank=dist.get_rank(), world=world, local_rank=local_rank)
+
+
+def own_device(device: torch.device, processes: Processes) -> torch.device:
+    """The device of this process: of several on a machine each has a GPU of its own.
+
+    Raises:
+        DeviceError: there are fewer GPUs than processes.
+    """
+    if device.type != "cuda" or processes.world == 1:
+        return device
+    count = torch.cuda.device_count()
+    if processes.local_rank >= count:
+        raise DeviceError(
+            f"--device cuda: process {processes.local_rank + 1} of this machine, {count} CUDA "
+            f"device(s) found, each needs its own; start {count} with torchrun's --nproc-per-node"
+        )
+    own = torch.device("cuda", processes.local_rank)
+    torch.cuda.set_device(own)
+    return own
 
 
 def leave_processes(processes: Processes) -> None:

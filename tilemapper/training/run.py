@@ -23,7 +23,7 @@ from tilemapper.training.export import export_model
 from tilemapper.training.feed import Feed
 from tilemapper.training.jobfile import read_job
 from tilemapper.training.lossplot import write_loss_plot
-from tilemapper.training.parallel import Processes, join_processes, leave_processes
+from tilemapper.training.parallel import Processes, join_processes, leave_processes, own_device
 from tilemapper.training.pix2pix import Pix2Pix
 from tilemapper.training.recording import Recorder
 from tilemapper.training.runfolder import CONFIG_NAME, open_run, write_config
@@ -95,10 +95,8 @@ def train(
     folder = Path(out)
     chosen = choose_device(device)
     processes = join_processes(chosen)
-    if chosen.type == "cuda" and processes.world > 1:
-        chosen = torch.device("cuda", processes.local_rank)
-        torch.cuda.set_device(chosen)
     try:
+        chosen = own_device(chosen, processes)
         held = open_run(folder, resume=resume) if processes.rank == 0 else nullcontext()
         with held, kept_memory() if chosen.type == "cpu" else nullcontext():
             job = read_job(
