@@ -35,8 +35,11 @@ demo: $(VENV)/.demo
 	@echo "picture: $(CURDIR)/demo/before_after.png"
 
 # A file's tests stay together: they share what is dear to make. More processes would only wait.
+# Files begin in the order of tests/conftest.py, the longest first. Each process and each program
+# that a test starts imports the same files: they are compiled once, whatever the shell says.
+test: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 faults: $(VENV)/.test
 	$(BIN)/python -m pytest -m 'fault and not soak'

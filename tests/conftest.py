@@ -20,6 +20,26 @@ from tests.corpus.forks import Forks
 # neither how many threads there are nor what they compute. Programs that tests start inherit it.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+# The files that take longest, longest first. Begun last, one of them keeps one core busy while all
+# others have nothing left to do.
+LONGEST = (
+    "test_readme.py",
+    "render/test_cluster.py",
+    "training/test_run.py",
+    "render/test_render.py",
+    "docs/test_pages.py",
+    "render/test_crash.py",
+    "faults/test_render_faults.py",
+    "training/test_palette.py",
+    "training/test_parallel.py",
+    "cli/test_train.py",
+    "render/test_stream.py",
+    "docs/test_notebook.py",
+    "corpus/test_models.py",
+    "archive/test_run.py",
+    "archive/test_kills.py",
+)
+
 UTM = CRS.from_epsg(32618)
 ORIGIN = Affine(0.9, 0, 583000, 0, -0.9, 4507000)
 
@@ -56,6 +76,13 @@ def read_raster(path: Path) -> np.ndarray:
     """All bands of a raster, (bands, height, width)."""
     with rasterio.open(path) as src:
         return src.read()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Brings the files of `LONGEST` to the front; all others stay as they were."""
+    here = Path(__file__).parent
+    rank = {here / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ def test_the_commands_work_one_after_another_and_the_python_too(tmp_path, monkey
     assert len(shown) > 5
     for args in shown:
         # Half an hour and a large city are for people; the command's path is the same with less.
-        args = quicker(args, largest=1024 if "town.tif" in args else 640)  # it is cut into pairs
+        args = quicker(args, largest=1024 if "town.tif" in args else 320)  # it is cut into pairs
         code = run(cli, args)
         assert code == 0, (args, capsys.readouterr().err)
     for text in blocks("python"):
