@@ -61,6 +61,18 @@ def test_names_that_only_gdal_understands_are_files_to_us(path: str):
     assert "no such file" in refusal(path)
 
 
+@pytest.mark.parametrize("name", ["GTIFF_DIR:1:a.tif", "zip:b.tif", "s3:b.tif", "http:b.tif"])
+def test_a_file_whose_name_reads_like_an_address_is_that_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+):
+    """GDAL took the first for another file's first image, rasterio the others for addresses."""
+    monkeypatch.chdir(tmp_path)
+    write_raster(tmp_path / "a.tif", city(20, 30))
+    write_raster(tmp_path / name, city(50, 40))
+    with open_raster(name) as src:
+        assert src.shape == (50, 40)
+
+
 def test_only_typed_urls_are_remote():
     assert is_remote("https://a/b.tif") and is_remote("s3://a/b.tif")
     assert not is_remote("/vsicurl/https://a/b.tif") and not is_remote("a/s3:/b.tif")

@@ -74,6 +74,14 @@ def read_options(path: str) -> dict[str, str]:
     return _READ_OPTIONS | (_REMOTE_OPTIONS if is_remote(path) else {})
 
 
+def gdal_name(path: str) -> str:
+    """The path as rasterio and GDAL open it: a local name such as ``s3:a.tif`` is no address.
+
+    Nor is ``GTIFF_DIR:1:a.tif`` the first image of another file.
+    """
+    return f"./{path}" if ":" in path and not (is_remote(path) or path.startswith("/")) else path
+
+
 def driver_of(path: str) -> str | None:
     """GDAL's name of the driver for a local file, from its first bytes; None if unknown.
 
@@ -170,4 +178,4 @@ def _open_with(path: str, driver: str, overview: int | None) -> DatasetReader:
         # That there is no georeferencing is said by the source view, in our words.
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with rasterio.Env(**read_options(path)):
-            return rasterio.open(path, driver=driver, **options)
+            return rasterio.open(gdal_name(path), driver=driver, **options)
