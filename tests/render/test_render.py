@@ -326,6 +326,17 @@ def test_a_missing_folder_and_a_folder_as_output_are_refused(make_raster, models
         render(city, tmp_path, models / "identity", overwrite=True)
 
 
+@pytest.mark.parametrize("layer", ["map", "uncertainty"])
+def test_a_pipe_or_device_is_not_replaced_by_a_map(make_raster, models, tmp_path, layer):
+    """As root ``/dev/stdout --overwrite`` put the map into the place of the machine's own link."""
+    os.mkfifo(pipe := tmp_path / "pipe.tif")
+    target, options = (pipe, {}) if layer == "map" else (tmp_path / "map.tif", {layer: pipe})
+    for overwrite in (False, True):
+        with pytest.raises(TargetError, match=r"pipe\.tif: is no regular file; choose another"):
+            render(make_raster(64, 64), target, models / "identity", overwrite=overwrite, **options)
+    assert pipe.is_fifo()
+
+
 @pytest.mark.parametrize("address", ["s3://b/x.tif", "https://host/x.tif", "/vsis3/b/x.tif"])
 def test_an_output_that_is_no_local_path_is_refused(make_raster, models, address):
     with pytest.raises(TargetError, match="must be a local path; write it there and copy it"):

@@ -26,7 +26,8 @@ def check_target(source: str, target: Path, *, overwrite: bool) -> None:
     """Refuses a target that cannot or may not be written, before any work is done.
 
     Raises:
-        TargetError: it is the source, a folder, exists, is not local, or its folder is missing.
+        TargetError: it is the source, a folder or device, exists, is not local, or its folder is
+            missing.
     """
     check_name(target)
     if target.is_dir():
@@ -41,6 +42,8 @@ def check_target(source: str, target: Path, *, overwrite: bool) -> None:
     if target.exists():
         if Path(source).exists() and target.samefile(source):
             raise TargetError(f"{target}: is the source itself; choose another output")
+        if not target.is_file():  # the rename would put a file in the place of a device or pipe
+            raise TargetError(f"{target}: is no regular file; choose another output")
         if not overwrite:
             raise TargetError(f"{target}: exists already; give --overwrite to replace it")
     elif os.path.realpath(source) == os.path.realpath(target):  # not resolve: links may loop
