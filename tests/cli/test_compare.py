@@ -106,6 +106,13 @@ def test_json_holds_every_figure(tilemapper, pair):
     assert values["page"] is None
 
 
+def test_a_quicklook_is_a_png_and_takes_no_other_kinds_name(tilemapper, pair, tmp_path):
+    code, _, err = tilemapper("compare", *pair, "--quicklook", tmp_path / "both.jpg")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "both.jpg: .jpg is another kind of file, what is written is PNG; name it both.png" in err
+    assert not (tmp_path / "both.jpg").exists()
+
+
 def test_classes_are_counted_exactly(tilemapper, pair):
     _, target = pair
     code, out, _ = tilemapper("compare", *pair, "--json", "--shift-blocks", "0")

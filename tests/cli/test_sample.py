@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 import rasterio
@@ -50,6 +51,21 @@ def test_an_existing_output_is_refused_in_one_line(tmp_path, capsys):
     assert city.read_bytes() == b"mine"
     assert sample(city, "--size", 9, "--overwrite") == 0
     assert city.read_bytes() != b"mine"
+
+
+@pytest.mark.parametrize("option", [[], ["--truth"]])
+def test_a_name_of_another_kind_of_file_is_refused(tmp_path, capsys, option):
+    first = [tmp_path / "city.tif"] if option else []
+    assert sample(*first, *option, tmp_path / "other.png", "--size", 9) == 2
+    err = capsys.readouterr().err
+    assert "other.png: .png is another kind of file" in err and "name it other.tif" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pipe_is_not_replaced_by_a_city(tmp_path, capsys):
+    os.mkfifo(pipe := tmp_path / "city.tif")
+    assert sample(pipe, "--size", 9, "--overwrite") == 1
+    assert "no regular file" in capsys.readouterr().err and pipe.is_fifo()
 
 
 @pytest.mark.parametrize("size", ["0", "axb", "1x2x3", "-5", "", "10x", "99999999"])

@@ -16,7 +16,7 @@ from tilemapper.api.truth import truth_figures
 from tilemapper.errors import DeviceError, ModelError, OptionError, RasterError
 from tilemapper.networks.model import Model, open_model
 from tilemapper.paths import real_path
-from tilemapper.raster.atomic import write_text_atomic
+from tilemapper.raster.atomic import check_suffix, write_text_atomic
 from tilemapper.raster.jpeg import jpeg_bytes
 from tilemapper.raster.png import write_png
 from tilemapper.raster.webp import encode_within
@@ -77,7 +77,7 @@ def compare(
         RasterError: a raster cannot be read, or they do not lie on the same ground.
         JobError: there is no palette in the file.
         ModelError: ``model`` is named, and is not there or not the one that painted the map.
-        TargetError: a file may not be written.
+        TargetError, OptionError: a file may not be written, or not under this name.
     """
     for out in (page, quicklook):
         for given in (source, target, truth):
@@ -85,6 +85,8 @@ def compare(
                 check_target(str(given), Path(out), overwrite=overwrite)
     if page is not None and quicklook is not None and real_path(page) == real_path(quicklook):
         raise OptionError(f"{page}: page and quicklook would be one file; name two")
+    if quicklook is not None:
+        check_suffix(Path(quicklook), "PNG", (".png",))
     if palette is not None and truth is None:
         raise OptionError(f"palette {palette}: judges figures against a true map; give --truth too")
     classes = None if palette is None else load_palette(Path(palette))

@@ -6,12 +6,17 @@ import contextlib
 import errno
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tilemapper.errors import DiskFullError, TargetError, TilemapperError
+from tilemapper.errors import DiskFullError, OptionError, TargetError, TilemapperError
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+GEOTIFF = (".tif", ".tiff")
+_SUFFIXES = (
+    *GEOTIFF, ".png", ".jpg", ".jpeg", ".jp2", ".webp", ".gif", ".svg", ".vrt", ".img", ".nc",
+    ".pdf", ".html",
+)  # fmt: skip
 
 
 def writing_failed(path: Path | str, error: OSError) -> TilemapperError:
@@ -39,6 +44,22 @@ def check_name(path: Path) -> None:
         return  # is told by whoever needs the folder
     except OSError as error:
         raise writing_failed(path, error) from error
+
+
+def check_suffix(path: Path, kind: str, own: Sequence[str], then: str = "") -> None:
+    """Refuses a name of another kind of file: programs would open it as what it is not.
+
+    kind: what is written there; ``own``: its suffixes. then: what else may be done about it.
+
+    Raises:
+        OptionError: the name ends as those of another kind do.
+    """
+    suffix = path.suffix.lower()
+    if suffix in _SUFFIXES and suffix not in own:
+        raise OptionError(
+            f"{path}: {suffix} is another kind of file, what is written is {kind}; name it "
+            f"{path.with_suffix(own[0]).name}{then}"
+        )
 
 
 def fsync_folder(folder: Path) -> None:

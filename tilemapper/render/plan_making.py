@@ -10,6 +10,7 @@ from rasterio.crs import CRS
 
 from tilemapper.errors import OptionError, RasterError
 from tilemapper.networks.model import Model
+from tilemapper.raster.atomic import GEOTIFF, check_suffix
 from tilemapper.raster.creation_options import check_creation_options
 from tilemapper.raster.encode import FILE_BLOCK, Encoding, encoding_of, stored_crs
 from tilemapper.raster.lattice import Lattice
@@ -17,7 +18,6 @@ from tilemapper.raster.spec import SourceSpec
 from tilemapper.render.plan import DEFAULT_BLOCK, MOST_BATCH, Layer, Plan
 
 DRIVERS = ("COG", "GTiff")
-_OTHER_KINDS = (".png", ".jpg", ".jpeg", ".jp2", ".webp", ".gif", ".vrt", ".img", ".nc", ".pdf")
 
 
 def make_plan(
@@ -65,7 +65,8 @@ def make_plan(
     if uncertainty is not None:
         layers.append(Layer("uncertainty", str(uncertainty), 1, Encoding()))
     _check_targets(layers)
-    _check_suffixes(layers)
+    for layer in layers:
+        check_suffix(Path(layer.target), "GeoTIFF", GEOTIFF, ", and convert it with gdal_translate")
     if source.crs_wkt and stored_crs(CRS.from_wkt(source.crs_wkt)) is None:
         raise RasterError(
             f"{source.path}: a GeoTIFF cannot hold its CRS ({_crs_name(source.crs_wkt)}); "
@@ -90,17 +91,6 @@ def make_plan(
         tta=tta,
         compiled=compiled,
     )
-
-
-def _check_suffixes(layers: Sequence[Layer]) -> None:
-    """A TIFF under the name of another kind would be opened by programs as what it is not."""
-    for layer in layers:
-        suffix = Path(layer.target).suffix.lower()
-        if suffix in _OTHER_KINDS:
-            raise OptionError(
-                f"{layer.target}: {suffix} is another kind of file, outputs are GeoTIFF; name it "
-                f"{Path(layer.target).with_suffix('.tif').name}, and convert it with gdal_translate"
-            )
 
 
 def _crs_name(wkt: str) -> str:

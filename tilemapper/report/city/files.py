@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from tilemapper import __version__
 from tilemapper.errors import OptionError, TargetError
 from tilemapper.paths import real_path
+from tilemapper.raster.atomic import GEOTIFF, check_suffix
 from tilemapper.raster.writing import GridWriter, grid_writer
 from tilemapper.report.city.painter import Painter
 
@@ -72,7 +73,8 @@ def write_city(
         progress: called with the number of pixels done since the last call.
 
     Raises:
-        OptionError: a size that is not between 1 and 400,000 pixels, or twice the same path.
+        OptionError: a size that is not between 1 and 400,000 pixels, twice the same path, or a
+            name of another kind of file.
         TargetError: a path is taken or cannot be written.
         DiskFullError: the disk is full; nothing is left behind.
     """
@@ -103,8 +105,11 @@ def _check_targets(paths: list[Path], *, overwrite: bool) -> None:
     if len(paths) == 2 and real_path(paths[0]) == real_path(paths[1]):
         raise OptionError(f"{paths[0]}: named as imagery and as map; choose two paths")
     for path in paths:
+        check_suffix(path, "GeoTIFF", GEOTIFF, ", and convert it with gdal_translate")
         if path.is_dir():
             raise TargetError(f"{path}: is a folder, a file name is needed; choose another path")
+        if path.exists() and not path.is_file():
+            raise TargetError(f"{path}: is no regular file; choose another path")
         if path.exists() and not overwrite:
             raise TargetError(f"{path}: exists already; remove it or add --overwrite")
         folder = path.absolute().parent
