@@ -12,6 +12,7 @@ import rasterio
 import rasterio.shutil
 from affine import Affine
 from rasterio.enums import Resampling
+from rasterio.errors import NotGeoreferencedWarning
 
 import tilemapper
 from tests.conftest import ORIGIN, noise, write_raster
@@ -289,3 +290,29 @@ def test_a_damaged_plan_is_said_in_one_line(target, tmp_path, damage):
     with pytest.raises(RasterError, match="TILEMAPPER_PLAN tag is damaged") as caught:
         verify(other)
     assert "\n" not in str(caught.value)
+
+
+def test_a_plain_geotiff_that_was_asked_for_is_no_bad_cog(make_raster, tmp_path):
+    city, target = make_raster(700, 600), tmp_path / "map.tif"
+    doubt = tmp_path / "doubt.tif"
+    striped = {"TILED": "NO", "COMPRESS": "LZW"}
+    tilemapper.render(
+        city, target, "identity", gsd="native", driver="GTiff", creation_options=striped,
+        uncertainty=doubt,
+    )  # fmt: skip
+    verdict = verify(target, blocks=1)
+    assert verdict.ok and "cloud optimized" not in verdict.checked
+    assert "cloud optimized" in verify(doubt, blocks=1).checked
+
+
+def test_a_map_that_says_nothing_of_its_driver_has_to_be_a_cog(target, tmp_path):
+    rasterio.shutil.copy(target, tmp_path / "striped.tif", driver="GTiff", TILED="NO")
+    (fault,) = verify(tmp_path / "striped.tif", blocks=0).faults
+    assert fault.startswith("no valid COG")
+
+
+def test_a_map_of_pixels_alone_is_verified_without_a_word_of_the_library(tmp_path):
+    with pytest.warns(NotGeoreferencedWarning):
+        image = write_raster(tmp_path / "image.tif", noise(64, 64), crs=None, transform=None)
+    tilemapper.render(image, tmp_path / "map.tif", "identity")
+    assert verify(tmp_path / "map.tif", blocks=1).ok  # a warning would be an error here

@@ -188,6 +188,7 @@ class Plan:
             batch["batch_size"] = batches[0] if len(batches) == 1 else self.batch_size
         if self.batch_decides and len(batches) > 1:
             batch["batch_sizes"] = list(batches)
+        driver = {} if self.driver == "COG" else {"driver": self.driver}
         return {
             "fingerprint": self.fingerprint,
             "source": source,
@@ -198,6 +199,7 @@ class Plan:
             "tta": self.tta,
             "compile": self.compiled,
             **batch,
+            **driver,
         }
 
     def memory_bytes(self) -> int:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import rasterio
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 from rio_cogeo.cogeo import cog_validate
 
@@ -17,7 +18,7 @@ from tilemapper.errors import RasterError
 from tilemapper.networks.model import Model
 from tilemapper.raster.encode import FILE_BLOCK, LOSSLESS
 from tilemapper.raster.lattice import Block, Lattice
-from tilemapper.raster.opening import open_raster
+from tilemapper.raster.opening import gdal_name, open_raster
 from tilemapper.raster.spec import SourceSpec
 from tilemapper.render.again import Kind, engine_again, render_again
 from tilemapper.render.blocks import CACHE_MB
@@ -102,10 +103,11 @@ def verify(
             good=claim.lies_at(dst.crs, dst.transform[:6]),
             fault="CRS or transform are not those of the plan",
         )
-        _check_cog(verdict, target)
+        lossless, kind = _is_lossless(dst), _kind(dst)
+        if kind != "map" or claim.plan.get("driver", "COG") == "COG":
+            _check_cog(verdict, target)
         with rasterio.Env(GDAL_CACHEMAX=CACHE_MB << 20):
             _check_pixels(verdict, dst)
-        lossless, kind = _is_lossless(dst), _kind(dst)
         if verdict.ok:
             fault = overview_fault(str(target), dst, kind=kind, lossless=lossless, seed=seed)
             verdict.note("overviews", good=not fault, fault=fault)
@@ -130,7 +132,10 @@ def verify(
 
 
 def _check_cog(verdict: Verdict, target: str | Path) -> None:
-    valid, errors, _ = cog_validate(str(target), quiet=True)
+    with warnings.catch_warnings():
+        # A map of a raster without georeferencing has none either; that was looked at already.
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        valid, errors, _ = cog_validate(gdal_name(str(target)), quiet=True)
     verdict.note("cloud optimized", good=valid, fault=f"no valid COG: {'; '.join(errors)}")
 
 
