@@ -31,6 +31,22 @@ def test_other_protocols_are_refused(address):
         scheduler_address(address, None, insecure=True)
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "tcp://127.0.0.1",
+        "tls://192.0.2.7",
+        "tcp://",
+        "tcp://127.0.0.1:port",
+        "tls://h:0",
+        "tcp://:1",
+    ],
+)
+def test_an_address_without_host_or_port_is_a_matter_of_usage(address):
+    with pytest.raises(OptionError, match=r"host and port are needed, such as t\w\w://HOST:8786"):
+        scheduler_address(address, None, insecure=True)
+
+
 def test_a_scheduler_file_names_the_address_and_gets_no_exception(tmp_path):
     file = tmp_path / "scheduler.json"
     file.write_text(json.dumps({"address": "tcp://127.0.0.1:4242", "workers": {}}))

@@ -21,7 +21,8 @@ def scheduler_address(scheduler: str, configured: str | None, *, insecure: bool)
         insecure: take an address elsewhere without TLS.
 
     Raises:
-        OptionError: no address, or one elsewhere without TLS, and ``insecure`` is off.
+        OptionError: no address, one without a port, or one elsewhere without TLS, and ``insecure``
+            is off.
     """
     address: Any = scheduler
     if scheduler == "dask":
@@ -42,7 +43,12 @@ def scheduler_address(scheduler: str, configured: str | None, *, insecure: bool)
     protocol, _, rest = str(address).partition("://")
     if protocol not in ("tcp", "tls"):
         raise OptionError(f"--scheduler {address}: give an address with tcp:// or tls://")
-    if protocol == "tcp" and not insecure and not _is_loopback(rest.rpartition(":")[0] or rest):
+    host, _, port = rest.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        raise OptionError(
+            f"--scheduler {address}: host and port are needed, such as {protocol}://HOST:8786"
+        )
+    if protocol == "tcp" and not insecure and not _is_loopback(host):
         raise OptionError(
             f"--scheduler {address}: without TLS anyone on the way can run code on the workers; "
             "use tls://, or give --insecure if the network is closed"
