@@ -120,6 +120,17 @@ def test_a_missing_file_is_refused(tmp_path: Path):
         inspect_source(raster, SourceOptions(mask=str(tmp_path / "none.geojson")), None)
 
 
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_a_raster_that_lies_nowhere_takes_no_polygons_whether_it_names_a_crs_or_not(tmp_path: Path):
+    """Of one with a CRS but no transform it said that it had no CRS."""
+    aoi = tmp_path / "aoi.geojson"
+    aoi.write_text(json.dumps(TRIANGLE))
+    for name, crs in (("crs.tif", UTM), ("none.tif", None)):
+        raster = write_raster(tmp_path / name, city(), crs=crs, transform=Affine.identity())
+        with pytest.raises(RasterError, match=r"is rendered without CRS or transform, so --mask"):
+            inspect_source(raster, SourceOptions(mask=str(aoi)), None)
+
+
 def test_polygons_beside_the_raster_are_refused(tmp_path: Path):
     far = {"type": "Polygon", "coordinates": [[[10, 10], [11, 10], [11, 11], [10, 10]]]}
     with pytest.raises(RasterError, match="beside the raster"):

@@ -167,7 +167,10 @@ def _aoi(path: str, mask: str | None, grid: Grid) -> dict[str, Any] | None:
         return None
     geometry, crs = read_polygons(mask)
     if grid.crs is None:
-        raise RasterError(f"{path}: has no CRS, so --mask cannot be placed; use --bounds")
+        raise RasterError(
+            f"{path}: is rendered without CRS or transform, so --mask cannot be placed; "
+            "georeference it, or use --bounds"
+        )
     return lay_on_pixels(
         geometry,
         crs,
