@@ -197,6 +197,18 @@ def test_a_model_that_is_being_loaded_does_not_abort_the_end(monkeypatch, capsys
     assert capsys.readouterr().err == "interrupted by signal 15; the server has ended\n"
 
 
+def test_a_signal_before_the_server_runs_ends_it_too(monkeypatch, capsys):
+    """While its libraries were imported it said: run the same command to go on."""
+    from tilemapper.cli.main import cli, run
+
+    def ends(*_where, **_how):
+        raise Interrupted(signal.SIGINT)
+
+    monkeypatch.setattr("tilemapper.serve.binding.bind", ends)
+    assert run(cli, ["serve", "--port", "0"]) == 130
+    assert capsys.readouterr().err == "interrupted by signal 2; the server has ended\n"
+
+
 def test_a_signal_ends_it_soon_and_nothing_is_left(running):
     """The last test of this server."""
     server, port, temporary = running

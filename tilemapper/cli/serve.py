@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -119,33 +121,40 @@ def serve(
         raise OptionError(
             "serve: fastapi and uvicorn are not installed; pip install 'tilemapper[serve]'"
         )
-    from tilemapper.serve.binding import bind  # loads nothing heavy
+    with _ended_by_a_signal():
+        from tilemapper.serve.binding import bind  # loads nothing heavy
 
-    bound = bind(host, port, public=public)
-    if public:
-        click.echo("warning: --public: whoever reaches this address can use the page", err=True)
-    from tilemapper.serve.limits import Limits
-    from tilemapper.serve.server import serve as serve_rasters
-    from tilemapper.serve.service import Setting
+        bound = bind(host, port, public=public)
+        if public:
+            click.echo("warning: --public: whoever reaches this address can use the page", err=True)
+        from tilemapper.serve.limits import Limits
+        from tilemapper.serve.server import serve as serve_rasters
+        from tilemapper.serve.service import Setting
 
-    limits = Limits(
-        live_tiles=live_tiles,
-        cache_bytes=cache_mb * 2**20,
-        upload_bytes=upload_mb * 2**20,
-        upload_pixels=upload_mpx * 10**6,
-    )
-    setting = Setting(
-        rasters=rasters,
-        allow=allow,
-        models=models,
-        overlap=overlap,
-        device=device,
-        precision=precision,
-        allow_drivers=allow_drivers,
-        limits=limits,
-    )
-    try:
+        limits = Limits(
+            live_tiles=live_tiles,
+            cache_bytes=cache_mb * 2**20,
+            upload_bytes=upload_mb * 2**20,
+            upload_pixels=upload_mpx * 10**6,
+        )
+        setting = Setting(
+            rasters=rasters,
+            allow=allow,
+            models=models,
+            overlap=overlap,
+            device=device,
+            precision=precision,
+            allow_drivers=allow_drivers,
+            limits=limits,
+        )
         serve_rasters(setting, bound, public=public, names=names, on_ready=_say_ready)
+
+
+@contextlib.contextmanager
+def _ended_by_a_signal() -> Iterator[None]:
+    """What a signal ends, be it while it is imported: there is nothing to go on with."""
+    try:
+        yield
     except Interrupted as ended:
         code = farewell(ended.exit_code - 128, "the server has ended")
         if any(thread.daemon for thread in threading.enumerate()):
