@@ -71,6 +71,32 @@ def test_json_is_one_object(tilemapper, make_raster, tmp_path):
     assert (result["width"], result["tiles"], result["model"]) == (64, 1, "identity")
 
 
+def test_quiet_is_quiet_whatever_else_is_asked(tilemapper, make_raster, tmp_path):
+    args = ("render", make_raster(64, 64), tmp_path / "map.tif", "--model", "identity", "-v")
+    assert "1 block(s)" in tilemapper(*args)[2]
+    assert tilemapper(*args, "--overwrite", "-q")[2] == ""
+
+
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+def test_streams_that_the_caller_has_closed_stop_nothing(make_raster, models, tmp_path, closed):
+    city, target = make_raster(64, 64), tmp_path / "map.tif"
+    program = [sys.executable, "-m", "tilemapper", "render", city, target, "--model", "identity"]
+    done = subprocess.run(
+        ["sh", "-c", f'"$@" {closed}', "sh", *map(str, program)],
+        env=os.environ | {"TILEMAPPER_MODELS": str(models)},
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert np.array_equal(read_raster(target), read_raster(city))
+
+
+def test_no_pixel_a_block_is_no_size(tilemapper, make_raster, tmp_path):
+    args = ("render", make_raster(64, 64), tmp_path / "map.tif", "--model", "identity")
+    code, _, err = tilemapper(*args, "--block", "0")
+    assert code == 2 and "--block 0: must be a multiple of 512" in err
+
+
 def test_a_dry_run_prints_the_plan_and_writes_nothing(tilemapper, make_raster, tmp_path):
     city, target = make_raster(700, 900), tmp_path / "map.tif"
     code, out, err = tilemapper(

@@ -174,8 +174,19 @@ def keep_secrets(record: logging.LogRecord) -> bool:
     return True
 
 
+def open_streams() -> None:
+    """Opens on nothing what the caller has closed of stdin, stdout and stderr.
+
+    The next file that is opened would take its number, and get what libraries print.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, closefd=False))
+
+
 def main() -> NoReturn:
     """Entry point of the console script."""
+    open_streams()
     # Before anything heavy is imported: a signal in the first second must find its handler.
     listen()
     warnings.showwarning = _say_warning

@@ -70,7 +70,7 @@ from tilemapper.cli.render_progress import Progress, say_plan, summary
 @click.option(
     "--scale",
     type=Numbers(float, "MIN,MAX", 2),
-    help="Values that become 0 and 255 in sources that are not 8-bit.",
+    help="Values that become 0 and 255; by default sources that are not 8-bit are stretched.",
 )
 @click.option(
     "--tone",

@@ -43,7 +43,7 @@ def say_plan(plan: Plan, tiles: int, progress: Progress, quiet: bool, verbose: b
     if not quiet:
         for notice in plan.source.notices:
             click.echo(notice, err=True)
-    if verbose:
+    if verbose and not quiet:
         click.echo(
             f"{plan.source.width} x {plan.source.height} px, {len(plan.blocks)} block(s) of "
             f"{plan.block} px, {tiles} tile(s) to run (+{plan.redundant_share:.1%} at block "
