@@ -1,10 +1,13 @@
 import json
 
+import pytest
 import torch
 from click.testing import CliRunner
 
 from tilemapper.cli.info import DRIVERS, info
 from tilemapper.cli.main import cli
+from tilemapper.errors import DeviceError
+from tilemapper.training.assembly import choose_device
 
 
 def test_info_names_versions_devices_drivers_and_models():
@@ -23,6 +26,29 @@ def test_info_as_json_is_one_object_that_agrees_with_the_libraries():
     assert len(found["cuda"]) == torch.cuda.device_count()
     assert {*found["gdal"]["drivers"], *found["gdal"]["missing"]} == set(DRIVERS)
     assert "GTiff" in found["gdal"]["drivers"]
+
+
+OLD = "The NVIDIA driver on your system is too old (found version 11040).\nPlease update"
+
+
+@pytest.mark.parametrize(
+    ("built_for", "said"), [(None, "torch is built without CUDA"), ("13.0", OLD)]
+)
+def test_a_machine_whose_gpu_cannot_be_used_is_told_why(monkeypatch, built_for, said):
+    """torch counts devices by another way than it uses them, and finds one all the same."""
+
+    def refuse(*_device):
+        raise RuntimeError(OLD)
+
+    monkeypatch.setattr(torch.version, "cuda", built_for)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1 if built_for else 0)
+    monkeypatch.setattr(torch.cuda, "init", refuse)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", refuse)
+    result = CliRunner().invoke(info)
+    assert f"cuda: no device ({' '.join(said.split())})" in result.stdout
+    with pytest.raises(DeviceError, match=r"--device cuda: not found here, 0 CUDA device\(s\) are"):
+        choose_device("cuda")
 
 
 def test_native_bf16_is_said_only_where_the_processor_has_it():

@@ -153,6 +153,7 @@ def test_each_process_of_a_machine_has_a_gpu_of_its_own(monkeypatch, device, pro
 
 def test_more_processes_than_gpus_are_refused_and_leave_their_group(tmp_path, monkeypatch):
     left = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(training, "join_processes", lambda device: Processes(2, 4, 2))
     monkeypatch.setattr(training, "leave_processes", left.append)

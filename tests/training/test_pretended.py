@@ -40,6 +40,7 @@ def gpu(monkeypatch):
         return SimpleNamespace(record_event=lambda: done)
 
     monkeypatch.setattr(torch.cuda, "current_stream", current_stream)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "pretended")
     # The thread that cuts patches in the host's memory would not know of the device.

@@ -53,6 +53,7 @@ def info(raster: str | None, doctor: str | None, as_json: bool, **options: Any) 
         "versions": _versions(),
         "cpu": _cpu(),
         "cuda": _cuda(),
+        "cuda_fault": _cuda_fault(),
         "gdal": _gdal(),
         "models": _models(),
     }
@@ -116,7 +117,8 @@ def _cuda() -> list[dict[str, Any]]:
     import torch
 
     devices = []
-    for index in range(torch.cuda.device_count()):
+    # Devices are also counted where the driver is too old for torch, which then cannot use them.
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         properties = torch.cuda.get_device_properties(index)
         devices.append(
             {
@@ -128,6 +130,21 @@ def _cuda() -> list[dict[str, Any]]:
             }
         )
     return devices
+
+
+def _cuda_fault() -> str | None:
+    """Why torch can use no CUDA device; None if it can."""
+    import torch
+
+    if torch.cuda.is_available():
+        return None
+    if torch.version.cuda is None:
+        return "torch is built without CUDA"
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+    except RuntimeError as error:
+        return " ".join(str(error).split())
+    return "CUDA finds none"
 
 
 def _gdal() -> dict[str, Any]:
@@ -164,7 +181,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
         f"{d['device']}: {d['name']}, {d['memory_bytes'] / 2**30:.0f} GiB, capability "
         f"{d['capability']}, {'bf16' if d['bf16'] else 'no bf16'}"
         for d in found["cuda"]
-    ] or ["cuda: no device"]
+    ] or [f"cuda: no device ({found['cuda_fault']})"]
     lines += [f"gdal {gdal['version']}, proj {gdal['proj']}: {', '.join(gdal['drivers'])}"]
     lines += [f"gdal driver missing: {name}" for name in gdal["missing"]]
     lines += [f"model {name}: {folder}" for name, folder in models["found"].items()]

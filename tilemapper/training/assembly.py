@@ -127,9 +127,11 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise DeviceError(f"--device {name}: unknown, auto, cpu or cuda is needed") from error
-    count = torch.cuda.device_count() if device.type == "cuda" else 1
+    # Devices are also counted where the driver is too old for torch, which then cannot use them.
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    count = found if device.type == "cuda" else 1
     if device.type not in ("cpu", "cuda") or (device.index or 0) >= count:
-        raise DeviceError(f"--device {name}: not found here, {count} CUDA device(s) are; use auto")
+        raise DeviceError(f"--device {name}: not found here, {found} CUDA device(s) are; use auto")
     # With its number: tensors say "cuda:0", and "cuda" is not equal to that.
     return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
 
