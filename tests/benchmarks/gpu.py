@@ -83,9 +83,11 @@ def tests(given: argparse.Namespace) -> None:
     rooms = ["tests/render/cuda", "tests/training/test_cuda.py"]
     # Named as they begin, so that one that hangs is known. What other versions of the libraries
     # than the tested ones warn of is no failure of a GPU.
-    how = ["-m", "gpu", "-vv", "--tb=short", "-W", "default"]
+    how = ["-m", "gpu", "-vv", "--tb=short", "-W", "default", "-p", "no:cacheprovider"]
+    # Of our own settings none: without pytest-timeout they are refused, and nothing runs.
+    how += ["-o", "addopts="]
     command = [sys.executable, "-u", "-m", "pytest", *how, *rooms]
-    code, said, complained = ended(command, given.limit, ROOT)
+    code, said, complained = ended(command, 2 * given.limit, ROOT)
     say(f"\n## Tests marked gpu\n\n{(said.splitlines() or ['none ran'])[-1]}")
     if code not in (0, 5):
         say(f"{said[-6000:]}{complained[-1000:]}")
