@@ -335,9 +335,7 @@ def test_a_catalogue_may_say_null_for_what_it_does_not_say(tmp_path, key):
         ({"bbox": [0, 0, float("nan"), 1]}, "bbox"),
         ({"bbox": 7}, "bbox"),
         ({"properties": "none"}, "properties"),
-        ({"assets": None}, "no raster asset"),
         ({"assets": ["image"]}, "assets"),
-        ({"assets": {"image": "a.tif"}}, "no raster asset"),
         ({"assets": {"image": {"type": "image/tiff", "roles": None}}}, "href"),
         ({"assets": {"image": {"type": "image/tiff", "href": None}}}, "href"),
     ],
@@ -348,6 +346,37 @@ def test_an_item_that_is_no_stac_is_named_in_one_error(tmp_path, faulty, word):
     (tmp_path / "items.json").write_text(text)
     with pytest.raises(JobError, match=rf"items\.json: item 'foreign'.*{word}"):
         names(str(tmp_path / "items.json"))
+
+
+@pytest.mark.parametrize(
+    ("foreign", "asset"),
+    [
+        ({"assets": None}, None),
+        ({"assets": {"image": "a.tif"}}, None),
+        ({"assets": {"metadata": {"href": "a.json", "type": "application/json"}}}, None),
+        ({"assets": {"rgb": {"href": "a.tif", "type": "image/tiff"}}}, "image"),
+    ],
+)
+def test_an_item_without_a_raster_is_a_fault_and_stops_no_other(tmp_path, foreign, asset):
+    write_scene(tmp_path / "a.tif", 1)
+    features = [item("good", "a.tif"), item("two\nlines", "a.tif", **foreign)]
+    text = json.dumps({"type": "FeatureCollection", "features": features})
+    (tmp_path / "items.json").write_text(text)
+    source = Source(scenes=(str(tmp_path / "items.json"),), asset=asset)
+    good, bad = discover(source)
+    assert (good.name, good.fault) == (str(tmp_path / "a.tif"), None)
+    assert bad.name == str(tmp_path / "items.json" / "two-lines" / "item")
+    assert "asset" in bad.fault and bad.fault.isprintable()
+    assert bad.date == good.date
+    assert not discover(source.model_copy(update={"bounds": (0, 0, 1, 1)}))
+
+
+def test_a_catalogue_of_which_no_item_has_the_asset_is_the_jobs_fault(tmp_path):
+    features = [item("a", "a.tif"), item("b", "b.tif")]
+    text = json.dumps({"type": "FeatureCollection", "features": features})
+    (tmp_path / "items.json").write_text(text)
+    with pytest.raises(JobError, match=r"item 'a' has no asset 'visaul', there are: \['image'\]"):
+        names(str(tmp_path / "items.json"), asset="visaul")
 
 
 @pytest.mark.parametrize(

@@ -172,7 +172,11 @@ def _of_entry(entry: remote.Entry, relpath: str) -> Scene:
 
 
 def _catalog(where: str, source: Source) -> Iterator[Scene]:
-    assets = list(stac_source.assets(where, asset=source.asset))
+    listed = list(stac_source.assets(where, asset=source.asset))
+    assets = [asset for asset in listed if asset.fault is None]
+    if listed and not assets:
+        raise JobError(str(listed[0].fault))  # the job asks for what no item has
+    yield from (_without_raster(asset) for asset in listed if asset.fault is not None)
     addresses = [asset.href for asset in assets if remote.is_remote(asset.href)]
     answered = dict(zip(addresses, _remote_scenes(addresses), strict=True))
     for asset in assets:
@@ -181,23 +185,38 @@ def _catalog(where: str, source: Source) -> Iterator[Scene]:
         yield replace(scene, date=asset.date or scene.date, bbox=asset.bbox, relpath=relpath)
 
 
+def _without_raster(asset: stac_source.Asset) -> Scene:
+    """The scene of an item that has no raster: it fails and is named, and the others go on."""
+    name = of_item(asset.item, "item")
+    path, fault = f"{asset.href}/{name}", printable(str(asset.fault))
+    return Scene(path, name, date=asset.date, bbox=asset.bbox, fault=fault)
+
+
 def _passes(scene: Scene, source: Source) -> bool:
     """Filters that need no raster opened; those on bounds and size run with the scene."""
     name = scene.name.rpartition("/")[2]
     if any(fnmatch.fnmatchcase(name, pattern) for pattern in source.exclude):
         return False
     if scene.fault is not None and not name.lower().endswith(RASTER_SUFFIXES):
-        return True  # a folder that could not be listed: what is in it may be wanted
+        # A folder that could not be listed, or an item without a raster: it may be what is wanted.
+        return (scene.date is None or _in_time(scene, source)) and _in_bounds(scene, source)
     if source.pattern and not any(fnmatch.fnmatchcase(name, p) for p in source.pattern):
         return False
-    if source.after is not None or source.before is not None:
-        day = day_of(scene.date)
-        if day is None:
-            return False
-        if source.after is not None and day < source.after:
-            return False
-        if source.before is not None and day >= source.before:
-            return False
+    return _in_time(scene, source) and _in_bounds(scene, source)
+
+
+def _in_time(scene: Scene, source: Source) -> bool:
+    if source.after is None and source.before is None:
+        return True
+    day = day_of(scene.date)
+    return (
+        day is not None
+        and (source.after is None or day >= source.after)
+        and (source.before is None or day < source.before)
+    )
+
+
+def _in_bounds(scene: Scene, source: Source) -> bool:
     return scene.bbox is None or source.bounds is None or touches(scene.bbox, source.bounds)
 
 

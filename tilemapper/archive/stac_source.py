@@ -26,21 +26,25 @@ MAX_DOCUMENTS = 200_000
 class Asset:
     """Where an item's raster is; its ISO date and its bounds in degrees, if the item has them.
 
-    item: the item's id.
+    item: the item's id. fault: why it has no raster to be rendered; ``href`` is its document then.
     """
 
     item: str
     href: str
     date: str | None
     bbox: tuple[float, float, float, float] | None
+    fault: str | None = None
+
+
+class _NoRasterError(JobError):
+    """An item as STAC has it, without the asset that is wanted."""
 
 
 def assets(where: str, *, asset: str | None) -> Iterator[Asset]:
     """The raster of every item below a document; links are followed, each once.
 
     Raises:
-        JobError: a document is missing or no STAC, an item has no such asset, or there are more
-            than 200,000 documents.
+        JobError: a document is missing or no STAC, or there are more than 200,000 documents.
     """
     waiting, seen = [where], {where}
     while waiting:
@@ -96,28 +100,35 @@ def _read(place: str) -> dict[str, Any]:
 
 
 def _asset(item: dict[str, Any], place: str, wanted: str | None) -> Asset:
+    """The raster of an item; an item that has none is a fault of its own, and stops no other."""
     name = f"{public(place)}: item {str(item.get('id'))[:80]!r}"
+    day = day_of(_table(item, "properties", name).get("datetime"))
+    bbox, fault = _flat(item, name), None
+    try:
+        href = _resolved(place, _href(item, name, wanted))
+    except _NoRasterError as error:
+        href, fault = public(place), str(error)
+    return Asset(
+        str(item.get("id") or ""), href, None if day is None else day.isoformat(), bbox, fault
+    )
+
+
+def _href(item: dict[str, Any], name: str, wanted: str | None) -> str:
     named = _table(item, "assets", name)
     if wanted is not None:
         chosen = named.get(wanted)
         if chosen is None:
-            raise JobError(f"{name} has no asset {wanted!r}, there are: {list(named)!s:.200}")
+            raise _NoRasterError(f"{name} has no asset {wanted!r}, there are: {list(named)!s:.200}")
     else:
         rasters = {key: value for key, value in named.items() if _is_raster(value)}
         key = next((key for key in USUAL_KEYS if key in rasters), next(iter(rasters), None))
         if key is None:
-            raise JobError(f"{name} has no raster asset; name one by source.asset")
+            raise _NoRasterError(f"{name} has no raster asset; name one by source.asset")
         chosen = rasters[key]
     href = chosen.get("href") if isinstance(chosen, dict) else None
     if not isinstance(href, str):
         raise JobError(f"{name} says of its asset no href, which is needed; correct the catalog")
-    day = day_of(_table(item, "properties", name).get("datetime"))
-    return Asset(
-        str(item.get("id") or ""),
-        _resolved(place, href),
-        None if day is None else day.isoformat(),
-        _flat(item, name),
-    )
+    return href
 
 
 def _table(item: dict[str, Any], key: str, name: str) -> dict[str, Any]:
