@@ -142,6 +142,19 @@ def test_images_without_room_for_a_turned_patch_are_refused(pairs, tmp_path):
     train(pairs, tmp_path / "fits", settings={**settings, "augment.scale": "[1.0, 1.03]"})
 
 
+def test_without_a_compiler_a_line_says_what_compile_needs(pairs, tmp_path, monkeypatch):
+    """Pretended, as torch's own takes ten seconds to fail."""
+    kind = type("InductorError", (RuntimeError,), {"__module__": "torch._inductor.exc"})
+
+    def fail(*_args: object) -> None:
+        raise kind("InvalidCxxCompiler: No working C++ compiler found\n\nSet TORCHDYNAMO_VERBOSE=1")
+
+    monkeypatch.setattr(pix2pix.Pix2Pix, "step", fail)
+    words = r"^trainer\.compile: torch\.compile failed \(InvalidCxx.* found\); install .* set it to off$"
+    with pytest.raises(DeviceError, match=words):
+        train(pairs, tmp_path / "run", settings={**TINY, "trainer.steps": "1"})
+
+
 def test_cyclegan_takes_unpaired_folders_and_resumes_with_its_pools(tmp_path, drawn):
     data = tmp_path / "data"
     for side, count in (("A", 5), ("B", 3)):

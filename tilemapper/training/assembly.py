@@ -177,3 +177,14 @@ def compiled(network: nn.Module, mode: str) -> Any:
     "reduce-overhead" replays CUDA graphs of its parts.
     """
     return network if mode == "off" else torch.compile(network, mode=mode)
+
+
+def compiler_fault(error: BaseException) -> DeviceError | None:
+    """What an error of torch.compile means to a user; it comes with the first step. Else None."""
+    if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+        return None
+    reason = (str(error).splitlines() or ["no message"])[0]
+    return DeviceError(
+        f"trainer.compile: torch.compile failed ({reason}); install g++ (and triton, for CUDA), or "
+        "set it to off"
+    )

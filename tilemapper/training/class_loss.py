@@ -134,9 +134,11 @@ class _Jaccard(torch.autograd.Function):
         hits, painted, true = torch.zeros(3, count, dtype=precise, device=logits.device)
         for rows, piece in _pieces(logits, labels):
             shares, chosen, known = _known_shares(rows, piece, precise)
-            hits.index_add_(0, chosen[:, 0], (shares.gather(1, chosen) * known)[:, 0])
+            # Not by adding at an index, where CUDA takes its turns in any order.
+            right = torch.zeros_like(shares).scatter_(1, chosen, known)
+            true += right.sum(0)
+            hits += right.mul_(shares).sum(0)
             painted += (known.T @ shares)[0]
-            true.index_add_(0, chosen[:, 0], known[:, 0])
         union = (true + painted - hits).clamp(min=1e-6)
         there = (true > 0).to(precise) / (true > 0).sum().clamp(min=1)
         # How the loss changes with a class's hits, and with what is painted as it.

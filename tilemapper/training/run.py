@@ -13,7 +13,7 @@ import torch
 from tilemapper import notebook
 from tilemapper.errors import DeviceError, DiskFullError, device_fault, lacks_device_memory
 from tilemapper.memory import kept_memory
-from tilemapper.training.assembly import choose_device, start_from
+from tilemapper.training.assembly import choose_device, compiler_fault, start_from
 from tilemapper.training.checkpoint import Checkpoints
 from tilemapper.training.classes import class_weights
 from tilemapper.training.config import TrainingJob
@@ -90,7 +90,7 @@ def train(
         TargetError: the folder has another run.
         TrainingError: a loss is not finite, or a checkpoint does not fit.
         DiskFullError: the disk is full; the last checkpoint is whole.
-        DeviceError: the device is not there, or its memory is too small.
+        DeviceError: the device is not there, its memory is too small, or nothing compiles for it.
     """
     folder = Path(out)
     chosen = choose_device(device)
@@ -112,6 +112,7 @@ def train(
             return run.train(limits, progress, resume=resume, command=command)
     except RuntimeError as error:
         fault = device_fault(error, str(chosen), "go on with --resume where a checkpoint stands")
+        fault = fault or compiler_fault(error)
         if fault is None:
             raise
         if lacks_device_memory(error):
