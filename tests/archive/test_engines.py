@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from tilemapper.archive import engines
+from tilemapper.archive.worker import gpu_of
 from tilemapper.errors import DeviceLostError
 
 
@@ -41,15 +42,18 @@ def test_a_worker_whose_gpu_has_failed_ends_and_takes_no_more_scenes(monkeypatch
 
     def engine_for(task):
         if not opens:
-            raise DeviceLostError("cuda:0: failed")
+            raise DeviceLostError("cuda:1: failed")
+        return SimpleNamespace(device="cuda:1")
 
     failed = SimpleNamespace(state="failed")
     monkeypatch.setattr(engines, "_engine_for", engine_for)
     monkeypatch.setattr(engines, "render_scene", lambda *_: failed)
-    monkeypatch.setattr(engines, "is_broken", lambda: broken)
+    # On a cluster of others a job may name one of several GPUs: the first one need not be ours.
+    monkeypatch.setattr(engines, "is_broken", lambda device: broken and device == "cuda:1")
     monkeypatch.setattr(engines.os, "_exit", ended.append)
-    task = SimpleNamespace(id="a", path="a.tif", part=None)
-    engines._render(task, None, lambda tiles: None)
+    task = SimpleNamespace(id="a", path="a.tif", part=None, options={"device": "cuda:1"})
+    # Of a GPU that goes on working the scene fails; the run of all the others goes on.
+    assert engines._render(task, None, lambda tiles: None).state == "failed"
     assert ended == [1] * broken
 
 
@@ -58,3 +62,24 @@ def test_a_worker_that_is_done_with_a_scene_asks_nothing_of_its_gpu(monkeypatch)
     monkeypatch.setattr(engines, "render_scene", lambda *_: SimpleNamespace(state="done"))
     monkeypatch.setattr(engines, "is_broken", None)
     assert engines._render(SimpleNamespace(part=None), None, len).state == "done"
+
+
+def test_a_part_of_a_mosaic_asks_nothing_of_a_gpu(monkeypatch):
+    """It is cut out without one; to wait for a GPU disturbs others that begin on it."""
+    monkeypatch.setattr(engines, "render_scene", lambda *_: SimpleNamespace(state="skipped"))
+    monkeypatch.setattr(engines, "is_broken", None)
+    assert engines._render(SimpleNamespace(part=1), None, len).state == "skipped"
+
+
+@pytest.mark.parametrize(
+    ("device", "gpu"),
+    [
+        ("auto", "cuda"),
+        ("cpu", "cuda"),
+        ("cuda", "cuda"),
+        ("cuda:1", "cuda:1"),
+        ("cuda:2,3", "cuda:2"),
+    ],
+)
+def test_the_gpu_of_a_scene_is_the_first_that_is_named(device, gpu):
+    assert gpu_of(SimpleNamespace(options={"device": device})) == gpu

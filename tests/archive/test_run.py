@@ -23,7 +23,7 @@ from tilemapper.archive.run import run_archive
 from tilemapper.archive.scenes import discover
 from tilemapper.archive.status import status
 from tilemapper.archive.task import SceneTask
-from tilemapper.errors import DiskFullError, Interrupted, JobError
+from tilemapper.errors import DeviceLostError, DiskFullError, Interrupted, JobError
 from tilemapper.networks.model import open_model
 
 STATES = {"pending": 0, "running": 0, "done": 0, "failed": 0, "skipped": 0}
@@ -258,6 +258,26 @@ def test_a_full_disk_ends_the_run_for_later_and_blames_no_scene(small, identity,
     assert (summary.exit_code, summary.failed, summary.left) == (75, 0, 6)
     assert "no space left" in summary.stopped
     assert len(rendered(small, identity)) == 6
+
+
+@pytest.mark.parametrize("broken", [True, False])
+def test_a_gpu_that_fails_for_one_scene_ends_the_run_only_where_it_works_no_more(
+    small, identity, monkeypatch, broken
+):
+    """A scene that always made a library fail ended every run, and came first in the next."""
+    real, begun = worker.render, []
+
+    def failing(source, *args, **options):
+        begun.append(source)
+        if source == begun[0]:
+            raise DeviceLostError("cuda:0: failed (CUDA error: invalid configuration argument)")
+        return real(source, *args, **options)
+
+    monkeypatch.setattr(worker, "render", failing)
+    monkeypatch.setattr(worker, "is_broken", lambda device: broken)
+    summary = run_archive(small, identity)
+    outcome = (summary.exit_code, summary.done, summary.failed, summary.left)
+    assert outcome == ((75, 0, 0, 6) if broken else (3, 5, 1, 0))
 
 
 def test_too_little_free_disk_or_time_starts_nothing(small, identity):

@@ -11,8 +11,8 @@ import torch
 
 from tilemapper.archive.stalling import Sign, left_if_stalled, line_of
 from tilemapper.archive.task import SceneOutcome, SceneTask, one_line
-from tilemapper.archive.worker import render_scene
-from tilemapper.errors import TilemapperError, TryAgainError
+from tilemapper.archive.worker import gpu_of, render_scene
+from tilemapper.errors import DeviceLostError, TilemapperError, TryAgainError
 from tilemapper.networks.model import Model, open_model
 from tilemapper.render.cuda.painter import painter_of
 from tilemapper.render.devices import (
@@ -42,24 +42,26 @@ def _render(task: SceneTask, threads: int | None, sign: Sign) -> SceneOutcome:
         torch.set_num_threads(threads)
     try:
         engine = None if task.part is not None else _engine_for(task)
+    except DeviceLostError as error:
+        _end_if_broken(gpu_of(task))
+        return SceneOutcome(task.id, "failed", one_line(error, task))
     except TryAgainError as error:
-        _end_if_broken()
         return SceneOutcome(task.id, "later", one_line(error, task), stop=True)
     except TilemapperError as error:
         return SceneOutcome(task.id, "failed", one_line(error, task))
     outcome = render_scene(task, engine, sign)
-    if outcome.state != "done":
-        _end_if_broken()
+    if outcome.state != "done" and engine is not None:
+        _end_if_broken(engine.device)
     return outcome
 
 
-def _end_if_broken() -> None:
+def _end_if_broken(device: str | torch.device) -> None:
     """Ends this process without an answer where its GPU has failed under it.
 
     The scene goes to another one. This one would fail all that came to it, one after the other, and
     faster than the others render theirs.
     """
-    if is_broken():
+    if is_broken(device):
         os._exit(1)
 
 

@@ -11,11 +11,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tilemapper.archive.cutting import cut
 from tilemapper.archive.part import Part
 from tilemapper.archive.place import place_of, placed
 from tilemapper.archive.task import TIME_IS_UP, SceneOutcome, SceneTask, StagedFile, one_line
 from tilemapper.errors import (
+    DeviceLostError,
     LockedError,
     RasterError,
     TilemapperError,
@@ -26,6 +29,7 @@ from tilemapper.raster.dateline import touches
 from tilemapper.raster.opening import open_raster
 from tilemapper.raster.secrets import redacted
 from tilemapper.render.blockfile import file_sha256
+from tilemapper.render.devices import is_broken
 from tilemapper.render.engine import Engine
 from tilemapper.render.render import render
 
@@ -49,11 +53,10 @@ def render_scene(
         _render(task, engine, tick, outcome)
     except _Skip as reason:
         outcome.state, outcome.line = "skipped", str(reason)
-    except TryAgainError as error:
-        outcome.state, outcome.line = "later", one_line(error, task)
-        outcome.stop = not isinstance(error, LockedError)
     except TilemapperError as error:
         outcome.state, outcome.line = "failed", one_line(error, task)
+        if _is_for_later(error, gpu_of(task) if engine is None else engine.device):
+            outcome.state, outcome.stop = "later", not isinstance(error, LockedError)
     except Exception as error:  # a defect must not end the night's run either
         interrupted = interruption_behind(error)
         if interrupted is not None:  # no fault of the scene
@@ -64,6 +67,22 @@ def render_scene(
         outcome.facts = _place_all_the_same(task)
     outcome.seconds = round(time.monotonic() - begun, 3)
     return outcome
+
+
+def _is_for_later(error: TilemapperError, device: str | torch.device) -> bool:
+    """Whether the scene is not at fault, and another run may fare better with it.
+
+    With an error of a GPU that goes on working it would end that run too, before all the others.
+    """
+    if isinstance(error, DeviceLostError):
+        return is_broken(device)
+    return isinstance(error, TryAgainError)
+
+
+def gpu_of(task: SceneTask) -> str:
+    """The GPU that a scene is rendered on, if it is on one; of a list the first."""
+    kind, _, numbers = task.options["device"].partition(":")
+    return f"cuda:{numbers.partition(',')[0]}" if kind == "cuda" and numbers else "cuda"
 
 
 def _place_all_the_same(task: SceneTask) -> dict[str, Any]:
