@@ -205,6 +205,8 @@ def test_a_signal_before_the_server_runs_ends_it_too(monkeypatch, capsys):
         raise Interrupted(signal.SIGINT)
 
     monkeypatch.setattr("tilemapper.serve.binding.bind", ends)
+    # Where threads of other tests are left, serve leaves the process at once.
+    monkeypatch.setattr("tilemapper.cli.serve.os._exit", lambda _code: None)
     assert run(cli, ["serve", "--port", "0"]) == 130
     assert capsys.readouterr().err == "interrupted by signal 2; the server has ended\n"
 
