@@ -8,9 +8,11 @@ from urllib.parse import quote, unquote
 
 import pytest
 
-from tests.archive.world import poison, write_archive, write_scene
+from tests.archive.world import poison, write_archive, write_job, write_scene
 from tilemapper.archive import remote, stac_source
 from tilemapper.archive.job import Source
+from tilemapper.archive.jobfile import load_job
+from tilemapper.archive.naming import name_outputs
 from tilemapper.archive.remote import Entry, entry
 from tilemapper.archive.scenes import discover
 from tilemapper.errors import JobError
@@ -369,6 +371,19 @@ def test_an_item_without_a_raster_is_a_fault_and_stops_no_other(tmp_path, foreig
     assert "asset" in bad.fault and bad.fault.isprintable()
     assert bad.date == good.date
     assert not discover(source.model_copy(update={"bounds": (0, 0, 1, 1)}))
+
+
+def test_items_without_a_raster_are_in_the_way_of_no_output(tmp_path):
+    """Two of them have the same stem, and could not be told apart in a template of stems."""
+    write_scene(tmp_path / "item.tif", 1)
+    features = [item("good", "item.tif"), *(item(name, "", assets={}) for name in ("a", "b"))]
+    text = json.dumps({"type": "FeatureCollection", "features": features})
+    (tmp_path / "items.json").write_text(text)
+    path = write_job(tmp_path, tmp_path)
+    path.write_text(path.read_text().replace("{relpath}", "{stem}").replace('"in"', '"items.json"'))
+    job = load_job(path)
+    scenes = discover(job.source)
+    assert len(scenes) == len(name_outputs(job, scenes)) == 3
 
 
 def test_a_catalogue_of_which_no_item_has_the_asset_is_the_jobs_fault(tmp_path):

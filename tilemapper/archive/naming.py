@@ -34,7 +34,7 @@ def name_outputs(
     for scene in scenes:
         outputs[scene.id] = outputs_of(job, scene)
         if scene.closed:
-            continue  # a folder that may be called as another one is, or a raster: none is written
+            continue  # it may be called as another one is, or as a raster is: none is written
         for output in outputs[scene.id]:
             if real.path(output) == real.path(scene.name):
                 raise JobError(

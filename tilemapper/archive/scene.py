@@ -34,11 +34,12 @@ class Scene:
     its lines share; of a catalog, below the item's id. version: what is known of its content
     without opening it: size, mtime and ctime in ns, or ETag. date: ISO, from the catalog or the
     name. bbox: west, south, east, north, from the catalog. fault: why it cannot be rendered,
-    whatever the options. closed: it is a folder that could not be listed. passes: the fault is its
-    server's, and says nothing of it. name: what is shown, the path without secrets if nothing else.
-    id: the key in the ledger. fields: more fields for the template; output: the output, whatever
-    the template. mosaic: what a whole mosaic is made of. part: what is cut out of one; group: its
-    mosaic's id. `misnamed` scenes have a fault.
+    whatever the options. closed: there is no raster, as it is a folder that could not be listed, or
+    a catalog's item without one. passes: the fault is its server's, and says nothing of it. name:
+    what is shown, the path without secrets if nothing else. id: the key in the ledger. fields: more
+    fields for the template; output: the output, whatever the template. mosaic: what a whole mosaic
+    is made of. part: what is cut out of one; group: its mosaic's id. `misnamed` scenes have a
+    fault.
     """
 
     path: str

@@ -189,7 +189,7 @@ def _without_raster(asset: stac_source.Asset) -> Scene:
     """The scene of an item that has no raster: it fails and is named, and the others go on."""
     name = of_item(asset.item, "item")
     path, fault = f"{asset.href}/{name}", printable(str(asset.fault))
-    return Scene(path, name, date=asset.date, bbox=asset.bbox, fault=fault)
+    return Scene(path, name, date=asset.date, bbox=asset.bbox, fault=fault, closed=True)
 
 
 def _passes(scene: Scene, source: Source) -> bool:
