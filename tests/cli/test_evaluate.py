@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 
 import numpy as np
@@ -153,15 +154,17 @@ def test_a_held_out_folder_of_one_pair_is_measured_alone_too(tmp_path):
 
 
 @pytest.mark.parametrize("option", ["--csv", "--sheet"])
-@pytest.mark.parametrize("place", ["none/x.png", "there"])
+@pytest.mark.parametrize("place", ["none/x.png", "there", "pipe"])
 def test_what_cannot_be_written_is_refused_before_the_first_pair(
     tmp_path, model, data, capsys, monkeypatch, option, place
 ):
     (tmp_path / "there").mkdir()
+    os.mkfifo(tmp_path / "pipe")
     monkeypatch.setattr("tilemapper.api.evaluate.evaluate_model", None)
     assert run(cli, ["evaluate", model, data, option, str(tmp_path / place)]) == 1
     said = capsys.readouterr()
-    assert said.out == "" and "folder; " in said.err and said.err.count("\n") == 1
+    word = "no regular file; " if place == "pipe" else "folder; "
+    assert said.out == "" and word in said.err and said.err.count("\n") == 1
 
 
 def test_the_render_path_gives_the_identity_too(model, data):

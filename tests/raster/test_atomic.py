@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -44,3 +45,23 @@ def test_very_long_and_odd_names_work(tmp_path):
     for name in ("x" * 250, "東" * 83, "🗺" * 62, "a b\nc.tif", "ü.json"):
         write_text_atomic(tmp_path / name, name)
         assert (tmp_path / name).read_text() == name
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link to a pipe", "stdout"])
+def test_what_is_no_regular_file_is_not_replaced(tmp_path, kind):
+    """As root ``--csv /dev/stdout`` put the file into the place of the machine's own link."""
+    target = tmp_path / "out"
+    if kind == "stdout":  # which may lead to a regular file, as where the shell has sent it to one
+        (tmp_path / "sent.txt").touch()
+        sent = os.open(tmp_path / "sent.txt", os.O_WRONLY)
+        target.symlink_to(f"/proc/self/fd/{sent}")
+    else:
+        os.mkfifo(tmp_path / "pipe" if kind.startswith("link") else target)
+        if kind.startswith("link"):
+            target.symlink_to("pipe")
+    before = target.lstat().st_mode
+    with pytest.raises(TargetError, match="is no regular file; choose another"):
+        write_text_atomic(target, "x")
+    assert target.lstat().st_mode == before
+    if kind == "stdout":
+        os.close(sent)

@@ -9,7 +9,7 @@ from typing import Literal
 from tilemapper.api.evaluation import EvaluationResult
 from tilemapper.errors import PairError, TargetError
 from tilemapper.networks.model import Model, ModelCard, open_model
-from tilemapper.raster.atomic import check_name, write_text_atomic
+from tilemapper.raster.atomic import check_name, check_regular, write_text_atomic
 from tilemapper.render.array import render_array
 from tilemapper.render.devices import choose_device
 from tilemapper.render.engine import open_engine
@@ -136,6 +136,7 @@ def _check_outputs(*paths: Path) -> None:
             raise TargetError(f"{path.parent}: no such folder; make it, or choose another output")
         if path.is_dir():
             raise TargetError(f"{path}: is a folder; name a file in it")
+        check_regular(path)
 
 
 def _held_out(

@@ -46,6 +46,18 @@ def check_name(path: Path) -> None:
         raise writing_failed(path, error) from error
 
 
+def check_regular(path: Path) -> None:
+    """Refuses a pipe or device, and ``/dev/stdout``: a rename would put a file in its place.
+
+    Raises:
+        TargetError: it is one.
+    """
+    # /dev/stdout leads to a regular file where the shell has sent it to one.
+    device = path.is_symlink() and os.readlink(path).startswith("/proc/")
+    if device or (path.exists() and not path.is_file() and not path.is_dir()):
+        raise TargetError(f"{path}: is no regular file; choose another output")
+
+
 def check_suffix(path: Path, kind: str, own: Sequence[str], then: str = "") -> None:
     """Refuses a name of another kind of file: programs would open it as what it is not.
 
@@ -90,7 +102,7 @@ def atomic_write(path: Path, inside: Path | None = None) -> Iterator[Path]:
 
     Raises:
         DiskFullError: the disk is full or the quota is used up.
-        TargetError: the folder is missing or may not be written.
+        TargetError: the folder is missing or may not be written, or a pipe or device lies there.
     """
     path = Path(path)
     # The suffix stays: GDAL and others choose a format by it. The name's end may be cut, since
@@ -100,6 +112,7 @@ def atomic_write(path: Path, inside: Path | None = None) -> Iterator[Path]:
         f".{start}.{os.getpid()}.{secrets.token_hex(4)}.tmp{path.suffix}"
     )
     try:
+        check_regular(path)
         yield part
         fsync_file(part)
         part.replace(path)

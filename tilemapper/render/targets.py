@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tilemapper.errors import DiskFullError, RasterError, TargetError
-from tilemapper.raster.atomic import check_name
+from tilemapper.raster.atomic import check_name, check_regular
 from tilemapper.raster.identity import files_behind
 from tilemapper.raster.lattice import Block
 from tilemapper.raster.opening import open_raster
@@ -39,11 +39,10 @@ def check_target(source: str, target: Path, *, overwrite: bool) -> None:
                 f"{address}: the output must be a local path; write it there and copy it"
             )
         raise TargetError(f"{target.parent}: no such folder; make it, or choose another output")
+    check_regular(target)
     if target.exists():
         if Path(source).exists() and target.samefile(source):
             raise TargetError(f"{target}: is the source itself; choose another output")
-        if not target.is_file():  # the rename would put a file in the place of a device or pipe
-            raise TargetError(f"{target}: is no regular file; choose another output")
         if not overwrite:
             raise TargetError(f"{target}: exists already; give --overwrite to replace it")
     elif os.path.realpath(source) == os.path.realpath(target):  # not resolve: links may loop

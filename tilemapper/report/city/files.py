@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from tilemapper import __version__
 from tilemapper.errors import OptionError, TargetError
 from tilemapper.paths import real_path
-from tilemapper.raster.atomic import GEOTIFF, check_suffix
+from tilemapper.raster.atomic import GEOTIFF, check_regular, check_suffix
 from tilemapper.raster.writing import GridWriter, grid_writer
 from tilemapper.report.city.painter import Painter
 
@@ -108,8 +108,7 @@ def _check_targets(paths: list[Path], *, overwrite: bool) -> None:
         check_suffix(path, "GeoTIFF", GEOTIFF, ", and convert it with gdal_translate")
         if path.is_dir():
             raise TargetError(f"{path}: is a folder, a file name is needed; choose another path")
-        if path.exists() and not path.is_file():
-            raise TargetError(f"{path}: is no regular file; choose another path")
+        check_regular(path)
         if path.exists() and not overwrite:
             raise TargetError(f"{path}: exists already; remove it or add --overwrite")
         folder = path.absolute().parent
