@@ -150,7 +150,7 @@ def test_without_a_compiler_a_line_says_what_compile_needs(pairs, tmp_path, monk
         raise kind("InvalidCxxCompiler: No working C++ compiler found\n\nSet TORCHDYNAMO_VERBOSE=1")
 
     monkeypatch.setattr(pix2pix.Pix2Pix, "step", fail)
-    words = r"^trainer\.compile: torch\.compile failed \(InvalidCxx.* found\); install .* set it to off$"
+    words = r"^trainer\.compile: torch\.compile failed \(InvalidCxx.* found\); .* set it to off$"
     with pytest.raises(DeviceError, match=words):
         train(pairs, tmp_path / "run", settings={**TINY, "trainer.steps": "1"})
 
@@ -554,6 +554,8 @@ def test_a_disk_that_fills_up_under_the_records_ends_the_run_in_one_line(
         with pytest.raises(DiskFullError, match="free some space") as caught:
             train(pairs, run, settings=settings)
     assert "\n" not in str(caught.value) and caught.value.exit_code == 75
+    # The same command alone would be told that the folder has a run already.
+    assert str(caught.value).endswith(", with --resume") == (run / "config.toml").exists()
     assert train(pairs, run, resume=(run / "config.toml").exists(), settings=settings).finished
     assert_same_weights(run, tmp_path / "straight")
 

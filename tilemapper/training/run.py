@@ -110,6 +110,10 @@ def train(
             run = _Run(job, Path(data), folder, chosen, processes, notice)
             limits = Limits(None if budget_minutes is None else 60 * budget_minutes, stop)
             return run.train(limits, progress, resume=resume, command=command)
+    except DiskFullError as error:
+        if resume or not (folder / CONFIG_NAME).exists():
+            raise
+        raise DiskFullError(f"{error}, with --resume") from error
     except RuntimeError as error:
         fault = device_fault(error, str(chosen), "go on with --resume where a checkpoint stands")
         fault = fault or compiler_fault(error)
@@ -121,10 +125,6 @@ def train(
                 "trainer.batch with --set (and --resume, where a checkpoint stands)"
             )
         raise fault from error
-    except DiskFullError as error:
-        if resume or not (folder / CONFIG_NAME).exists():
-            raise
-        raise DiskFullError(f"{error}, with --resume") from error
     finally:
         leave_processes(processes)
 
