@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from types import SimpleNamespace
@@ -126,6 +127,13 @@ def test_a_gpu_that_starts_slowly_does_not_pass_for_hung(a_desk, monkeypatch):
     assert heard.is_set()  # and once it is open
 
 
+@pytest.fixture
+def ending(monkeypatch):
+    """Whether this process is about to end; for the test alone."""
+    monkeypatch.setattr(desk, "_ENDING", threading.Event())
+    return desk._ENDING
+
+
 @pytest.mark.parametrize(
     ("error", "broken", "ends"),
     [
@@ -135,9 +143,13 @@ def test_a_gpu_that_starts_slowly_does_not_pass_for_hung(a_desk, monkeypatch):
         (DeviceError("cuda:0: not enough memory for one tile"), False, False),
         # The next block would end no better in a fresh process: it goes to another worker.
         (RuntimeError("CUDA error: no kernel image is available"), False, False),
+        # A worker of a running cluster may hold what others have computed.
+        (RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED"), False, False),
     ],
 )
-def test_a_worker_ends_when_its_gpu_has_failed_and_only_then(monkeypatch, error, broken, ends):
+def test_a_worker_ends_when_its_gpu_has_failed_and_only_then(
+    monkeypatch, ending, error, broken, ends
+):
     class Closed:
         def open(self, order, beat):
             raise error
@@ -149,6 +161,26 @@ def test_a_worker_ends_when_its_gpu_has_failed_and_only_then(monkeypatch, error,
     with pytest.raises(DeviceError):
         desk.render_here(order("cuda:0"), None, lambda tiles: None, carry=False)
     assert [how[1] for how in timers] == [desk.os._exit] * ends
+
+
+def test_a_worker_that_is_about_to_end_fails_no_more_blocks(monkeypatch, ending):
+    """It failed all that came in its last second: an only worker failed a block four times."""
+    slept = []
+    monkeypatch.setattr(desk.threading, "Timer", lambda *how: Timer([], how))
+    monkeypatch.setattr(desk, "is_broken", lambda device: True)
+    monkeypatch.setattr(desk.time, "sleep", lambda seconds: slept.append(seconds) or sys.exit())
+    given = (order("cuda:0"), None, lambda tiles: None)
+
+    class Broken:
+        def open(self, order, beat):
+            raise RuntimeError("CUDA error: unspecified launch failure")
+
+    monkeypatch.setattr(desk, "_DESK", Broken())
+    with pytest.raises(DeviceError):
+        desk.render_here(*given, carry=False)
+    with pytest.raises(SystemExit):  # by then the process has ended
+        desk.render_here(*given, carry=False)
+    assert slept == [2 * desk.LEAVE_S]
 
 
 class Timer:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tilemapper.errors import DeviceLostError, device_fault
+from tilemapper.errors import device_fault
 from tilemapper.raster.lattice import Block
 from tilemapper.raster.source import SourceView
 from tilemapper.render.blocks import CACHE_MB, engine_of, render_block
@@ -29,6 +30,7 @@ Beat = Callable[[int], None]
 
 CUDA_AT_ONCE = 2  # blocks: as many as are out at a worker
 COMPILE_S = 600  # longer than that, compiling counts as hung
+LEAVE_S = 1.0  # of a process that ends: for its last error to get away
 START_S = 120  # or a GPU's start: many workers at once load its libraries, and all of them lazily
 
 
@@ -117,6 +119,7 @@ def _engine_key(plan: Plan) -> tuple[str, str, str, int, bool, bool]:
 
 
 _DESK = _Desk()
+_ENDING = threading.Event()  # its GPU has failed, and this process is about to end
 
 
 @contextlib.contextmanager
@@ -171,6 +174,10 @@ def render_here(
     Returns:
         The receipt, and the files of the block's folder if ``carry``, else none.
     """
+    if _ENDING.is_set():
+        # It would fail here at once, time after time. It is given to another worker, or to this
+        # one when it is back, as soon as the process is gone.
+        time.sleep(2 * LEAVE_S)
     try:
         with _DESK.open(order, beat) as (engine, view):
             beating = _BeatingView(view, beat)
@@ -185,9 +192,11 @@ def render_here(
                 return receipt, {path.name: path.read_bytes() for path in parts}
     except RuntimeError as error:
         fault = device_fault(error, order.plan.device)
-        if isinstance(fault, DeviceLostError) or is_broken(order.plan.device):
+        if is_broken(order.plan.device):
             # A broken CUDA context never heals: this process ends once its error has been sent.
-            threading.Timer(1.0, os._exit, (1,)).start()
+            # With one that works it stays, for what others may keep in it.
+            _ENDING.set()
+            threading.Timer(LEAVE_S, os._exit, (1,)).start()
         if fault is None:
             raise
         raise fault from error
