@@ -153,6 +153,14 @@ def test_a_held_out_folder_of_one_pair_is_measured_alone_too(tmp_path):
     assert evaluate(model, tmp_path / "pairs" / "val")["pairs"] == 1
 
 
+def test_a_sheet_is_a_png_by_its_name_too(tmp_path, model, data, capsys):
+    """It was written as one under the name of a JPEG."""
+    sheet = tmp_path / "sheet.jpg"
+    assert run(cli, ["evaluate", model, data, "--sheet", str(sheet)]) == 2
+    assert "what is written is PNG; name it sheet.png" in capsys.readouterr().err
+    assert not sheet.exists()
+
+
 @pytest.mark.parametrize("option", ["--csv", "--sheet"])
 @pytest.mark.parametrize("place", ["none/x.png", "there", "pipe"])
 def test_what_cannot_be_written_is_refused_before_the_first_pair(

@@ -9,7 +9,7 @@ from typing import Literal
 from tilemapper.api.evaluation import EvaluationResult
 from tilemapper.errors import PairError, TargetError
 from tilemapper.networks.model import Model, ModelCard, open_model
-from tilemapper.raster.atomic import check_name, check_regular, write_text_atomic
+from tilemapper.raster.atomic import check_name, check_regular, check_suffix, write_text_atomic
 from tilemapper.render.array import render_array
 from tilemapper.render.devices import choose_device
 from tilemapper.render.engine import open_engine
@@ -83,6 +83,8 @@ def evaluate(
         ModelError, PairError, JobError, DeviceError, OptionError, TargetError: as they are named.
     """
     _check_outputs(*(Path(path) for path in (sheet, csv) if path))
+    if sheet:
+        check_suffix(Path(sheet), "PNG", (".png",))
     opened = model if isinstance(model, Model) else open_model(model)
     direction = direction or opened.card.direction
     source = open_pairs(Path(data), direction=direction)
