@@ -91,6 +91,17 @@ def test_streams_that_the_caller_has_closed_stop_nothing(make_raster, models, tm
     assert np.array_equal(read_raster(target), read_raster(city))
 
 
+def test_closed_streams_are_open_in_the_processes_that_are_started_too():
+    """A worker's next file was its stderr, into which libraries print."""
+    started = "import os; [os.fstat(number) for number in (0, 1, 2)]"
+    program = (
+        "import subprocess, sys; from tilemapper.cli.main import open_streams; open_streams(); "
+        f"sys.exit(subprocess.run([sys.executable, '-c', {started!r}]).returncode)"
+    )
+    closing = ["sh", "-c", '"$@" 0<&- 1>&- 2>&-', "sh", sys.executable, "-c", program]
+    assert subprocess.run(closing, timeout=120, check=False).returncode == 0
+
+
 def test_no_pixel_a_block_is_no_size(tilemapper, make_raster, tmp_path):
     args = ("render", make_raster(64, 64), tmp_path / "map.tif", "--model", "identity")
     code, _, err = tilemapper(*args, "--block", "0")

@@ -177,11 +177,13 @@ def keep_secrets(record: logging.LogRecord) -> bool:
 def open_streams() -> None:
     """Opens on nothing what the caller has closed of stdin, stdout and stderr.
 
-    The next file that is opened would take its number, and get what libraries print.
+    The next file that is opened would take its number, and get what libraries print; in the
+    processes that are started, too, so they inherit it.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, closefd=False))
+            os.set_inheritable(number := os.open(os.devnull, os.O_RDWR), True)
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
 def main() -> NoReturn:
