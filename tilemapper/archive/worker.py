@@ -11,8 +11,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from tilemapper.archive.cutting import cut
 from tilemapper.archive.part import Part
 from tilemapper.archive.place import place_of, placed
@@ -55,7 +53,7 @@ def render_scene(
         outcome.state, outcome.line = "skipped", str(reason)
     except TilemapperError as error:
         outcome.state, outcome.line = "failed", one_line(error, task)
-        if _is_for_later(error, gpu_of(task) if engine is None else engine.device):
+        if _is_for_later(error, task, engine):
             outcome.state, outcome.stop = "later", not isinstance(error, LockedError)
     except Exception as error:  # a defect must not end the night's run either
         interrupted = interruption_behind(error)
@@ -69,13 +67,13 @@ def render_scene(
     return outcome
 
 
-def _is_for_later(error: TilemapperError, device: str | torch.device) -> bool:
+def _is_for_later(error: TilemapperError, task: SceneTask, engine: Engine | None) -> bool:
     """Whether the scene is not at fault, and another run may fare better with it.
 
     With an error of a GPU that goes on working it would end that run too, before all the others.
     """
     if isinstance(error, DeviceLostError):
-        return is_broken(device)
+        return is_broken(gpu_of(task) if engine is None else engine.device)
     return isinstance(error, TryAgainError)
 
 
