@@ -39,9 +39,10 @@ def verify(
 ) -> None:
     """Check that the map DST, or a layer beside it, is what its tags say.
 
-    Layout (a valid COG), tags, size, georeferencing and a part of the overviews are checked, and a
-    few blocks are rendered again from the source and compared pixel by pixel (not of JPEG and the
-    like, which change pixels). Ends with 1 if anything is wrong.
+    Layout (a valid COG, unless rendered with --driver GTiff), tags, size, georeferencing and a part
+    of the overviews are checked, and a few blocks are rendered again from the source and compared
+    pixel by pixel (not of JPEG and the like, which change pixels). Ends with 1 if anything is
+    wrong.
 
     tilemapper verify map.tif --blocks 10
     """
