@@ -37,9 +37,11 @@ demo: $(VENV)/.demo
 # A file's tests stay together: they share what is dear to make. More processes would only wait.
 # Files begin in the order of tests/conftest.py, the longest first. Each process and each program
 # that a test starts imports the same files: they are compiled once, whatever the shell says.
+# A process that dies is a failure and stays away: started again, it meets the same test for ever.
 test: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --max-worker-restart 0 \
+		--dist loadfile --no-loadscope-reorder
 
 faults: $(VENV)/.test
 	$(BIN)/python -m pytest -m 'fault and not soak'
