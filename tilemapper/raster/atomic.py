@@ -53,7 +53,7 @@ def check_regular(path: Path) -> None:
         TargetError: it is one.
     """
     # /dev/stdout leads to a regular file where the shell has sent it to one.
-    device = path.is_symlink() and os.readlink(path).startswith("/proc/")
+    device = path.is_symlink() and path.readlink().is_relative_to("/proc")
     if device or (path.exists() and not path.is_file() and not path.is_dir()):
         raise TargetError(f"{path}: is no regular file; choose another output")
 
