@@ -104,7 +104,7 @@ def initialise(network: nn.Module, *, std: float = 0.02) -> nn.Module:
     """Draws the paper's initial weights in place: N(0, 0.02), norm gains N(1, 0.02), biases 0.
 
     A network on the meta device has no values, so nothing is drawn for it: torch would load its
-    whole compiler to draw nothing, a quarter of the processor time of a render of 300 px a side.
+    whole compiler to draw nothing, a fifth of the processor time of a render of 300 px a side.
     """
     if any(parameter.is_meta for parameter in network.parameters()):
         return network
