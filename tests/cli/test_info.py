@@ -59,6 +59,12 @@ def test_native_bf16_is_said_only_where_the_processor_has_it():
         assert ("AMX" in native) == flags["amx_bf16"]
 
 
+@pytest.mark.parametrize(("gains", "precision"), [(True, "bf16"), (False, "fp32")])
+def test_info_says_which_precision_auto_is(monkeypatch, gains, precision):
+    monkeypatch.setattr("tilemapper.networks.processor.gains_by_bf16", lambda: gains)
+    assert f", precision auto is {precision}\n" in CliRunner().invoke(info).stdout
+
+
 def test_an_uninstalled_package_is_named_as_such(monkeypatch):
     monkeypatch.setattr("tilemapper.cli.info.OPTIONAL_PACKAGES", ("no-such-package",))
     assert "no-such-package (not installed)" in CliRunner().invoke(info).stdout

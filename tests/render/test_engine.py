@@ -27,6 +27,7 @@ from tilemapper.render.devices import (
 )
 from tilemapper.render.engine import SAMPLE, Engine, open_engine
 from tilemapper.render.strips import read_tile_rows
+from tilemapper.training.assembly import use_bf16
 
 
 def tiles(count: int, seed: int = 0) -> np.ndarray:
@@ -268,6 +269,14 @@ def test_a_batch_on_a_gpu_has_room_in_its_free_memory(models, monkeypatch, free_
 
 def test_a_batch_on_a_cpu_does_not_depend_on_memory(models):
     assert auto_batch("cpu", open_model(models / "unet"), "fp32") == default_batch("cpu")
+
+
+@pytest.mark.parametrize(("gains", "precision"), [(True, "bf16"), (False, "fp32")])
+def test_auto_precision_is_what_the_processor_gains_by(models, monkeypatch, gains, precision):
+    monkeypatch.setattr("tilemapper.render.devices.gains_by_bf16", lambda: gains)
+    assert choose_precision("auto", "cpu", open_model(models / "unet")) == precision
+    monkeypatch.setattr("tilemapper.training.assembly.gains_by_bf16", lambda: gains)
+    assert use_bf16("auto", torch.device("cpu")) is gains
 
 
 def test_stand_ins_stay_exact_under_auto_precision(models):

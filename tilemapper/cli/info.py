@@ -6,7 +6,6 @@ import importlib.metadata
 import json
 import os
 import platform
-from pathlib import Path
 from typing import Any
 
 import click
@@ -87,30 +86,21 @@ def _version(package: str) -> str | None:
 
 
 def _cpu() -> dict[str, Any]:
-    """The processor; ``bf16`` says whether it computes bfloat16 natively, and by what."""
+    """The processor; ``bf16`` says by what it computes so, ``auto`` what that precision is here."""
     import torch
 
-    able = _cpu_capabilities()
+    from tilemapper.networks.processor import capabilities, gains_by_bf16
+
+    able = capabilities()
     kinds = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16", "bf16": "NEON"}
     return {
         "name": able.get("cpu_name") or platform.processor() or platform.machine(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
         "threads": torch.get_num_threads(),
         "bf16": [name for key, name in kinds.items() if able.get(key)],
+        "auto": "bf16" if gains_by_bf16() else "fp32",
         "vector": torch.backends.cpu.get_cpu_capability(),
     }
-
-
-def _cpu_capabilities() -> dict[str, Any]:
-    """What torch says the processor can do; an older torch is silent, then Linux says."""
-    import torch
-
-    ask = getattr(torch.cpu, "get_capabilities", None)
-    if ask is not None:
-        return dict(ask())
-    processor = Path("/proc/cpuinfo")
-    words = processor.read_text().split() if processor.is_file() else []
-    return dict.fromkeys(words, True)
 
 
 def _cuda() -> list[dict[str, Any]]:
@@ -176,7 +166,10 @@ def _lines(found: dict[str, Any]) -> list[str]:
     ]
     cpu, gdal, models = found["cpu"], found["gdal"], found["models"]
     native = f"bf16 by {', '.join(cpu['bf16'])}" if cpu["bf16"] else "no native bf16"
-    lines += [f"cpu: {cpu['name']}, {cpu['cores']} cores, {cpu['threads']} threads, {native}"]
+    lines += [
+        f"cpu: {cpu['name']}, {cpu['cores']} cores, {cpu['threads']} threads, {native}, "
+        f"precision auto is {cpu['auto']}"
+    ]
     lines += [
         f"{d['device']}: {d['name']}, {d['memory_bytes'] / 2**30:.0f} GiB, capability "
         f"{d['capability']}, {'bf16' if d['bf16'] else 'no bf16'}"

@@ -51,7 +51,7 @@ from tilemapper.cli.render_progress import Progress, say_plan, summary
     type=click.Choice(["auto", "fp32", "bf16"]),
     default="auto",
     show_default=True,
-    help="auto is bf16 where the device computes in it natively.",
+    help="auto is bf16 where the device is faster in it.",
 )
 @click.option(
     "--gsd",

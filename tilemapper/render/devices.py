@@ -13,6 +13,7 @@ from torch import nn
 from tilemapper.errors import DeviceError, OptionError, device_fault
 from tilemapper.networks.build import build_generator
 from tilemapper.networks.model import Model
+from tilemapper.networks.processor import gains_by_bf16
 
 # With packed weights a small batch costs nothing, and its activations stay in the cache.
 CPU_BATCH = 4
@@ -62,7 +63,7 @@ def device_numbers(wanted: str) -> tuple[int, ...] | None:
 
 
 def choose_precision(wanted: str, device: str, model: Model) -> str:
-    """``auto`` is bf16 where the device, or all of a list, compute in it natively, else fp32."""
+    """``auto`` is bf16 where the device, or all of a list, compute faster in it, else fp32."""
     if wanted not in PRECISIONS:
         raise OptionError(
             f"precision {wanted!r}: unknown, one of {', '.join(PRECISIONS)} is needed"
@@ -75,7 +76,7 @@ def choose_precision(wanted: str, device: str, model: Model) -> str:
     if device.startswith("cuda"):
         able = [torch.cuda.get_device_capability(n) for n in device_numbers(device) or (0,)]
         return "bf16" if min(able) >= (8, 0) else "fp32"
-    return "bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "fp32"
+    return "bf16" if gains_by_bf16() else "fp32"
 
 
 def settle(device: str) -> None:

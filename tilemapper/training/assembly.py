@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tilemapper.errors import DeviceError, JobError
 from tilemapper.networks.build import build_discriminator, build_generator
 from tilemapper.networks.model import open_model
+from tilemapper.networks.processor import gains_by_bf16
 from tilemapper.training.config import TrainerConfig, TrainingJob
 from tilemapper.training.optimisers import InOrderAdam, InOrderAdamW
 from tilemapper.training.parallel import Processes, synchronised
@@ -137,13 +138,12 @@ def choose_device(name: str) -> torch.device:
 
 
 def use_bf16(precision: str, device: torch.device) -> bool:
-    """Whether to compute in bf16; "auto" does where the device has it natively."""
+    """Whether to compute in bf16; "auto" does where the device is faster so."""
     if precision != "auto":
         return precision == "bf16"
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    # Without these instructions bf16 is emulated, and slower than float32.
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return gains_by_bf16()
 
 
 @contextmanager

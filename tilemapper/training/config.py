@@ -135,8 +135,8 @@ class TrainerConfig(Section):
     ``minutes`` is the time over which the schedule runs, resumes included; ``minutes_of`` says
     whether it is that of the steps alone or of all, evaluation and checkpoints included, as it is
     where --budget-minutes gives the length. Steps and epochs repeat bit for bit on a CPU, minutes
-    do not. ``precision``: "auto" is bf16 where the device has it; "fp32" convolves in TF32 on CUDA,
-    figures aside. ``schedule``: "constant", "linear" (to 0),
+    do not. ``precision``: "auto" is bf16 where the device is faster in it; "fp32" convolves in
+    TF32 on CUDA, figures aside. ``schedule``: "constant", "linear" (to 0),
     "half-linear" (constant, then to 0 over the second half), "cosine". ``clip``: largest norm of
     the generator's gradient, 0 for none. ``ema``: decay of the averaged generator that is judged
     and exported, 0 for none. The ``_every`` are steps, 0 for never; ``keep``: numbered
