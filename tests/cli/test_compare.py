@@ -141,7 +141,11 @@ def test_rendering_can_leave_the_page_too(tilemapper, make_raster, tmp_path):
 
 
 def test_an_existing_page_needs_overwrite_and_inputs_are_never_replaced(tilemapper, pair, tmp_path):
-    page = tmp_path / "report.html"
+    page, link = tmp_path / "report.html", tmp_path / "link.html"
+    link.symlink_to("unmounted/report.html")
+    code, _, err = tilemapper("compare", *pair, "--out", link)
+    assert (code, err) == (1, f"error: {link}: exists already; give --overwrite to replace it\n")
+    assert link.is_symlink()
     page.write_text("old")
     code, _, err = tilemapper("compare", *pair, "--out", page)
     assert (code, err) == (1, f"error: {page}: exists already; give --overwrite to replace it\n")

@@ -88,8 +88,11 @@ def test_packing_into_another_suffix_is_refused(tmp_path, capsys):
 
 def test_a_palette_whose_classes_have_names_is_not_counted_over(tmp_path, capsys):
     write_side_by_side(tmp_path / "in", 1, size=32)
-    mine = tmp_path / "palette.toml"
+    mine, away = tmp_path / "palette.toml", tmp_path / "away.toml"
     mine.write_text("# named by hand")
-    assert run(cli, ["pairs", "palette", str(tmp_path / "in"), "--out", str(mine)]) == 1
-    assert "palette.toml: exists already" in capsys.readouterr().err
+    away.symlink_to("unmounted/palette.toml")
+    for out in (mine, away):
+        assert run(cli, ["pairs", "palette", str(tmp_path / "in"), "--out", str(out)]) == 1
+        assert f"{out.name}: exists already" in capsys.readouterr().err
     assert mine.read_text() == "# named by hand"
+    assert away.is_symlink()

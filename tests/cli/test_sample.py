@@ -54,6 +54,18 @@ def test_an_existing_output_is_refused_in_one_line(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("option", [[], ["--truth"]])
+def test_a_link_that_leads_nowhere_is_not_replaced_unasked(tmp_path, capsys, option):
+    link = tmp_path / "link.tif"
+    link.symlink_to("unmounted/link.tif")
+    call = [*([tmp_path / "city.tif"] if option else []), *option, link, "--size", 9]
+    assert sample(*call) == 1
+    assert capsys.readouterr().err.startswith(f"error: {link}: exists already")
+    assert link.is_symlink()
+    assert sample(*call, "--overwrite") == 0
+    assert link.is_file() and not link.is_symlink()
+
+
+@pytest.mark.parametrize("option", [[], ["--truth"]])
 def test_a_name_of_another_kind_of_file_is_refused(tmp_path, capsys, option):
     first = [tmp_path / "city.tif"] if option else []
     assert sample(*first, *option, tmp_path / "other.png", "--size", 9) == 2

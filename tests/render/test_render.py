@@ -304,6 +304,22 @@ def test_the_source_is_never_the_output(make_raster, models, tmp_path):
 
 
 @pytest.mark.parametrize("layer", ["map", "uncertainty"])
+def test_a_link_that_leads_nowhere_is_not_replaced_unasked(make_raster, models, tmp_path, layer):
+    city, link, loop = make_raster(64, 64), tmp_path / "link.tif", tmp_path / "loop.tif"
+    link.symlink_to("unmounted/link.tif")
+    loop.symlink_to("loop.tif")
+    for path in (link, loop):
+        outputs = {"target": path}
+        if layer != "map":
+            outputs = {"target": tmp_path / f"{path.stem}_map.tif", layer: path}
+        with pytest.raises(TargetError, match=f"{path.name}: exists already; give --overwrite"):
+            render(city, model=models / "identity", **outputs)
+        assert path.is_symlink()
+        render(city, model=models / "identity", **outputs, overwrite=True)
+        assert path.is_file() and not path.is_symlink()
+
+
+@pytest.mark.parametrize("layer", ["map", "uncertainty"])
 def test_no_file_behind_the_source_is_the_output(make_raster, models, tmp_path, layer):
     city, district = make_raster(64, 64), tmp_path / "district.vrt"
     rasterio.shutil.copy(city, district, driver="VRT")

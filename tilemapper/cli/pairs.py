@@ -178,11 +178,13 @@ def palette(
 
     from tilemapper.errors import ModelError, TargetError
     from tilemapper.networks.model import open_model
-    from tilemapper.raster.atomic import write_text_atomic
+    from tilemapper.raster.atomic import check_regular, write_text_atomic
     from tilemapper.training.pairs import open_pairs
     from tilemapper.training.palette import count_palette
 
-    if out is not None and out.is_file():
+    if out is not None:
+        check_regular(out)
+    if out is not None and (out.is_file() or out.is_symlink()):
         raise TargetError(
             f"{out}: exists already, and its classes may have names by now; choose another path "
             "or move it away"

@@ -40,13 +40,11 @@ def check_target(source: str, target: Path, *, overwrite: bool) -> None:
             )
         raise TargetError(f"{target.parent}: no such folder; make it, or choose another output")
     check_regular(target)
-    if target.exists():
-        if Path(source).exists() and target.samefile(source):
-            raise TargetError(f"{target}: is the source itself; choose another output")
-        if not overwrite:
-            raise TargetError(f"{target}: exists already; give --overwrite to replace it")
-    elif os.path.realpath(source) == os.path.realpath(target):  # not resolve: links may loop
+    same = os.path.realpath(source) == os.path.realpath(target)  # not resolve: links may loop
+    if same or (target.exists() and Path(source).exists() and target.samefile(source)):
         raise TargetError(f"{target}: is the source itself; choose another output")
+    if os.path.lexists(target) and not overwrite:  # a link too that leads nowhere just now
+        raise TargetError(f"{target}: exists already; give --overwrite to replace it")
 
 
 def check_targets(plan: Plan, *, overwrite: bool) -> None:

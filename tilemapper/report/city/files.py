@@ -109,7 +109,7 @@ def _check_targets(paths: list[Path], *, overwrite: bool) -> None:
         if path.is_dir():
             raise TargetError(f"{path}: is a folder, a file name is needed; choose another path")
         check_regular(path)
-        if path.exists() and not overwrite:
+        if os.path.lexists(path) and not overwrite:
             raise TargetError(f"{path}: exists already; remove it or add --overwrite")
         folder = path.absolute().parent
         if not folder.is_dir():
