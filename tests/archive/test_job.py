@@ -200,6 +200,12 @@ def test_creation_options_that_no_scene_could_be_written_with_are_refused(tmp_pa
         load_job(path)
 
 
+def test_a_driver_that_gdal_has_not_is_refused_before_the_first_scene(tmp_path):
+    path = write_job(tmp_path, "maps", render='allow_driver = ["VRT", "NOPE"]')
+    with pytest.raises(JobError, match=r"render\.allow_driver .*--allow-driver NOPE: no driver of"):
+        load_job(path)
+
+
 def test_render_options_have_the_names_of_the_command():
     flags = {parameter.name for parameter in render_command.params} - NOT_IN_JOBS
     other = {"co": "creation_options", "allow_driver": "allow_drivers", "compile": "compiled"}

@@ -140,6 +140,15 @@ def test_rendering_can_leave_the_page_too(tilemapper, make_raster, tmp_path):
     assert (code, "would be one file" in err) == (2, True)
 
 
+@pytest.mark.parametrize("command", ["render", "compare"])
+def test_a_driver_that_gdal_has_not_is_a_matter_of_usage(tilemapper, pair, tmp_path, command):
+    source, target = pair
+    call = [source, tmp_path / "new.tif"] if command == "render" else [source, target]
+    code, out, err = tilemapper(command, *call, "--allow-driver", "NOPE")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("error: --allow-driver NOPE: no driver of GDAL ")
+
+
 def test_an_existing_page_needs_overwrite_and_inputs_are_never_replaced(tilemapper, pair, tmp_path):
     page, link = tmp_path / "report.html", tmp_path / "link.html"
     link.symlink_to("unmounted/report.html")

@@ -8,7 +8,7 @@ import pytest
 import rasterio
 
 from tests.raster.made import city, write_raster
-from tilemapper.errors import RasterError
+from tilemapper.errors import OptionError, RasterError
 from tilemapper.raster.opening import driver_of, is_remote, open_raster
 from tilemapper.raster.source import SourceOptions, SourceView, inspect_source
 
@@ -109,6 +109,17 @@ def test_python_in_a_vrt_does_not_run(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(RasterError):
         inspect_source(str(vrt), options, None)
     assert not marker.exists()
+
+
+def test_a_driver_that_gdal_has_not_is_refused_and_the_likely_ones_are_named(tmp_path: Path):
+    path = write_raster(tmp_path / "a.tif", city())
+    for name, way_out in (("NOPE", "see rio env --formats"), ("vrt", "did you mean VRT?")):
+        with pytest.raises(OptionError) as caught:
+            inspect_source(path, SourceOptions(allow_drivers=("GIF", name)), None)
+        said = str(caught.value)
+        assert said.startswith(f"--allow-driver {name}: no driver of GDAL ")
+        assert "VRT, GIF, BMP" in said and said.endswith(f"is needed; {way_out}")
+    assert inspect_source(path, SourceOptions(allow_drivers=("GIF", "netCDF")), None).width == 130
 
 
 @pytest.mark.parametrize("ending", [".msk", ".ovr", ".msk.ovr"])

@@ -154,6 +154,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(running):
         (["~no.such.user/a.tif"], 1, "a.tif: no such file"),
         (["--allow", "~no.such.user"], 2, "--allow ~no.such.user: no such folder"),
         (["--overlap", "63"], 2, "overlap 63"),
+        (["--allow-driver", "NOPE"], 2, "--allow-driver NOPE: no driver of GDAL"),
         (["--device", "gpu"], 2, "device 'gpu': unknown"),
     ],
 )

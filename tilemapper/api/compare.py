@@ -18,6 +18,7 @@ from tilemapper.networks.model import Model, open_model
 from tilemapper.paths import real_path
 from tilemapper.raster.atomic import check_suffix, write_text_atomic
 from tilemapper.raster.jpeg import jpeg_bytes
+from tilemapper.raster.opening import check_drivers
 from tilemapper.raster.png import write_png
 from tilemapper.raster.webp import encode_within
 from tilemapper.render.devices import PRECISIONS
@@ -78,7 +79,9 @@ def compare(
         JobError: there is no palette in the file.
         ModelError: ``model`` is named, and is not there or not the one that painted the map.
         TargetError, OptionError: a file may not be written, or not under this name.
+        OptionError: this GDAL has not one of the drivers.
     """
+    check_drivers(allow_drivers)
     for out in (page, quicklook):
         for given in (source, target, truth):
             if out is not None and given is not None:

@@ -13,6 +13,7 @@ import tilemapper
 from tilemapper.archive.template import checked_template
 from tilemapper.errors import JobError
 from tilemapper.raster.creation_options import check_creation_options
+from tilemapper.raster.opening import check_drivers
 from tilemapper.render.plan import MOST_BATCH
 
 Bounds = tuple[float, float, float, float]
@@ -58,6 +59,12 @@ class Render(Closed):
     @classmethod
     def _known_fields(cls, value: str | None) -> str | None:
         return None if value is None else checked_template(value)
+
+    @field_validator("allow_driver")
+    @classmethod
+    def _known_drivers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        check_drivers(value)
+        return value
 
     @model_validator(mode="after")
     def _known_creation_options(self) -> Render:

@@ -13,7 +13,7 @@ from tilemapper.errors import RasterError
 from tilemapper.raster.aoi import lay_on_pixels, read_polygons
 from tilemapper.raster.bands import Bands, choose_bands
 from tilemapper.raster.identity import identity_of
-from tilemapper.raster.opening import open_raster
+from tilemapper.raster.opening import check_drivers, open_raster
 from tilemapper.raster.pixels import Pixels
 from tilemapper.raster.placing import Grid, output_grid
 from tilemapper.raster.sampling import sample_values
@@ -43,8 +43,9 @@ def inspect_source(path: str, options: SourceOptions, model_gsd_m: float | None)
 
     Raises:
         RasterError: the raster cannot be presented as red, green and blue.
-        OptionError: an option does not fit this raster.
+        OptionError: an option does not fit this raster, or this GDAL.
     """
+    check_drivers(options.allow_drivers)
     with open_raster(path, allow_drivers=options.allow_drivers) as src:
         bands = choose_bands(src, path, options)
         grid = output_grid(src, path, options, model_gsd_m)

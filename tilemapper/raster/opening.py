@@ -7,6 +7,7 @@ the raster (masks, overviews, ``.aux.xml``) are looked at first.
 
 from __future__ import annotations
 
+import difflib
 import stat
 import threading
 import warnings
@@ -18,7 +19,7 @@ from rasterio._err import CPLE_BaseError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
-from tilemapper.errors import RasterError
+from tilemapper.errors import OptionError, RasterError
 from tilemapper.raster.directories import check_directories
 from tilemapper.raster.limits import check_header
 from tilemapper.raster.sidecars import check_metadata, check_sidecars
@@ -80,6 +81,27 @@ def gdal_name(path: str) -> str:
     Nor is ``GTIFF_DIR:1:a.tif`` the first image of another file.
     """
     return f"./{path}" if ":" in path and not (is_remote(path) or path.startswith("/")) else path
+
+
+def check_drivers(names: Sequence[str]) -> None:
+    """Refuses a driver that this GDAL has not: left alone it would only never open anything.
+
+    Raises:
+        OptionError: it has not; names are spelt as GDAL spells them.
+    """
+    with rasterio.Env() as environment:  # registers the drivers
+        known = environment.drivers()
+    for name in names:
+        if name in known:
+            continue
+        spelt = {driver.casefold(): driver for driver in known}
+        near = difflib.get_close_matches(name.casefold(), spelt, n=1, cutoff=0.7)
+        usual = dict.fromkeys(driver for _, driver in _SIGNATURES if driver in known)
+        way_out = f"did you mean {spelt[near[0]]}?" if near else "see rio env --formats"
+        raise OptionError(
+            f"--allow-driver {name}: no driver of GDAL {rasterio.__gdal_version__}, "
+            f"{', '.join(usual)} or another of its {len(known)} is needed; {way_out}"
+        )
 
 
 def driver_of(path: str) -> str | None:

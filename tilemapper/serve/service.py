@@ -15,6 +15,7 @@ from tilemapper.errors import ModelError, OptionError
 from tilemapper.networks.model import Model, list_models, open_model
 from tilemapper.paths import real_path, typed_path
 from tilemapper.raster.lattice import Lattice, overlap_for
+from tilemapper.raster.opening import check_drivers
 from tilemapper.raster.source import SourceOptions, SourceSpec, inspect_source
 from tilemapper.render.devices import choose_device
 from tilemapper.serve.bounded import BoundedCache
@@ -64,6 +65,7 @@ class Service:
         tile = next(iter(self.models.values())).card.tile
         Lattice(1, 1, overlap_for(tile, setting.overlap), tile)
         choose_device(setting.device)
+        check_drivers(setting.allow_drivers)
         _remove_stale()
         self.folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
         options: dict[str, Any] = {"device": setting.device, "precision": setting.precision}
