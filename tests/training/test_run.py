@@ -31,11 +31,12 @@ from tilemapper.errors import (
     TrainingError,
 )
 from tilemapper.networks.model import open_model
-from tilemapper.training import pix2pix
+from tilemapper.training import checkpoint, export, pix2pix
 from tilemapper.training.checkpoint import read_checkpoint, write_checkpoint
 from tilemapper.training.dataset import Dataset
 from tilemapper.training.heldout import HeldOut
 from tilemapper.training.jobfile import load_job
+from tilemapper.training.lossplot import loss_plot
 from tilemapper.training.pairs import open_pairs, pack_pairs, split_pairs
 from tilemapper.training.recording import read_events
 from tilemapper.training.run import train
@@ -54,9 +55,9 @@ def drawn() -> None:
 
 @pytest.fixture(autouse=True)
 def composed(request, monkeypatch) -> None:
-    """Loss plots get their lines, but are not drawn: that takes a sixth of a second of each run."""
+    """Else loss plots stay empty: to make one takes longer than a step."""
     if "drawn" not in request.fixturenames:
-        monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda *_args, **_options: None)
+        monkeypatch.setattr("tilemapper.training.lossplot.loss_plot", lambda _events: b"")
 
 
 def stop_after(steps: int):
@@ -95,12 +96,13 @@ def assert_same_weights(one: Path, other: Path) -> None:
 def test_interrupted_and_straight_runs_end_with_the_same_bits(pairs, tmp_path, changes):
     settings = {**TINY, "trainer.steps": "6", "losses.gan_from": "0.3", **changes}
     train(pairs, tmp_path / "straight", settings=settings)
-    for first in (1, 4):
-        run = tmp_path / f"stopped{first}"
-        stopped = train(pairs, run, settings=settings, stop=stop_after(first))
-        assert (stopped.step, stopped.finished, stopped.model) == (first, False, None)
-        assert train(pairs, run, resume=True).finished
-        assert_same_weights(run, tmp_path / "straight")
+    run = tmp_path / "stopped"
+    for steps, at in ((1, 1), (3, 4)):  # before the discriminator takes part, and after
+        resumed = {"resume": True} if at > 1 else {"settings": settings}
+        stopped = train(pairs, run, stop=stop_after(steps), **resumed)
+        assert (stopped.step, stopped.finished, stopped.model) == (at, False, None)
+    assert train(pairs, run, resume=True).finished
+    assert_same_weights(run, tmp_path / "straight")
     steps = [e["step"] for e in read_events(run / "metrics.jsonl") if e["kind"] == "train"]
     assert steps == [1, 2, 3, 4, 5, 6]
 
@@ -155,7 +157,7 @@ def test_without_a_compiler_a_line_says_what_compile_needs(pairs, tmp_path, monk
         train(pairs, tmp_path / "run", settings={**TINY, "trainer.steps": "1"})
 
 
-def test_cyclegan_takes_unpaired_folders_and_resumes_with_its_pools(tmp_path, drawn):
+def test_cyclegan_takes_unpaired_folders_and_resumes_with_its_pools(tmp_path):
     data = tmp_path / "data"
     for side, count in (("A", 5), ("B", 3)):
         (data / side).mkdir(parents=True)
@@ -180,6 +182,7 @@ def test_cyclegan_takes_unpaired_folders_and_resumes_with_its_pools(tmp_path, dr
     for steps, change in ((6, {"losses.pool": "5"}), (8, {"augment.crop": "24"})):
         other = {"trainer.steps": str(steps), **change}
         assert train(data, tmp_path / "b", settings=other, resume=True).finished
+    assert loss_plot(read_events(tmp_path / "b" / "metrics.jsonl")).startswith(b"\x89PNG")
 
 
 def test_a_run_goes_on_with_the_optimiser_and_the_average_of_its_new_settings(
@@ -400,6 +403,7 @@ def test_a_run_as_long_as_its_budget_goes_on_for_what_is_left_of_it(pairs, tmp_p
 
     def watched(self, batch, step, done):
         shares.append(done)
+        time.sleep(0.3)  # few steps fill the time as well as many
         return usual(self, batch, step, done)
 
     monkeypatch.setattr(pix2pix.Pix2Pix, "step", watched)
@@ -430,11 +434,11 @@ def test_a_run_that_its_budget_stopped_ends_with_the_best_of_a_straight_one(pair
 def test_a_finished_run_that_is_resumed_is_not_measured_again(pairs, tmp_path):
     settings = {**TINY, "trainer.steps": "2"}  # at whose end the rate is another than at the start
     first = train(pairs, tmp_path / "run", settings=settings)
-    checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
-    groups = [one["param_groups"] for one in read_checkpoint(checkpoint)["optimisers"].values()]
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    groups = [one["param_groups"] for one in read_checkpoint(last)["optimisers"].values()]
     again = train(pairs, tmp_path / "run", resume=True)
     assert again.finished and again.figures == pytest.approx(first.figures, nan_ok=True)
-    kept = [one["param_groups"] for one in read_checkpoint(checkpoint)["optimisers"].values()]
+    kept = [one["param_groups"] for one in read_checkpoint(last)["optimisers"].values()]
     assert kept == groups
     kinds = [event["kind"] for event in read_events(tmp_path / "run" / "metrics.jsonl")]
     assert kinds == ["train", "train", "held_out"]
@@ -454,6 +458,26 @@ def test_the_best_weights_are_exported_as_they_were_judged_although_nothing_is_a
     exported = open_model(result.model).generator().state_dict()
     for name, tensor in average.items():
         assert tensor.dim() != 4 or torch.equal(exported[name], tensor.half().float())
+
+
+def test_what_is_best_at_the_end_is_written_once_and_exported_as_it_is(
+    pairs, tmp_path, monkeypatch
+):
+    written = []
+    usual = checkpoint.write_checkpoint
+
+    def noted(path, state):
+        written.append(path.name)
+        usual(path, state)
+
+    monkeypatch.setattr(checkpoint, "write_checkpoint", noted)
+    monkeypatch.setattr(export, "read_checkpoint", lambda path: pytest.fail(f"{path} is read"))
+    settings = {**TINY, "trainer.precise_bn_batches": "0", "trainer.checkpoint_every": "2"}
+    result = train(pairs, tmp_path / "run", settings={**settings, "trainer.steps": "3"})
+    assert written == ["step_00000002.ckpt", "best.ckpt"]
+    exported, best = open_model(result.model).generator().state_dict(), weights(tmp_path / "run")
+    assert all(torch.equal(exported[n], best[f"average.{n}"].half().float()) for n in exported
+               if exported[n].dim() == 4)  # fmt: skip
 
 
 def test_another_figure_finds_a_best_of_its_own(pairs, tmp_path):
@@ -597,7 +621,7 @@ def test_a_run_killed_before_its_job_was_written_begins_in_the_same_folder(pairs
 def test_a_checkpoint_of_another_architecture_is_refused(pairs, tmp_path):
     run = tmp_path / "run"
     train(pairs, run, settings={**TINY, "trainer.steps": "1"})
-    wider = "{width=8, stride=16, blocks=1, bottom_blocks=1}"
+    wider = TINY["networks.generator_arguments"].replace("width=4", "width=8")
     words = r"of other networks than the job's \(size mismatch for \S+: .*\); resume with"
     with pytest.raises(TrainingError, match=words):
         train(pairs, run, resume=True, settings={"networks.generator_arguments": wider})
@@ -673,8 +697,8 @@ def test_classic_learns_sixty_four_pairs_end_to_end(tmp_path, drawn):
     settings = {
         "data.resize": "0",
         "augment.crop": "64",
-        "networks.generator_arguments": '{width=16, depth=6, norm="batch"}',
-        "networks.discriminator_arguments": "{width=16, n_layers=2}",
+        "networks.generator_arguments": '{width=8, depth=6, norm="batch"}',
+        "networks.discriminator_arguments": "{width=8, n_layers=2}",
         "trainer.epochs": "6",
         "trainer.batch": "8",
         "trainer.learning_rate": "2e-3",

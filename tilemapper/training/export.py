@@ -38,8 +38,8 @@ def export_model(
     """
     job, device = trainer.job, trainer.device
     generator = unsynchronised(copy.deepcopy(trainer.judged))
-    # What leads is better than the best checkpoint.
-    best = None if trainer.leads else trainer.checkpoints.best()
+    # What leads is better than the best checkpoint; or that one holds these very weights.
+    best = None if trainer.leads or trainer.is_best else trainer.checkpoints.best()
     step = trainer.step
     if best is not None:
         state = read_checkpoint(best)

@@ -65,11 +65,17 @@ class Trainer:
         self.watch = LossWatch(device)
         self._best_waits = False
         self._measured_at = -1
+        self._best_here: int | None = None
 
     @property
     def judged(self) -> nn.Module:
         """The generator that is measured and exported: the averaged one where there is one."""
         return self.average.network if self.average else self.task.generator
+
+    @property
+    def is_best(self) -> bool:
+        """The best checkpoint was written by this call, and holds what `judged` still is."""
+        return self._best_here == self.step
 
     def run(
         self,
@@ -92,9 +98,8 @@ class Trainer:
             if any_of(late or limits.stop(), self.processes):
                 break
         self.watch.settle()
-        if not limits.stop():
-            self._evaluate(recorder, on_the_way=self.step < self.steps)
-        self.save()
+        if limits.stop() or not self._evaluate(recorder, on_the_way=self.step < self.steps):
+            self.save()
         return self._done() >= 1
 
     @property
@@ -158,9 +163,10 @@ class Trainer:
             self.watch.settle()
             self.save()
 
-    def _evaluate(self, recorder: Recorder | None, *, on_the_way: bool = False) -> None:
+    def _evaluate(self, recorder: Recorder | None, *, on_the_way: bool = False) -> bool:
+        """Measures what this step has not; True where that found a best, and so wrote it."""
         if recorder is None or not self.held_out or self._measured_at == self.step:
-            return
+            return False
         figures = self.held_out.measure(self.judged, self.device)
         recorder.event("held_out", self.step, figures)
         self._leave_eval()
@@ -169,13 +175,15 @@ class Trainer:
         if on_the_way:
             # A run that was not stopped is not measured here, and a resumed one must end as it.
             self.leads = is_better
-            return
+            return False
         self._measured_at = self.step
         if is_better:
             self.best = figures[name]
             self._best_waits = True
             self.watch.settle()
             self.save()
+            self._best_here = self.step
+        return is_better
 
     def _sample(self, recorder: Recorder | None) -> None:
         if recorder is None or not self.held_out:
