@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,15 @@ def test_an_unknown_table_is_refused(tmp_path):
         ('gsd = "fine"', "render.gsd is 'fine'"),
         ("bidx = [1, 2]", "render.bidx"),
         ('driver = "JPEG"', "render.driver is 'JPEG'"),
+        ('tta = "yes"', "render.tta is 'yes': true or false is needed, without quotes"),
+        ("compile = 1", "render.compile is '1': true or false is needed;"),
+        ('batch_size = "4"', "render.batch_size is '4': a whole number is needed, without quotes"),
+        ("block = true", "render.block is 'True': a whole number is needed"),
+        ("overlap = false", "render.overlap is 'False': 0, 32, 64, 96 or 128 is needed"),
+        ('nodata = "0"', "render.nodata is '0': a number is needed, without quotes"),
+        ("gsd = true", "render.gsd is 'True': a number is needed"),
+        ('bidx = ["4", "3", "2"]', "render.bidx is '4': a whole number is needed, without quotes"),
+        ("scale = [0]", "render.scale is '[0]': one more value is needed"),
         ('classes = "out/classes.tif"', "all scenes would get this name"),
         ('uncertainty = "out/{stm}.tif"', "did you mean stem?"),
         ('classes = "out/{relpath}_map.tif"', "need paths of their own"),
@@ -57,6 +67,33 @@ def test_a_wrong_value_is_named_with_its_key(tmp_path, line, words):
         load_job(write_job(tmp_path, tmp_path, render=line))
     assert words in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("table", "line", "words"),
+    [
+        ("output", 'stac = "no"', "output.stac is 'no': true or false is needed, without quotes"),
+        ("run", 'retries = "2"', "run.retries is '2': a whole number is needed, without quotes"),
+        ("run", "lease_s = true", "run.lease_s is 'True': a number is needed"),
+        ("source", "min_px = true", "source.min_px is 'True': a whole number is needed"),
+        ("source", "after = 0", "source.after is '0': a date such as 2026-01-31 is needed"),
+    ],
+)
+def test_a_value_of_another_type_is_not_taken_for_one(tmp_path, table, line, words):
+    path = write_job(tmp_path, tmp_path)
+    kept = re.sub(rf"^{line.split()[0]} =.*\n", "", path.read_text(), flags=re.MULTILINE)
+    path.write_text(kept.replace(f"[{table}]\n", f"[{table}]\n{line}\n"))
+    with pytest.raises(JobError) as error:
+        load_job(path)
+    assert words in str(error.value)
+
+
+def test_arrays_and_dates_are_as_toml_has_them(tmp_path):
+    path = write_job(tmp_path, tmp_path, render="bidx = [4, 3, 2]\nscale = [0, 3000]\nnodata = 0")
+    path.write_text(path.read_text().replace("[source]\n", '[source]\nafter = "2026-01-31"\n'))
+    job = load_job(path)
+    assert (job.render.bidx, job.render.scale, job.render.nodata) == ((4, 3, 2), (0.0, 3000.0), 0.0)
+    assert job.source.after == date(2026, 1, 31)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
-from tilemapper.archive.rendering import Bounds, Closed, Positive, Render
+from tilemapper.archive.rendering import Array, Bounds, Closed, Positive, Render
 from tilemapper.archive.template import checked_template, fields_of, fixed_of
 
 RASTER_SUFFIXES = (".tif", ".tiff", ".jp2", ".j2k", ".jpg", ".jpeg", ".png")
@@ -26,12 +26,12 @@ class Source(Closed):
     than ``min_px`` a side. ``asset``: the STAC asset to take.
     """
 
-    scenes: Annotated[tuple[str, ...], Field(min_length=1)]
-    pattern: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
+    scenes: Annotated[tuple[str, ...], Field(min_length=1), Array]
+    pattern: Annotated[tuple[str, ...], Array] = ()
+    exclude: Annotated[tuple[str, ...], Array] = ()
     bounds: Bounds | None = None
-    after: date | None = None
-    before: date | None = None
+    after: Annotated[date, Field(strict=False)] | None = None
+    before: Annotated[date, Field(strict=False)] | None = None
     min_px: Annotated[int, Field(ge=1)] | None = None
     asset: str | None = None
 
@@ -39,6 +39,13 @@ class Source(Closed):
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
+
+    @field_validator("after", "before", mode="before")
+    @classmethod
+    def _a_date(cls, value: Any) -> Any:
+        if isinstance(value, int | float):  # would count as seconds since 1970
+            raise ValueError("a date such as 2026-01-31 is needed")
+        return value
 
 
 class Output(Closed):

@@ -19,7 +19,7 @@ from tilemapper.archive.job import (
 from tilemapper.archive.rendering import Render
 from tilemapper.archive.rooting import rooted
 from tilemapper.errors import JobError
-from tilemapper.networks.arguments import nearest
+from tilemapper.networks.arguments import nearest, wanted
 
 
 def load_job(path: str | Path) -> ArchiveJob:
@@ -59,11 +59,10 @@ def _checked(values: dict[str, Any], where: str) -> ArchiveJob:
     place = [str(part) for part in fault["loc"] if not re.search(r"[\[(]", str(part))][:2]
     if fault["type"] == "extra_forbidden":
         raise JobError(f"{where}: unknown key {'.'.join(place)}{nearest(place[-1], _known(place))}")
-    if fault["type"] == "missing":
+    if fault["type"] == "missing" and not isinstance(fault["loc"][-1], int):
         raise JobError(f"{where}: key {'.'.join(place)} is missing; add it")
     found = "" if isinstance(fault["input"], dict) else f" is {str(fault['input'])[:80]!r}"
-    message = fault["msg"].removeprefix("Value error, ")
-    raise JobError(f"{where}: {'.'.join(place) or 'job'}{found}: {message}; correct it")
+    raise JobError(f"{where}: {'.'.join(place) or 'job'}{found}: {wanted(fault)}; correct it")
 
 
 def _known(place: list[str]) -> list[str]:

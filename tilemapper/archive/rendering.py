@@ -16,15 +16,17 @@ from tilemapper.raster.creation_options import check_creation_options
 from tilemapper.raster.opening import check_drivers
 from tilemapper.render.plan import MOST_BATCH
 
-Bounds = tuple[float, float, float, float]
+# Arrays of TOML are lists; what is in them keeps its type.
+Array = Field(strict=False)
+Bounds = Annotated[tuple[float, float, float, float], Array]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 LAYERS = ("classes", "uncertainty")
 
 
 class Closed(BaseModel):
-    """A table of a job file: no unknown keys, and nothing changes later."""
+    """A table of a job file: no unknown keys, values of their type, and nothing changes later."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Render(Closed):
@@ -41,9 +43,9 @@ class Render(Closed):
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     gsd: Positive | Literal["auto", "native"] = "auto"
-    bidx: Annotated[tuple[int, ...], Field(min_length=3, max_length=3)] | None = None
+    bidx: Annotated[tuple[int, ...], Field(min_length=3, max_length=3), Array] | None = None
     nodata: float | None = None
-    scale: tuple[float, float] | None = None
+    scale: Annotated[tuple[float, float], Array] | None = None
     bounds: Bounds | None = None
     mask: str | None = None
     tone: Literal["none", "match"] = "none"
@@ -51,9 +53,16 @@ class Render(Closed):
     compile: bool = False
     driver: Literal["COG", "GTiff"] = "COG"
     co: dict[str, str] = {}
-    allow_driver: tuple[str, ...] = ()
+    allow_driver: Annotated[tuple[str, ...], Array] = ()
     classes: str | None = None
     uncertainty: str | None = None
+
+    @field_validator("overlap", mode="before")
+    @classmethod
+    def _a_number(cls, value: Any) -> Any:
+        if isinstance(value, bool):  # equals 0 or 1, which is enough for Literal
+            raise ValueError("0, 32, 64, 96 or 128 is needed")
+        return value
 
     @field_validator(*LAYERS)
     @classmethod

@@ -22,6 +22,14 @@ Head = Literal["rgb", "palette"]
 
 Parsed = TypeVar("Parsed", bound=BaseModel)
 
+_NEEDED = {
+    "bool_type": "true or false",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "string_type": "text in quotes",
+    "tuple_type": "a list in brackets",
+}
+
 
 class Arguments(BaseModel):
     """Arguments of one architecture as they stand in a model card: closed, typed and bounded.
@@ -169,11 +177,21 @@ def parse(kind: type[Parsed], values: Mapping[str, Any], *, where: str) -> Parse
             known = [*kind.model_fields]
             what = f"unknown key {place}, known are {', '.join(known)}"
             raise ModelError(f"{where}: {what}{nearest(place, known)}") from None
-        what = fault["msg"][:300].removeprefix("Value error, ")
+        what = wanted(fault)[:300]
         if not place:  # a contradiction between keys, in our own words
             raise ModelError(f"{where}: {_ended(what)}") from None
         found = "" if fault["type"] == "missing" else f" is {repr(fault['input'])[:80]}"
         raise ModelError(f"{where}: {place}{found}: {_ended(what)}") from None
+
+
+def wanted(fault: Mapping[str, Any]) -> str:
+    """What pydantic says of a fault; a wrong type in words of the file that the value stands in."""
+    needed = _NEEDED.get(fault["type"])
+    if fault["type"] == "missing" and isinstance(fault["loc"][-1], int):
+        return "one more value is needed"
+    if needed is None:
+        return str(fault["msg"]).removeprefix("Value error, ")
+    return f"{needed} is needed{', without quotes' if isinstance(fault['input'], str) else ''}"
 
 
 def _ended(message: str) -> str:

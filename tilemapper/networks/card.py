@@ -23,7 +23,7 @@ _CHECKED = (
 )  # fmt: skip
 _PLAIN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors$"
 
-Level = Annotated[int, Field(ge=0, le=255)]
+Level = Annotated[int, Field(ge=0, le=255, strict=True)]
 Statistic = Annotated[float, Field(ge=0, le=255, allow_inf_nan=False)]
 
 

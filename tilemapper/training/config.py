@@ -17,12 +17,14 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 # As a card takes it, which is written when all training is done.
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$"
 Decay = Annotated[float, Field(ge=0, lt=1)]
+# Arrays of TOML are lists; what is in them keeps its type.
+Array = Field(strict=False)
 
 
 class Section(BaseModel):
     """A table of a job file: unknown keys are refused, values keep their type, all are finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
 
 class ExtraPairs(Section):
@@ -49,7 +51,7 @@ class DataConfig(Section):
     resize: Count = 0
     storage: Literal["auto", "device", "host", "mmap"] = "auto"
     gsd_m: Annotated[float, Field(ge=0, le=10_000)] = 0.0
-    extra: tuple[ExtraPairs, ...] = ()
+    extra: Annotated[tuple[ExtraPairs, ...], Array] = ()
 
 
 class AugmentConfig(Section):
@@ -68,7 +70,7 @@ class AugmentConfig(Section):
     crop: Annotated[int, Field(ge=16, le=2048)] = 256
     flips: Literal["none", "horizontal", "both"] = "both"
     right_angles: bool = True
-    scale: tuple[float, float] = (1.0, 1.0)
+    scale: Annotated[tuple[float, float], Array] = (1.0, 1.0)
     rotation: Annotated[float, Field(ge=0, le=45)] = 0.0
     brightness: Share = 0.0
     contrast: Share = 0.0
@@ -92,9 +94,9 @@ class NetworksConfig(Section):
     """
 
     generator: str = "unet"
-    generator_arguments: dict[str, int | float | str | bool] = {}
+    generator_arguments: dict[str, float | int | str | bool] = {}
     head: Literal["rgb", "palette"] = "rgb"
-    discriminator_arguments: dict[str, int | float | str | bool] = {}
+    discriminator_arguments: dict[str, float | int | str | bool] = {}
     init: str = ""
 
 
@@ -154,7 +156,7 @@ class TrainerConfig(Section):
     optimizer: Literal["adam", "adamw"] = "adam"
     learning_rate: Annotated[float, Field(gt=0)] = 2e-4
     discriminator_learning_rate: NonNegative = 0.0
-    betas: tuple[Decay, Decay] = (0.5, 0.999)
+    betas: Annotated[tuple[Decay, Decay], Array] = (0.5, 0.999)
     weight_decay: NonNegative = 0.0
     schedule: Literal["constant", "linear", "half-linear", "cosine"] = "linear"
     warm_up: Share = 0.0
@@ -184,7 +186,7 @@ class TrainingJob(Section):
     name: Annotated[str, Field(pattern=NAME)] = "model"
     licence: str = ""
     origin: str = ""
-    palette: tuple[PaletteClass, ...] = ()
+    palette: Annotated[tuple[PaletteClass, ...], Array] = ()
     data: DataConfig = DataConfig()
     augment: AugmentConfig = AugmentConfig()
     networks: NetworksConfig = NetworksConfig()

@@ -12,7 +12,13 @@ from pydantic import ValidationError
 import tilemapper
 from tilemapper import toml
 from tilemapper.errors import JobError, OptionError
-from tilemapper.networks.arguments import PatchGANArguments, generator_arguments, nearest, parse
+from tilemapper.networks.arguments import (
+    PatchGANArguments,
+    generator_arguments,
+    nearest,
+    parse,
+    wanted,
+)
 from tilemapper.networks.card import PaletteClass
 from tilemapper.training.config import TrainingJob
 from tilemapper.training.runfolder import CONFIG_NAME
@@ -152,10 +158,9 @@ def check_job(values: Mapping[str, Any], *, where: str) -> TrainingJob:
     if fault["type"] == "extra_forbidden":
         hint = nearest(place[-1], known_keys(place[:-1]))
         raise JobError(f"{where}: unknown key {'.'.join(place)}{hint}")
-    message = fault["msg"].removeprefix("Value error, ")
     found = "" if isinstance(fault["input"], dict) else f" is {str(fault['input'])[:60]!r}"
     subject = f" {'.'.join(place)}{found}:" if place else ""
-    raise JobError(f"{where}:{subject} {message}; correct it")
+    raise JobError(f"{where}:{subject} {wanted(fault)}; correct it")
 
 
 def _check_networks(job: TrainingJob) -> None:
