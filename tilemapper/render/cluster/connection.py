@@ -13,8 +13,6 @@ from tilemapper.errors import NoWorkerError
 from tilemapper.render.address import scheduler_address
 from tilemapper.render.nannies import quiet_dask
 
-CONNECT_S = 30.0
-
 
 class _Client(Client):
     """Closed at once where it cannot start: dask leaves that to the interpreter, which hangs."""
@@ -41,7 +39,10 @@ def address_of(scheduler: str | None, *, insecure: bool) -> str:
 
 @contextlib.contextmanager
 def connected(address: Any) -> Iterator[Any]:
-    """A client of a scheduler, for a while; TLS is as dask's configuration says.
+    """A client of a scheduler, for a while.
+
+    TLS, and how long a scheduler that may be just starting is tried for, are as dask's
+    configuration says.
 
     Args:
         address: an address, or a cluster of this process.
@@ -52,7 +53,7 @@ def connected(address: Any) -> Iterator[Any]:
     with quiet_dask():
         try:
             client: Any = _Client(  # type: ignore[no-untyped-call]
-                address, timeout=CONNECT_S, set_as_default=False, name="tilemapper"
+                address, set_as_default=False, name="tilemapper"
             )
         except (OSError, TimeoutError, ValueError, TypeError) as error:
             raise NoWorkerError(
