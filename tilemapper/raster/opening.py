@@ -89,6 +89,8 @@ def check_drivers(names: Sequence[str]) -> None:
     Raises:
         OptionError: it has not; names are spelt as GDAL spells them.
     """
+    if not names:
+        return
     with rasterio.Env() as environment:  # registers the drivers
         known = environment.drivers()
     for name in names:
