@@ -394,6 +394,39 @@ def test_a_catalogue_of_which_no_item_has_the_asset_is_the_jobs_fault(tmp_path):
         names(str(tmp_path / "items.json"), asset="visaul")
 
 
+@pytest.mark.parametrize("asset", [None, "image"])
+def test_a_catalogue_of_which_no_item_has_a_raster_stops_no_other_source(tmp_path, asset):
+    made = write_scene(tmp_path / "a.tif", 1)
+    for name, more in (("good", {}), ("without", {"assets": {}})):
+        (tmp_path / f"{name}.json").write_text(json.dumps(item(name, "a.tif", **more)))
+    for other in (tmp_path / "good.json", made):
+        source = Source(scenes=(str(tmp_path / "without.json"), str(other)), asset=asset)
+        good, bad = discover(source)
+        assert (good.name, good.fault) == (str(made), None)
+        assert "item 'without' has no" in bad.fault
+
+
+@pytest.mark.parametrize("old", ["2025-12-31T10:00:00Z", "2026-03-04T23:59:59Z"])
+def test_items_without_a_raster_that_a_filter_leaves_out_are_not_told_about(tmp_path, old):
+    without = item("old", "", assets={}, properties={"datetime": old})
+    (tmp_path / "old.json").write_text(json.dumps(without))
+    source = Source(scenes=(str(tmp_path / "old.json"),), after=date(2026, 3, 5))
+    assert discover(source) == []
+    assert discover(source.model_copy(update={"after": None, "bounds": (0, 0, 1, 1)})) == []
+    with pytest.raises(JobError, match="item 'old' has no raster asset"):
+        discover(source.model_copy(update={"after": None}))
+
+
+def test_a_new_item_without_a_raster_fails_by_itself_where_older_ones_have_one(tmp_path):
+    write_scene(tmp_path / "a.tif", 1)
+    old = item("old", "a.tif", properties={"datetime": "2025-12-31T10:00:00Z"})
+    features = [item("new", "", assets={}), old]
+    text = json.dumps({"type": "FeatureCollection", "features": features})
+    (tmp_path / "items.json").write_text(text)
+    (bad,) = discover(Source(scenes=(str(tmp_path / "items.json"),), after=date(2026, 1, 1)))
+    assert "item 'new' has no raster asset" in bad.fault
+
+
 @pytest.mark.parametrize(
     "document",
     [

@@ -35,11 +35,11 @@ class Scene:
     without opening it: size, mtime and ctime in ns, or ETag. date: ISO, from the catalog or the
     name. bbox: west, south, east, north, from the catalog. fault: why it cannot be rendered,
     whatever the options. closed: there is no raster, as it is a folder that could not be listed, or
-    a catalog's item without one. passes: the fault is its server's, and says nothing of it. name:
-    what is shown, the path without secrets if nothing else. id: the key in the ledger. fields: more
-    fields for the template; output: the output, whatever the template. mosaic: what a whole mosaic
-    is made of. part: what is cut out of one; group: its mosaic's id. `misnamed` scenes have a
-    fault.
+    ``absent``: a catalog's item without one. passes: the fault is its server's, and says nothing of
+    it. name: what is shown, the path without secrets if nothing else. id: the key in the ledger.
+    fields: more fields for the template; output: the output, whatever the template. mosaic: what a
+    whole mosaic is made of. part: what is cut out of one; group: its mosaic's id. `misnamed` scenes
+    have a fault.
     """
 
     path: str
@@ -53,6 +53,7 @@ class Scene:
     fault: str | None = None
     passes: bool = False
     closed: bool = False
+    absent: bool = False
     shown: str | None = None
     fields: tuple[tuple[str, str], ...] = ()
     output: str | None = None

@@ -30,13 +30,18 @@ def discover(source: Source, *, stdin: Iterable[str] | None = None) -> list[Scen
     """All scenes that a job names and its filters by name let through, each once, by path.
 
     Raises:
-        JobError: something named in ``scenes`` is not there, or cannot be listed.
+        JobError: something named in ``scenes`` is not there, or cannot be listed; or there are
+            catalogs' items only, and none has a raster.
     """
     found: dict[str, Scene] = {}
+    rasters = False
     for named in source.scenes:
         for scene in _named(named, source, stdin):
+            rasters = rasters or not scene.absent
             if _passes(scene, source):
                 found.setdefault(scene.id, scene)
+    if found and not rasters:
+        raise JobError(str(next(iter(found.values())).fault))  # the job asks for what no item has
     return sorted(found.values(), key=lambda scene: scene.name)
 
 
@@ -174,8 +179,6 @@ def _of_entry(entry: remote.Entry, relpath: str) -> Scene:
 def _catalog(where: str, source: Source) -> Iterator[Scene]:
     listed = list(stac_source.assets(where, asset=source.asset))
     assets = [asset for asset in listed if asset.fault is None]
-    if listed and not assets:
-        raise JobError(str(listed[0].fault))  # the job asks for what no item has
     yield from (_without_raster(asset) for asset in listed if asset.fault is not None)
     addresses = [asset.href for asset in assets if remote.is_remote(asset.href)]
     answered = dict(zip(addresses, _remote_scenes(addresses), strict=True))
@@ -189,7 +192,9 @@ def _without_raster(asset: stac_source.Asset) -> Scene:
     """The scene of an item that has no raster: it fails and is named, and the others go on."""
     name = of_item(asset.item, "item")
     path, fault = f"{asset.href}/{name}", printable(str(asset.fault))
-    return Scene(path, name, date=asset.date, bbox=asset.bbox, fault=fault, closed=True)
+    return Scene(
+        path, name, date=asset.date, bbox=asset.bbox, fault=fault, closed=True, absent=True
+    )
 
 
 def _passes(scene: Scene, source: Source) -> bool:
