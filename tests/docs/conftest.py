@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 
 from tilemapper.networks.build import build_generator
 from tilemapper.networks.model import ModelCard, open_model, save_model
+from tilemapper.report.city import files
+from tilemapper.report.city.painter import Painter
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _painters():
+    """A city that several pages sample is laid out once: that takes longer than to write it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "Painter", functools.lru_cache(Painter))
+        yield
 
 
 @pytest.fixture(scope="session")
