@@ -15,7 +15,7 @@ from tilemapper.cli.main import cli, run
 from tilemapper.networks.build import build_generator
 from tilemapper.networks.model import ModelCard, save_model
 from tilemapper.training.pairs import open_pairs, split_pairs
-from tilemapper.training.split import digest_split
+from tilemapper.training.split import digest_names, digest_split
 
 
 @pytest.fixture
@@ -102,13 +102,28 @@ def test_a_train_folder_without_its_val_folder_is_not_split_once_more(tmp_path, 
     assert evaluate(model, train, "--share", "0.5")["pairs"] == 3
 
 
-def trained_on(data, folder, *, share, **more):
+def test_pairs_that_were_mixed_in_are_not_measured_as_held_out(tmp_path, capsys):
+    """A tenth of data.extra was."""
+    data = write_side_by_side(tmp_path / "pairs", 6, size=64)
+    extra = write_side_by_side(tmp_path / "extra" / "train", 5, size=64, first=50)
+    model = trained_on(data, tmp_path / "m", share=0.5, extra=[extra])
+    for named in (extra, extra.parent):
+        assert run(cli, ["evaluate", model, str(named), "--device", "cpu"]) == 1
+        assert "has learned from all of these pairs" in capsys.readouterr().err
+    assert evaluate(model, extra, "--split", "all")["pairs"] == 5
+    write_side_by_side(extra.parent / "val", 2, size=64, first=70)  # which is never mixed in
+    assert evaluate(model, extra.parent)["pairs"] == 2
+    assert evaluate(model, data)["pairs"] == 3
+
+
+def trained_on(data, folder, *, share, extra=(), **more):
     """A model whose card says that it learned from these pairs, but for this share of them."""
     source = open_pairs(data)
     digest = digest_split(source, split_pairs(source, share=share, **more))
     card = ModelCard(
         name="m", architecture="identity", split_share=share,
         pairs_sha256=digest.pairs, held_out_sha256=digest.held_out, trained_sha256=digest.trained,
+        extra_sha256=[digest_names(open_pairs(path).names) for path in extra],
     )  # fmt: skip
     generator = build_generator("identity", {}, 3, "rgb")
     return str(save_model(folder, card, generator, "readme").folder)

@@ -157,7 +157,7 @@ def _held_out(
     names = digest_names(source.names)
     if own and names == model.card.held_out_sha256:
         return range(len(source))  # such as a val folder by itself
-    if own and names == model.card.trained_sha256:
+    if own and names in (model.card.trained_sha256, *model.card.extra_sha256):
         raise PairError(
             f"{data}: the model has learned from all of these pairs, others are needed; name those "
             "that were held out, or give --split all to measure how well it knows its own"

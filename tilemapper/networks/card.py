@@ -55,7 +55,8 @@ class ModelCard(_Closed):
     ``weights`` and ``weights_sha256`` are None for architectures without weights. ``metrics`` may
     hold NaN where a figure is not defined. ``split_share`` and ``split_seed`` say which pairs
     were held out, so that evaluation takes the same ones; ``pairs_sha256``, ``held_out_sha256`` and
-    ``trained_sha256``, of all names, of theirs and of those learned from, show whether it did.
+    ``trained_sha256``, of all names, of theirs and of those learned from, show whether it did, and
+    ``extra_sha256``, of the names of each set that was mixed in, that it takes none of those.
     """
 
     format: Literal[1] = 1
@@ -83,6 +84,7 @@ class ModelCard(_Closed):
     pairs_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     held_out_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     trained_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    extra_sha256: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...] = ()
     tone: Tone | None = None
     metrics: dict[str, float] = {}
     palette: Annotated[tuple[PaletteClass, ...], Field(max_length=MOST_CHANNELS)] = ()
@@ -188,8 +190,7 @@ def _plain_text(card: ModelCard) -> str:
     lines = [
         f"{key} = {_toml(value)}"
         for key, value in values.items()
-        if value is not None and value != "" and key not in ("arguments", "tone", "metrics")
-        if key != "palette"
+        if value not in (None, "", ()) and key not in ("arguments", "tone", "metrics", "palette")
     ]
     for key in ("arguments", "tone", "metrics"):
         if values[key]:

@@ -19,7 +19,7 @@ from tilemapper.training.metrics import figure_names
 from tilemapper.training.pairs import open_pairs, split_pairs
 from tilemapper.training.pixels import Pixels, load_pixels
 from tilemapper.training.sources import PairSource
-from tilemapper.training.split import digest_split, find_overlaps
+from tilemapper.training.split import digest_names, digest_split, find_overlaps
 from tilemapper.training.turning import side_to_cut
 
 # Of the targets' pixels that are near no class: above the first a word is said, above the second
@@ -33,8 +33,8 @@ class Dataset:
 
     ``pixels`` are those of all training pairs, their targets marked classes (see `classes`) for a
     palette head; ``groups`` say which of them are drawn how often; ``legend`` is what maps are
-    judged by, None for photographs; ``digest`` tells this split from others; ``far_share`` of the
-    targets' pixels is not near any class.
+    judged by, None for photographs; ``digest`` tells this split from others, ``extra_digests`` tell
+    what is mixed in; ``far_share`` of the targets' pixels is not near any class.
     Raises as `open_pairs`, `split_pairs` and `load_pixels`, and JobError when the job does not fit
     the pairs: its figure is none of theirs, or its palette has other colours than they have.
     """
@@ -55,6 +55,7 @@ class Dataset:
         chosen = [(self.source, i) for i in self.split.train]
         held_out = {self.source.place(i) for i in self.split.held_out}
         self.groups = [Group(0, len(chosen), 1 - sum(e.share for e in config.extra))]
+        self.extra_digests: list[str] = []
         for extra in config.extra:
             source = open_pairs(extra.path, direction=config.direction, unpaired=config.unpaired)
             # All of them but a val folder: whoever made one measures on it.
@@ -70,6 +71,7 @@ class Dataset:
                 )
             self.groups.append(Group(len(chosen), len(own), extra.share))
             chosen += [(source, i) for i in own]
+            self.extra_digests.append(digest_names(source.names[i] for i in own))
         palette = job.networks.head == "palette"
         mark = ClassColours(job.palette, torch.device("cpu")).mark if palette else None
         self.pixels = self._load(chosen, storage=config.storage, device=device, make_target=mark)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import datetime
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -29,7 +30,7 @@ GAP_IMAGES = 8
 
 
 def export_model(
-    trainer: Trainer, run: Path, split: Split, *, command: str
+    trainer: Trainer, run: Path, split: Split, *, command: str, extra_digests: Sequence[str] = ()
 ) -> tuple[dict[str, float], Path]:
     """Exports the best generator (the last one where none was judged) as ``RUN/model``.
 
@@ -74,6 +75,7 @@ def export_model(
         pairs_sha256=split_digest.pairs if split_digest else None,
         held_out_sha256=split_digest.held_out if split_digest else None,
         trained_sha256=split_digest.trained if split_digest else None,
+        extra_sha256=tuple(extra_digests),
         tone=_tone(trainer),
         metrics={name: round(value, 4) for name, value in figures.items()},
     )

@@ -175,7 +175,13 @@ class _Run:
         figures, model = dict[str, float](), None
         # After a signal there are seconds left, and the checkpoint is what matters.
         if first and not limits.stop():
-            figures, model = export_model(trainer, self.folder, self.split, command=command)
+            figures, model = export_model(
+                trainer,
+                self.folder,
+                self.split,
+                command=command,
+                extra_digests=self.data.extra_digests,
+            )
             write_loss_plot(self.folder)
         return RunResult(self.folder, trainer.step, finished, figures, model)
 
