@@ -92,8 +92,8 @@ def count_palette(
         # Every k-th pixel, k odd: with an even one only some columns of most images are seen.
         samples.append(pixels[:: (len(pixels) // each) | 1])
         on_pair()
-    exact = _histogram(torch.from_numpy(np.concatenate(samples)))
-    cells = exact.view(128, 2, 128, 2, 128, 2).sum((1, 3, 5))
+    sampled = torch.from_numpy(np.concatenate(samples))
+    exact, cells = _histogram(sampled, bits=8), _histogram(sampled, bits=7)
     if like:
         return _counted(
             [entry.name for entry in like],
@@ -130,10 +130,11 @@ def _counted(names: list[str], colours: list[Colour], cells: Tensor, pairs: int)
     )
 
 
-def _histogram(pixels: Tensor) -> Tensor:
-    """(n, 3) uint8 -> (256, 256, 256) int64."""
-    red, green, blue = pixels.int().unbind(1)
-    return torch.bincount((red << 16) + (green << 8) + blue, minlength=2**24).view([256] * 3)
+def _histogram(pixels: Tensor, *, bits: int) -> Tensor:
+    """Counts by the first ``bits`` bits of each band: (n, 3) uint8 -> (2**bits,) * 3 int64."""
+    red, green, blue = (pixels >> (8 - bits)).int().unbind(1)
+    index = (red << (2 * bits)) + (green << bits) + blue
+    return torch.bincount(index, minlength=2 ** (3 * bits)).view([2**bits] * 3)
 
 
 def _peaks(exact: Tensor, cells: Tensor, *, most: int) -> list[Colour]:
@@ -179,8 +180,9 @@ def _medians(exact: Tensor, colours: list[Colour]) -> list[Colour]:
         exact: pixels of each colour, (256, 256, 256).
         colours: the classes.
     """
-    places = exact.nonzero().short()
-    weights = exact[exact > 0]
+    places = exact.nonzero()
+    weights = exact[tuple(places.T)]
+    places = places.short()
     nearest, known = _nearest(places, colours)
     medians = []
     for k, colour in enumerate(colours):
