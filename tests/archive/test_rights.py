@@ -25,7 +25,7 @@ def batch(job: Path) -> tuple[int, dict, str]:
     return done.returncode, json.loads(lines[-1])["summary"] if lines else {}, done.stderr
 
 
-def test_what_may_not_be_read_is_named_and_rendered_once_it_may(tmp_path, models):
+def test_what_may_not_be_read_is_named_and_rendered_once_it_may(tmp_path, models, capsys):
     write_archive(tmp_path / "in", 3)
     words = poison(tmp_path / "in" / "bad", rights_hold=True)
     write_archive(tmp_path / "in" / "closed", 1)
@@ -41,7 +41,9 @@ def test_what_may_not_be_read_is_named_and_rendered_once_it_may(tmp_path, models
     assert "Permission denied" in reasons["unreadable"]
     (tmp_path / "in" / "bad" / "unreadable.tif").chmod(0o644)
     (tmp_path / "in" / "closed").chmod(0o755)
-    code, summary, _ = batch(job)
+    capsys.readouterr()
+    code = run(cli, ["batch", str(job), "--json", "-q"])
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])["summary"]
     assert (code, summary["done"], summary["failed"]) == (3, 2, 9)
 
 

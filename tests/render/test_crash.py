@@ -23,7 +23,7 @@ KILLS = 50
 
 @pytest.fixture(scope="module")
 def city(tmp_path_factory):
-    return write_raster(tmp_path_factory.mktemp("crash") / "city.tif", noise(1400, 1500))
+    return write_raster(tmp_path_factory.mktemp("crash") / "city.tif", noise(1080, 1100))
 
 
 def start(city, target, model, *more):
@@ -165,4 +165,4 @@ def test_a_whole_source_renders_the_same_beside_it(forks, city, models, tmp_path
     assert (ended.code, ended.stderr) == (0, "")
     assert '"tiles":' in ended.stdout
     with rasterio.open(tmp_path / "map.tif") as dst:
-        assert dst.shape == (1400, 1500)
+        assert dst.shape == (1080, 1100)
