@@ -147,3 +147,17 @@ def test_a_library_that_is_being_loaded_is_loaded_to_its_end_first(tmp_path):
     """
     assert ended(body) == (143, LINE)
     assert (tmp_path / "slowly_loaded.py.loaded").exists()
+
+
+def test_an_interrupted_process_is_not_aborted_by_what_a_library_does_at_its_end():
+    """An import that was interrupted had begun a thread, which C++ found at the end (1 of 10)."""
+    body = """
+    import atexit, ctypes
+    import tilemapper.cli.main as started
+    c = ctypes.CDLL(None)
+    c.__cxa_atexit(c.abort, None, None)
+    atexit.register(lambda: print("cleared up", file=sys.stderr))
+    started.run = lambda _: outcome(ask)
+    started.main()
+    """
+    assert ended(body) == (143, LINE + "cleared up\n")

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 import click
 
-from tilemapper.cli.signals import end, farewell, listen, received
+from tilemapper.cli.signals import end, farewell, leave, listen, received
 from tilemapper.errors import Interrupted, TilemapperError, TryAgainError, device_fault
 from tilemapper.memory import keep_freed_memory
 from tilemapper.raster.secrets import redacted
@@ -197,4 +197,7 @@ def main() -> NoReturn:
     # rasterio turns GDAL's complaints into errors, but not those of GDAL's own threads.
     os.environ.setdefault("CPL_LOG", os.devnull)
     keep_freed_memory()
-    sys.exit(run(cli))
+    code = run(cli)
+    if received():
+        leave(code)
+    sys.exit(code)

@@ -5,12 +5,15 @@ Imports nothing heavy: the sooner it listens, the fewer signals meet Python's ow
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import os
 import signal
 import sys
+import threading
 import time
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from tilemapper.errors import Interrupted, interruption_behind
 
@@ -64,6 +67,22 @@ def farewell(signal_number: int, then: str = "run the same command to go on") ->
     with contextlib.suppress(OSError):  # whoever read it may be gone too
         print(f"interrupted by {interrupted}; {then}", file=sys.stderr)
     return interrupted.exit_code
+
+
+def leave(code: int) -> NoReturn:
+    """Ends an interrupted process, after all that Python does at its end, past what C++ does.
+
+    A library whose import was interrupted may have begun a thread that its own end does not know
+    of, and would abort the process.
+    """
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):  # its reader is gone, or it is closed
+                stream.flush()
+    finally:
+        os._exit(code)
 
 
 def _raise(number: int, frame: FrameType | None) -> None:
