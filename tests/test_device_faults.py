@@ -11,7 +11,7 @@ from tests.training.synthetic_pairs import TINY, write_pairs
 from tilemapper.cli.main import run
 from tilemapper.errors import DeviceError, DeviceLostError, OptionError, device_fault
 from tilemapper.render import blocks, devices
-from tilemapper.render.devices import is_broken, naming
+from tilemapper.render.devices import is_broken, is_gone, naming
 from tilemapper.render.render import render
 from tilemapper.training import pix2pix
 from tilemapper.training.run import train
@@ -103,6 +103,19 @@ def test_a_gpu_is_broken_when_it_cannot_even_be_waited_for(monkeypatch):
     assert is_broken("cuda:0")
     assert is_broken()
     assert not is_broken("cpu")
+
+
+def test_a_gpu_is_gone_when_nothing_can_be_begun_on_it(monkeypatch):
+    def fail(_device):
+        raise RuntimeError("No CUDA GPUs are available")
+
+    monkeypatch.setattr(devices.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(devices.torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(devices.torch.cuda, "mem_get_info", lambda _device: (1, 1))
+    assert not is_gone("cuda:0")
+    assert is_gone("cuda:1")
+    monkeypatch.setattr(devices.torch.cuda, "mem_get_info", fail)
+    assert is_gone("cuda:0")
 
 
 def test_a_run_whose_gpu_fails_says_how_it_goes_on(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -10,7 +11,8 @@ import pytest
 
 from tilemapper.archive import engines
 from tilemapper.archive.worker import gpu_of
-from tilemapper.errors import DeviceLostError
+from tilemapper.errors import DeviceError, DeviceLostError
+from tilemapper.render.nannies import UnfitError
 
 
 def test_scenes_that_come_at_once_share_one_engine(monkeypatch):
@@ -55,6 +57,36 @@ def test_a_worker_whose_gpu_has_failed_ends_and_takes_no_more_scenes(monkeypatch
     # Of a GPU that goes on working the scene fails; the run of all the others goes on.
     assert engines._render(task, None, lambda tiles: None).state == "failed"
     assert ended == [1] * broken
+
+
+@pytest.mark.parametrize(
+    ("device", "threads", "gone", "leaves"),
+    [
+        ("cuda:0", 1, True, True),
+        ("cuda:0", 1, False, False),  # it has no room for the model, say
+        ("cuda:0", None, True, False),  # of a cluster of others, which never had one
+        ("cpu", 1, True, False),
+    ],
+)
+def test_a_worker_of_our_own_whose_gpu_is_gone_leaves_its_scenes_to_others(
+    monkeypatch, device, threads, gone, leaves
+):
+    """Started again it found none, and failed the scenes as they came."""
+
+    def engine_for(task):
+        raise DeviceError("device cuda:0: 0 CUDA device(s) found")
+
+    monkeypatch.setattr(engines, "_engine_for", engine_for)
+    monkeypatch.setattr(engines, "is_gone", lambda gpu: gone and gpu.startswith("cuda"))
+    monkeypatch.setattr(engines.torch, "get_num_threads", lambda: threads)
+    task = SimpleNamespace(id="a", path="a.tif", part=None, options={"device": device})
+    if not leaves:
+        assert engines._render(task, threads, lambda tiles: None).state == "failed"
+        return
+    with pytest.raises(UnfitError) as raised:
+        engines._render(task, threads, lambda tiles: None)
+    assert raised.value.why == "device cuda:0: 0 CUDA device(s) found"
+    assert raised.value.pid == os.getpid()
 
 
 def test_a_worker_that_is_done_with_a_scene_asks_nothing_of_its_gpu(monkeypatch):

@@ -8,6 +8,7 @@ import pytest
 
 from tilemapper.errors import NoWorkerError, TryAgainError
 from tilemapper.render import calls
+from tilemapper.render.nannies import UnfitError
 
 
 class FakeFuture:
@@ -49,10 +50,31 @@ class FakeClient:
         self.sent.append(item)
         return FakeFuture(key, *self._ends.pop(0))
 
+    def retire_workers(self, addresses, *, close_workers):
+        assert close_workers  # or its nanny starts it again
+        self.workers -= len(addresses)
 
-def answered(client: FakeClient, items: str, lonely_s: float = 0.0) -> list[object]:
+
+class FakeOwn:
+    """Workers of our own, in processes 0 and above."""
+
+    def __init__(self, client: FakeClient) -> None:
+        self._client, self._all = client, range(client.workers)
+
+    @property
+    def failed(self) -> bool:
+        return not self._client.workers
+
+    def address(self, pid: int) -> str | None:
+        return f"tcp://{pid}" if pid in self._all else None
+
+    def revive(self) -> None:
+        pass
+
+
+def answered(client: FakeClient, items: str, lonely_s: float = 0.0, own=None) -> list[object]:
     failed = lambda item, line: (item, line)  # noqa: E731
-    return list(calls._answered(client, None, str.upper, iter(items), failed, lonely_s))
+    return list(calls._answered(client, own, str.upper, iter(items), failed, lonely_s))
 
 
 def test_a_scheduler_that_is_gone_is_no_defect():
@@ -75,3 +97,18 @@ def test_an_error_of_ours_is_told_in_its_own_words_and_another_is_a_defect():
     (_, first), (_, second) = answered(client, "ab")
     assert first == str(given_up)
     assert second == "KeyError: 'x'; report this as a defect"
+
+
+def test_what_a_worker_without_its_gpu_was_called_with_goes_to_another():
+    unfit = ("error", UnfitError("device cuda:0: none", 1))
+    client = FakeClient(2, unfit, ("finished", "A"), ("finished", "B"), ("finished", "C"))
+    assert sorted(answered(client, "abc", own=FakeOwn(client))) == ["A", "B", "C"]
+    assert client.workers == 1
+    assert sorted(client.sent) in (["a", "a", "b", "c"], ["a", "b", "b", "c"], ["a", "b", "c", "c"])
+
+
+def test_where_no_worker_is_left_with_its_gpu_that_is_said_at_once_and_nothing_has_failed():
+    client = FakeClient(1, ("error", UnfitError("device cuda:0: none", 0)))
+    with pytest.raises(NoWorkerError, match=r"none is left .* \(device cuda:0: none\)") as raised:
+        answered(client, "a", lonely_s=3600, own=FakeOwn(client))
+    assert raised.value.exit_code == 75

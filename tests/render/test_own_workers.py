@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import os
 import subprocess
 import sys
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from distributed import Nanny
 
+from tilemapper.errors import NoWorkerError
 from tilemapper.memory import ENVIRONMENT
+from tilemapper.render.calls import spread_calls
 from tilemapper.render.cluster import own
-from tilemapper.render.nannies import OwnWorkers
+from tilemapper.render.nannies import OwnWorkers, UnfitError
 
 RUNNING, FAILED = SimpleNamespace(name="running"), SimpleNamespace(name="failed")
 
@@ -106,3 +111,26 @@ def test_what_a_worker_says_while_it_dies_is_for_debugging(debug):
     )  # fmt: skip
     assert done.returncode == 1
     assert bool(done.stderr) == bool(debug)
+
+
+def upper_but_in_the_first_process(item: tuple[str, bool, str]) -> tuple[str, int]:
+    """What a worker is called with below; its GPU is gone in the first process, or in all."""
+    folder, all_gone, text = item
+    time.sleep(0.2)  # for the other worker to come
+    with contextlib.suppress(FileExistsError), Path(folder, "first").open("x") as file:
+        file.write(str(os.getpid()))
+    if all_gone or Path(folder, "first").read_text() == str(os.getpid()):
+        Path(folder, f"gone-{os.getpid()}").touch()
+        raise UnfitError("cuda:0: gone", os.getpid())
+    return text.upper(), os.getpid()
+
+
+@pytest.mark.fault  # not for what it breaks, but for the half minute that it takes
+def test_a_worker_without_its_gpu_is_sent_away_for_good_and_its_calls_go_to_the_other(tmp_path):
+    items = [(str(tmp_path), False, text) for text in "abcdefgh"]
+    found = list(spread_calls(upper_but_in_the_first_process, iter(items), failed=min, workers=2))
+    assert sorted(text for text, _ in found) == list("ABCDEFGH")
+    assert len(list(tmp_path.glob("gone-*"))) == 1  # its nanny has not started it again
+    items = [(str(tmp_path), True, text) for text in "abcd"]
+    with pytest.raises(NoWorkerError, match=r"none is left .* \(cuda:0: gone\)"):
+        list(spread_calls(upper_but_in_the_first_process, iter(items), failed=min, workers=2))

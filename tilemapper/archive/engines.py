@@ -12,7 +12,7 @@ import torch
 from tilemapper.archive.stalling import Sign, left_if_stalled, line_of
 from tilemapper.archive.task import SceneOutcome, SceneTask, one_line
 from tilemapper.archive.worker import gpu_of, render_scene
-from tilemapper.errors import DeviceLostError, TilemapperError, TryAgainError
+from tilemapper.errors import DeviceError, DeviceLostError, TilemapperError, TryAgainError
 from tilemapper.networks.model import Model, open_model
 from tilemapper.render.cuda.painter import painter_of
 from tilemapper.render.devices import (
@@ -20,9 +20,11 @@ from tilemapper.render.devices import (
     choose_device,
     choose_precision,
     is_broken,
+    is_gone,
     naming,
 )
 from tilemapper.render.engine import Engine
+from tilemapper.render.nannies import UnfitError
 
 _OPENING = threading.Lock()
 
@@ -30,8 +32,11 @@ _OPENING = threading.Lock()
 def render_on_worker(task: SceneTask, threads: int | None = None) -> SceneOutcome:
     """`render_scene` in a process of a cluster, whose engine stays open from scene to scene.
 
+    threads: of a worker of our own; None on other clusters.
+
     Raises:
         TryAgainError: the scene has stalled, and this process ends.
+        UnfitError: it is one of our own workers, and its GPU is gone.
     """
     line = line_of(task, "its worker was given up; look at what it is read from, or at the device")
     return left_if_stalled(lambda sign: _render(task, threads, sign), task.stall_s, line)
@@ -42,8 +47,14 @@ def _render(task: SceneTask, threads: int | None, sign: Sign) -> SceneOutcome:
         torch.set_num_threads(threads)
     try:
         engine = None if task.part is not None else _engine_for(task)
-    except DeviceLostError as error:
-        _end_if_broken(gpu_of(task))
+    except DeviceError as error:
+        # Our own workers, which alone are told of their threads, were given GPUs that there were.
+        # On others it is the job that may name one that they do not have.
+        own_gpu = threads is not None and task.options["device"].startswith("cuda")
+        if own_gpu and is_gone(gpu_of(task)):
+            raise UnfitError(one_line(error, task), os.getpid()) from None
+        if isinstance(error, DeviceLostError):
+            _end_if_broken(gpu_of(task))
         return SceneOutcome(task.id, "failed", one_line(error, task))
     except TryAgainError as error:
         return SceneOutcome(task.id, "later", one_line(error, task), stop=True)

@@ -17,7 +17,7 @@ from tilemapper.render.cluster.connection import address_of, connected
 from tilemapper.render.cluster.own import own_workers
 from tilemapper.render.cluster.surveying import check_versions
 from tilemapper.render.messenger import candidates
-from tilemapper.render.nannies import OwnWorkers
+from tilemapper.render.nannies import OwnWorkers, UnfitError
 from tilemapper.render.spread import LONELY_S
 
 DEPTH = 2  # calls out at a worker: one that runs, one that waits there
@@ -53,7 +53,8 @@ def spread_calls(
 
     Args:
         work: a function that workers can import. It must bear to be called again for the same
-            item, since a worker may die.
+            item, since a worker may die; one of our own that raises `UnfitError` is sent away, and
+            the item goes to another.
         items: what to call it with; each can be pickled.
         failed: makes the result of an item that workers died of, or that raised, from a line.
         workers: processes to start here, if no ``scheduler`` is named.
@@ -91,8 +92,14 @@ def _answered(
     again: list[Item] = []
     out: dict[str, tuple[Any, Item]] = {}
     run, count, more, staffed_s = secrets.token_hex(8), 0, True, time.monotonic()
+    unfit: UnfitError | None = None
     try:
         while True:
+            if unfit is not None and own is not None and own.failed:
+                raise NoWorkerError(
+                    f"workers: none is left with a GPU that can be used ({unfit.why}); look at "
+                    "them with nvidia-smi, then run the same command again"
+                )
             present = len(candidates(client, gpu=False) or {})  # none when no scheduler answers
             if present:
                 staffed_s = time.monotonic()
@@ -122,12 +129,24 @@ def _answered(
                     result = _result(future, item, failed, lonely_s)
                 except TimeoutError:
                     again.append(item)  # its worker died, or hangs, with the answer
+                except UnfitError as error:
+                    unfit = error
+                    again.append(item)
+                    _send_away(client, own, error.pid)
                 else:
                     yield result
     finally:
         for future, _ in out.values():
             with contextlib.suppress(Exception):
                 future.cancel()
+
+
+def _send_away(client: Any, own: OwnWorkers | None, pid: int) -> None:
+    """Closes a worker for good. Its nanny would start it again, to no better end."""
+    address = None if own is None else own.address(pid)
+    if address is not None:  # else it has gone already: two calls of one worker tell of it
+        with contextlib.suppress(Exception):  # whatever dask raises when it ends meanwhile
+            client.retire_workers([address], close_workers=True)
 
 
 def _result(
@@ -137,6 +156,8 @@ def _result(
         result: Result = future.result(timeout=patience_s)
         return result
     error = future.exception() if future.status == "error" else None
+    if isinstance(error, UnfitError):
+        raise error
     kind = type(error).__name__ if error is not None else future.status
     if isinstance(error, TilemapperError):
         return failed(item, str(error))

@@ -115,6 +115,18 @@ def is_broken(device: str | torch.device = "cuda") -> bool:
     return False
 
 
+def is_gone(device: str) -> bool:
+    """Whether this process cannot begin on a GPU that was there when its work was planned.
+
+    It has fallen off the bus, or its driver has given it up. It may come back with a restart.
+    """
+    try:
+        torch.cuda.mem_get_info(choose_device(device))
+    except (DeviceError, RuntimeError):
+        return True
+    return False
+
+
 def default_batch(device: str) -> int:
     """Tiles a batch when the user names none."""
     return CPU_BATCH if device == "cpu" else CUDA_BATCH

@@ -22,6 +22,17 @@ def end_process(nanny: Any) -> None:
             os.kill(nanny.pid, signal.SIGKILL)
 
 
+class UnfitError(Exception):
+    """Raised in a worker of our own in which nothing can be rendered: its GPU is gone.
+
+    What it was called with goes to others. ``args``: why, in a line, and its process id.
+    """
+
+    def __init__(self, why: str, pid: int) -> None:
+        super().__init__(why, pid)
+        self.why, self.pid = why, pid
+
+
 class OwnWorkers:
     """Worker processes of this one, each watched by a nanny that starts it again if it dies.
 
@@ -53,6 +64,11 @@ class OwnWorkers:
             elif time.monotonic() - self._dead_s.setdefault(index, time.monotonic()) > 5:
                 del self._dead_s[index]
                 self.cluster.loop.add_callback(nanny.instantiate)
+
+    def address(self, pid: int) -> str | None:
+        """The address of the worker in a process; None if there is none by now."""
+        found = (nanny.worker_address for nanny in self._nannies if nanny.pid == pid)
+        return next(found, None)
 
     def kill(self, address: str) -> None:
         """Kills one worker; its nanny starts another."""
