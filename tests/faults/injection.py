@@ -51,7 +51,7 @@ class Kind(IntFlag):
 
 CHANGES = Kind.WRITE | Kind.FSYNC | Kind.RENAME | Kind.TRUNCATE | Kind.MKDIR | Kind.CREATE
 # An action of shim.c.
-FAIL, FAIL_ON, SHORT, SHORT_FULL, KILL, TEAR, KILL_AFTER, FLIP = range(1, 9)
+FAIL, FAIL_ON, SHORT, SHORT_FULL, KILL, TEAR, KILL_AFTER, FLIP, BAD_PAGE = range(1, 10)
 
 
 @dataclass(frozen=True)
@@ -95,9 +95,12 @@ NOT_REMOVED = Fault("file not removed", FAIL, errno.EIO, Kind.UNLINK)
 NOT_READ = Fault("read error once", FAIL, errno.EIO, Kind.READ)
 SHORT_READ = Fault("short read", SHORT, 0, Kind.READ)
 BIT_FLIPPED = Fault("one bit flipped on its way to the disk", FLIP, 0, Kind.WRITE)
+# The nth page of a file, PAGE_BYTES long, whoever reads it and however often.
+BAD_PLACE = Fault("page that cannot be read", BAD_PAGE, errno.EIO, Kind.READ)
+PAGE_BYTES = 4096
 # Faults after which the command may also end well, as long as its result is right.
 FORGIVEN = frozenset(
-    fault.name for fault in (SHORT_WRITE, NOT_REMOVED, NOT_READ, SHORT_READ, BIT_FLIPPED)
+    fault.name for fault in (SHORT_WRITE, NOT_REMOVED, NOT_READ, SHORT_READ, BIT_FLIPPED, BAD_PLACE)
 )
 
 

@@ -22,7 +22,8 @@
 #include <unistd.h>
 
 enum { WRITE = 1, FSYNC = 2, RENAME = 4, TRUNCATE = 8, MKDIR = 16, CREATE = 32, UNLINK = 64, READ = 128 };
-enum { FAIL = 1, FAIL_ON = 2, SHORT = 3, SHORT_FULL = 4, KILL = 5, TEAR = 6, KILL_AFTER = 7, FLIP = 8 };
+enum { FAIL = 1, FAIL_ON = 2, SHORT = 3, SHORT_FULL = 4, KILL = 5, TEAR = 6, KILL_AFTER = 7, FLIP = 8, BAD_PAGE = 9 };
+enum { PAGE = 4096 };
 
 struct report {
     _Atomic long counted; /* calls of the kinds asked for */
@@ -301,30 +302,67 @@ FILE *fopen64(const char *path, const char *how) {
     FOPENED(path, how, real(path, how));
 }
 
+/* How much of a read a page that cannot be read leaves, the nth of the file counted from 1; -1 for
+   nothing. Whatever reads it, and however often, as of a disk that has a bad place. */
+static ssize_t readable(const char *path, off_t at, size_t size) {
+    off_t bad = (nth - 1) * PAGE;
+    if (at < 0 || at >= bad + PAGE || at + (off_t)size <= bad) return size;
+    if (atomic_fetch_add(&report->fired, 1) == 0) {
+        report->kind = READ;
+        snprintf(report->path, sizeof report->path, "%s", path);
+    }
+    return at < bad ? bad - at : -1;
+}
+
+static ssize_t readable_fd(int fd, off_t at, size_t size) {
+    char buffer[PATH_MAX];
+    int saved = errno;
+    ssize_t left = size;
+    if (action == BAD_PAGE && atomic_load(&armed) && fd_path(fd, buffer, sizeof buffer) && inside(buffer))
+        left = readable(buffer, at, size);
+    errno = left < 0 ? number : saved;
+    return left;
+}
+
+/* A call that reads: it fails, is cut short, or meets a page that cannot be read. */
+#define READING(fd, at, size, call) \
+    do { \
+        int v = action == BAD_PAGE ? 0 : judge_fd(READ, fd); \
+        ssize_t left = readable_fd(fd, at, size); \
+        if (left < 0) return -1; \
+        size = left; \
+        if ((v == SHORT || v == SHORT_FULL) && size > 1) size /= 2; \
+        PLAIN(v, call); \
+    } while (0)
+
 ssize_t read(int fd, void *buffer, size_t size) {
     REAL(read);
-    int v = judge_fd(READ, fd);
-    if ((v == SHORT || v == SHORT_FULL) && size > 1) size /= 2;
-    PLAIN(v, real(fd, buffer, size));
+    READING(fd, lseek(fd, 0, SEEK_CUR), size, real(fd, buffer, size));
 }
 
 ssize_t pread(int fd, void *buffer, size_t size, off_t at) {
     REAL(pread);
-    int v = judge_fd(READ, fd);
-    if ((v == SHORT || v == SHORT_FULL) && size > 1) size /= 2;
-    PLAIN(v, real(fd, buffer, size, at));
+    READING(fd, at, size, real(fd, buffer, size, at));
 }
 
 ssize_t pread64(int fd, void *buffer, size_t size, off64_t at) {
     REAL(pread64);
-    int v = judge_fd(READ, fd);
-    if ((v == SHORT || v == SHORT_FULL) && size > 1) size /= 2;
-    PLAIN(v, real(fd, buffer, size, at));
+    READING(fd, at, size, real(fd, buffer, size, at));
+}
+
+/* glibc's mark of a stream that met an error: GDAL asks for it. */
+static size_t failed_stream(FILE *file, size_t done) {
+    file->_flags |= 0x20;
+    errno = number;
+    return done;
 }
 
 size_t fread(void *buffer, size_t size, size_t count, FILE *file) {
     REAL(fread);
-    int v = judge_fd(READ, fileno(file));
-    if (v == FAIL) { errno = number; return 0; }
+    int v = action == BAD_PAGE ? 0 : judge_fd(READ, fileno(file));
+    if (v == FAIL) return failed_stream(file, 0);
+    ssize_t left = readable_fd(fileno(file), ftello(file), size * count);
+    if (left < 0) return failed_stream(file, 0);
+    if ((size_t)left < size * count) return failed_stream(file, real(buffer, size, left / size, file));
     return real(buffer, size, count, file);
 }

@@ -19,10 +19,15 @@ MAX_DIRECTORIES = 1000
 MAX_METADATA_ITEMS = 20_000
 MAX_METADATA_BYTES = 4 * 2**20
 MAX_FILE_BLOCK_BYTES = 256 * 2**20
+_READ_BYTES = 2**20
 
 _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _SAMPLES, _ROWS, _PLANAR = 256, 257, 258, 262, 277, 278, 284
-_TILE_WIDTH, _TILE_HEIGHT, _METADATA = 322, 323, 42112
+_COMPRESSION, _TILE_WIDTH, _TILE_HEIGHT, _METADATA = 259, 322, 323, 42112
 _LISTS = {273: "strips", 279: "strips", 324: "tiles", 325: "tiles"}
+# Of these, where strips or tiles begin.
+_STARTS = (273, 324)
+# None, LZW, PackBits: any bytes can be pixels. Other compressions tell what is not theirs.
+_TAKING_ANY = (1, 5, 32773)
 _GEOREFERENCING = (33550, 33922, 34264, 34735, 34736, 34737, 50844)
 # Colours that GDAL neither names nor turns into RGB.
 _COLOUR_SPACES = {9: "ICCLAB", 10: "ITULAB", 32844: "LogL", 32845: "LogLuv"}
@@ -67,6 +72,16 @@ class _Tiff:
             raise self.cut_short("a directory")
         self.file.seek(at)
         return self.file.read(length)
+
+    def try_reading(self, entry: _Entry, most: int) -> None:
+        """Reads an entry's values, so many bytes at most, and forgets them.
+
+        Raises OSError where the disk cannot give them.
+        """
+        self.file.seek(entry.at)
+        left = min(entry.size_bytes, most)
+        while left > 0 and (found := self.file.read(min(left, _READ_BYTES))):
+            left -= len(found)
 
     def cut_short(self, what: str) -> RasterError:
         return RasterError(
@@ -113,6 +128,7 @@ def check_directories(path: str) -> None:
         RasterError: georeferencing, a directory, or a list of strips or tiles lies beyond the
             file's end or is too short; or there is more than `MAX_DIRECTORIES` directories,
             metadata, or bytes in a tile of a mask or overview.
+        OSError: the disk cannot give them.
     """
     with Path(path).open("rb") as file:
         tiff = _Tiff(file, path)
@@ -129,8 +145,10 @@ def check_directories(path: str) -> None:
             _check_block(tiff, entries)
             _check_metadata(tiff, entries)
             _check_colours(tiff, entries)
-            if any(_is_beyond(tiff, entries[tag]) for tag in _GEOREFERENCING if tag in entries):
-                raise tiff.cut_short("georeferencing")
+            for entry in (entries[tag] for tag in _GEOREFERENCING if tag in entries):
+                if _is_beyond(tiff, entry):
+                    raise tiff.cut_short("georeferencing")
+                tiff.try_reading(entry, MAX_METADATA_BYTES)  # GDAL would go on without it
 
 
 def _is_beyond(tiff: _Tiff, entry: _Entry) -> bool:
@@ -151,6 +169,10 @@ def _check_lists(tiff: _Tiff, entries: dict[int, _Entry]) -> None:
                 f"{tiff.path}: {entry.count} {name} listed (type {entry.kind}), its size needs "
                 f"{needed}: it is damaged; copy or download it again"
             )
+        # Where the disk cannot give a part of it, libtiff takes 0 for the place, and the file's
+        # first bytes for pixels.
+        if tag in _STARTS and tiff.number(entries, _COMPRESSION, 1) in _TAKING_ANY:
+            tiff.try_reading(entry, tiff.size)
 
 
 def _needed(tiff: _Tiff, entries: dict[int, _Entry]) -> int:

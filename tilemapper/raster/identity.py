@@ -12,7 +12,7 @@ from typing import Any
 from rasterio.io import DatasetReader
 
 from tilemapper.errors import RasterChangedError, RasterError
-from tilemapper.raster.opening import driver_of, is_remote, open_raster
+from tilemapper.raster.opening import driver_of, is_remote, open_raster, reading
 from tilemapper.raster.spec import SourceSpec
 
 _END_BYTES = 64 * 1024
@@ -29,23 +29,28 @@ def identity_of(path: str, src: DatasetReader) -> dict[str, Any]:
 
     Of a remote one a hash of its header and of where some of its file blocks lie. A hash of
     all of it would cost as much as rendering a fast model.
+
+    Raises:
+        RasterError: the disk cannot give them.
     """
     if is_remote(path):
         tags = sorted(src.tags().items())
         header = repr((sorted(map(str, src.profile.items())), tags, _places(src)))
         return {"header_sha256": hashlib.sha256(header.encode()).hexdigest()}
     file = Path(path)
-    status = file.stat()
     digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        digest.update(stream.read(_END_BYTES))
-        stream.seek(max(0, status.st_size - _END_BYTES))
-        digest.update(stream.read(_END_BYTES))
+    with reading(path):
+        status = file.stat()
+        with file.open("rb") as stream:
+            digest.update(stream.read(_END_BYTES))
+            stream.seek(max(0, status.st_size - _END_BYTES))
+            digest.update(stream.read(_END_BYTES))
+        beside = _beside(path, src)
     return {
         "size_bytes": status.st_size,
         "mtime_ns": status.st_mtime_ns,
         "ends_sha256": digest.hexdigest(),
-        **_beside(path, src),
+        **beside,
     }
 
 
@@ -151,7 +156,7 @@ def check_unchanged(path: str, planned: dict[str, Any], *, driver: str = "GTiff"
         return
     beside: dict[str, str] = {}
     if "beside_sha256" in planned:
-        with open_raster(path, allow_drivers=(driver,)) as src:
+        with open_raster(path, allow_drivers=(driver,)) as src, reading(path):
             beside = _beside(path, src)
     if (status.st_size, status.st_mtime_ns) != (planned["size_bytes"], planned["mtime_ns"]) or any(
         planned[key] != value for key, value in beside.items()

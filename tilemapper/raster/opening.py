@@ -7,11 +7,12 @@ the raster (masks, overviews, ``.aux.xml``) are looked at first.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import stat
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import rasterio
@@ -19,7 +20,7 @@ from rasterio._err import CPLE_BaseError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
-from tilemapper.errors import OptionError, RasterError
+from tilemapper.errors import OptionError, RasterError, TilemapperError
 from tilemapper.raster.directories import check_directories
 from tilemapper.raster.limits import check_header
 from tilemapper.raster.sidecars import check_metadata, check_sidecars
@@ -139,6 +140,24 @@ def driver_of(path: str) -> str | None:
     return None
 
 
+@contextlib.contextmanager
+def reading(path: str) -> Iterator[None]:
+    """What the disk cannot give of a raster, or of a file beside it, in our words.
+
+    Raises:
+        RasterError: in the place of any other OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, TilemapperError):
+            raise
+        raise RasterError(
+            f"{error.filename or path}: cannot be read ({error.strerror or error}); check the disk "
+            "and rights"
+        ) from error
+
+
 def open_raster(
     path: str, *, allow_drivers: Sequence[str] = (), overview: int | None = None
 ) -> DatasetReader:
@@ -161,9 +180,10 @@ def open_raster(
         kind = f"a {driver} file" if driver else "no raster of a known kind"
         way_out = f"--allow-driver {driver} if you trust it" if driver else "check the file"
         raise RasterError(f"{path}: is {kind}, needed is one of {', '.join(allowed)}; {way_out}")
-    check_sidecars(path)
-    if driver == "GTiff":
-        check_directories(path)
+    with reading(path):
+        check_sidecars(path)
+        if driver == "GTiff":
+            check_directories(path)
     return _open(path, candidates, overview)
 
 
