@@ -6,6 +6,8 @@ prints it after ``error: `` and leaves with the class's exit code.
 
 from __future__ import annotations
 
+import errno
+
 
 class TilemapperError(Exception):
     """Root of all errors that tilemapper raises on purpose. ``exit_code`` is the command's."""
@@ -69,6 +71,10 @@ class DiskFullError(TryAgainError):
     """The disk is full, or a quota is used up."""
 
 
+class ShortageError(TryAgainError):
+    """The machine lets this process have no more open files, or threads."""
+
+
 class NoWorkerError(TryAgainError):
     """No worker is left to render on."""
 
@@ -93,6 +99,23 @@ def interruption_behind(error: BaseException | None) -> Interrupted | None:
     while error is not None and not isinstance(error, Interrupted):
         error = error.__cause__ or error.__context__
     return error
+
+
+def shortage(error: BaseException) -> TilemapperError | None:
+    """What a process that has met its limits means to a user; None for any other error."""
+    said = " ".join(str(error).split()) or type(error).__name__
+    number = error.errno if isinstance(error, OSError) else None
+    if number in (errno.EMFILE, errno.ENFILE):
+        return ShortageError(f"{said}; allow more with ulimit -n, then run the same command again")
+    if isinstance(error, RuntimeError) and "can't start new thread" in said:
+        return ShortageError(
+            "no more threads may be started here; allow more with ulimit -u or end other programs, "
+            "then run the same command again"
+        )
+    in_torch = isinstance(error, RuntimeError) and "can't allocate memory" in said
+    if isinstance(error, MemoryError) or in_torch or number == errno.ENOMEM:
+        return DeviceError(f"not enough memory ({said}); free some, or ask for less at once")
+    return None
 
 
 # How torch begins what a GPU's driver and libraries tell it.

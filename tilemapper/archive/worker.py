@@ -22,6 +22,7 @@ from tilemapper.errors import (
     TilemapperError,
     TryAgainError,
     interruption_behind,
+    shortage,
 )
 from tilemapper.raster.dateline import touches
 from tilemapper.raster.opening import open_raster
@@ -59,8 +60,11 @@ def render_scene(
         interrupted = interruption_behind(error)
         if interrupted is not None:  # no fault of the scene
             raise interrupted from None
-        outcome.state = "failed"
-        outcome.line = one_line(f"{type(error).__name__}: {error}; report this as a defect", task)
+        known = shortage(error)
+        said = known or f"{type(error).__name__}: {error}; report this as a defect"
+        outcome.state, outcome.line = "failed", one_line(said, task)
+        if isinstance(known, TryAgainError):
+            outcome.state, outcome.stop = "later", True
     if outcome.state in ("failed", "skipped"):
         outcome.facts = _place_all_the_same(task)
     outcome.seconds = round(time.monotonic() - begun, 3)

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 import click
 
 from tilemapper.cli.signals import end, farewell, leave, listen, received
-from tilemapper.errors import Interrupted, TilemapperError, TryAgainError, device_fault
+from tilemapper.errors import Interrupted, TilemapperError, TryAgainError, device_fault, shortage
 from tilemapper.memory import keep_freed_memory
 from tilemapper.raster.secrets import redacted
 
@@ -143,7 +143,8 @@ def _say(error: Exception, args: list[str] | None) -> int:
     debug = "--debug" in (sys.argv if args is None else args)
     if debug or os.environ.get("TILEMAPPER_DEBUG"):
         raise error
-    error = device_fault(error) or error
+    if not isinstance(error, TilemapperError):
+        error = device_fault(error) or shortage(error) or error
     if isinstance(error, TilemapperError):
         click.echo(f"error: {without_secrets(' '.join(str(error).split()), args)}", err=True)
         return error.exit_code

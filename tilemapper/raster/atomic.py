@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tilemapper.errors import DiskFullError, OptionError, TargetError, TilemapperError
+from tilemapper.errors import DiskFullError, OptionError, TargetError, TilemapperError, shortage
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 GEOTIFF = (".tif", ".tiff")
@@ -20,12 +20,12 @@ _SUFFIXES = (
 
 
 def writing_failed(path: Path | str, error: OSError) -> TilemapperError:
-    """The error to raise for an OSError met while writing ``path``: disk full, or target."""
+    """The error to raise for an OSError met while writing ``path``: disk full, limits, target."""
     if error.errno in FULL:
         return DiskFullError(
             f"{path}: {error.strerror}; free some space and run the same command again"
         )
-    return TargetError(
+    return shortage(error) or TargetError(
         f"{path}: cannot be written ({error.strerror or error}); choose another path"
     )
 

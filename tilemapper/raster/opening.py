@@ -20,7 +20,7 @@ from rasterio._err import CPLE_BaseError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
-from tilemapper.errors import OptionError, RasterError, TilemapperError
+from tilemapper.errors import OptionError, RasterError, TilemapperError, shortage
 from tilemapper.raster.directories import check_directories
 from tilemapper.raster.limits import check_header
 from tilemapper.raster.sidecars import check_metadata, check_sidecars
@@ -145,6 +145,7 @@ def reading(path: str) -> Iterator[None]:
     """What the disk cannot give of a raster, or of a file beside it, in our words.
 
     Raises:
+        ShortageError: there are too many open files.
         RasterError: in the place of any other OSError.
     """
     try:
@@ -152,7 +153,7 @@ def reading(path: str) -> Iterator[None]:
     except OSError as error:
         if isinstance(error, TilemapperError):
             raise
-        raise RasterError(
+        raise shortage(error) or RasterError(
             f"{error.filename or path}: cannot be read ({error.strerror or error}); check the disk "
             "and rights"
         ) from error
