@@ -24,6 +24,12 @@ def pairs(tmp_path_factory) -> Path:
     return write_pairs(tmp_path_factory.mktemp("data") / "pairs", 8)
 
 
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch) -> None:
+    """Loss plots take longer than these runs; tests/training/test_run.py has them."""
+    monkeypatch.setattr("tilemapper.training.lossplot.loss_plot", lambda _events: b"")
+
+
 def train(*arguments: object, settings: tuple[str, ...] = ()) -> int:
     # trainer.steps and the like come last: they replace what TINY says.
     extra = [word for setting in settings for word in ("--set", setting)]

@@ -22,10 +22,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 # What a hostile input may cost, the interpreter and torch (0.4 GB) included.
 MAX_CPU_S = 5.0
@@ -80,6 +80,24 @@ class Ended:
         return f"{self.peak_bytes / 1e6:.0f} MB" if self.peak_bytes > MAX_BYTES else ""
 
 
+@dataclass(frozen=True)
+class Started:
+    """A command that runs. ``ask``: sends a request to the server, its parent."""
+
+    pid: int
+    ask: Callable[[dict[str, Any]], dict[str, Any]]
+
+    @property
+    def runs(self) -> bool:
+        """It has not ended."""
+        state = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return state != "Z"
+
+    def wait(self, kill_after_s: float = _STOP_WALL_S) -> Ended:
+        """Its end, by kill -9 after that time; nothing else is started meanwhile."""
+        return Ended(**self.ask({"pid": self.pid, "kill_after_s": kill_after_s}))
+
+
 class Forks:
     """A client of the fork server."""
 
@@ -106,21 +124,36 @@ class Forks:
 
         What has not ended ``kill_after_s`` after its fork gets kill -9.
         """
+        started = self.start(*arguments, cwd=cwd, env=env, preload=preload, code=code)
+        return started.wait(kill_after_s)
+
+    def start(
+        self,
+        *arguments: object,
+        cwd: Path,
+        env: dict[str, str] | None = None,
+        preload: tuple[str, ...] = (),
+        code: str | None = None,
+    ) -> Started:
+        """Begins what `run` runs, and leaves it to the caller, who must wait for it."""
         request = {
             "arguments": [str(argument) for argument in arguments],
             "cwd": str(cwd),
             "env": env or {},
             "preload": preload,
             "code": code,
-            "kill_after_s": kill_after_s,
         }
+        return Started(self._ask(request)["pid"], self._ask)
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         assert self._server.stdin is not None
         assert self._server.stdout is not None
         self._server.stdin.write(json.dumps(request).encode() + b"\n")
         self._server.stdin.flush()
         answer = self._server.stdout.readline()
         assert answer, "the fork server has died"
-        return Ended(**json.loads(answer))
+        answered: dict[str, Any] = json.loads(answer)
+        return answered
 
     def close(self) -> None:
         """Ends the server."""
@@ -136,21 +169,32 @@ def _serve() -> None:
         importlib.import_module(name)
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever prints by itself must not break the answers
+    said: dict[int, tuple[IO[bytes], IO[bytes]]] = {}
     for line in sys.stdin:
         request = json.loads(line)
-        for name in request["preload"]:
-            importlib.import_module(name)
-        tasks = list(Path("/proc/self/task").iterdir())
-        assert len(tasks) == 1, f"{len(tasks)} threads: a fork of them could hang"
-        answers.write(json.dumps(_forked(request)) + "\n")
+        if "pid" in request:
+            answer = _ended(request["pid"], *said.pop(request["pid"]), request["kill_after_s"])
+        else:
+            out, err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115
+            answer = {"pid": _forked(request, out, err)}
+            said[answer["pid"]] = out, err
+        answers.write(json.dumps(answer) + "\n")
 
 
-def _forked(request: dict[str, Any]) -> dict[str, Any]:
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        child = os.fork()
-        if child == 0:
-            _become(request, out.fileno(), err.fileno())
-        code, usage, stopped = _wait(child, request["kill_after_s"])
+def _forked(request: dict[str, Any], out: IO[bytes], err: IO[bytes]) -> int:
+    for name in request["preload"]:
+        importlib.import_module(name)
+    tasks = list(Path("/proc/self/task").iterdir())
+    assert len(tasks) == 1, f"{len(tasks)} threads: a fork of them could hang"
+    child = os.fork()
+    if child == 0:
+        _become(request, out.fileno(), err.fileno())
+    return child
+
+
+def _ended(child: int, out: IO[bytes], err: IO[bytes], patience_s: float) -> dict[str, Any]:
+    with out, err:
+        code, usage, stopped = _wait(child, patience_s)
         texts = []
         for stream in (out, err):
             stream.seek(0)

@@ -377,40 +377,46 @@ def test_a_stopped_worker_is_given_up_and_no_worker_ends_the_run(
             process.resume()
 
 
-def start_command(city, target, model, *more):
-    command = [sys.executable, "-m", "tilemapper", "render", str(city), str(target)]
-    command += ["--model", str(model), "--block", "512", "--workers", "2", *more]
+def words(city, target, model, *more):
+    """A render by two workers."""
+    command = ["render", str(city), str(target), "--model", str(model), "--block", "512"]
+    return [*command, "--workers", "2", *more]
+
+
+def start_command(*what):
+    command = [sys.executable, "-m", "tilemapper", *words(*what)]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
 
 
-def interrupt(city, target, model, number, *, group):
-    """Signals a render with two workers once a block stands; returns code, words, its workers."""
-    run = start_command(city, target, model)
-    deadline = time.monotonic() + 120
+@contextlib.contextmanager
+def interrupted(pid, target, number, *, group):
+    """Signals a render with two workers once a block stands; the caller waits for its end."""
+    run, deadline = psutil.Process(pid), time.monotonic() + 120
     while not read_journal(staging_folder(target) / "journal"):
         assert time.monotonic() < deadline
-        assert run.poll() is None
+        assert run.status() != psutil.STATUS_ZOMBIE
         time.sleep(0.02)
-    workers = psutil.Process(run.pid).children(recursive=True)
+    workers = run.children(recursive=True)
     assert len(workers) >= 2
     asked = time.monotonic()
-    (os.killpg if group else os.kill)(run.pid, number)
-    _, said = run.communicate(timeout=30)
+    (os.killpg if group else os.kill)(pid, number)
+    yield
     assert time.monotonic() - asked < 10
     _, alive = psutil.wait_procs(workers, timeout=5)
     assert not alive
-    return run.returncode, said
 
 
 def test_sigterm_ends_client_and_workers_and_the_same_command_goes_on(
-    city, models, expected, tmp_path
+    city, models, expected, forks, tmp_path
 ):
     target = tmp_path / "map.tif"
-    code, said = interrupt(city, target, models / "slow", signal.SIGTERM, group=False)
-    assert code == 143
-    assert said == "interrupted by signal 15; run the same command to go on\n"
+    run = forks.start(*words(city, target, models / "slow"), cwd=tmp_path)
+    with interrupted(run.pid, target, signal.SIGTERM, group=False):
+        ended = run.wait(30)
+    assert ended.code == 143
+    assert ended.stderr == "interrupted by signal 15; run the same command to go on\n"
     result = render(city, target, models / "slow")
     assert result.blocks_resumed >= 1
     assert digest(target) == expected
@@ -428,7 +434,10 @@ def test_sigterm_ends_client_and_workers_and_the_same_command_goes_on(
 )
 def test_no_signal_leaves_a_worker_behind(city, models, expected, tmp_path, number, group, code):
     target = tmp_path / "map.tif"
-    assert interrupt(city, target, models / "slow", number, group=group)[0] == code
+    run = start_command(city, target, models / "slow")
+    with interrupted(run.pid, target, number, group=group):
+        run.communicate(timeout=30)
+    assert run.returncode == code
     run = start_command(city, target, models / "slow", "--quiet")
     out, said = run.communicate(timeout=120)
     assert (run.returncode, said) == (0, "")

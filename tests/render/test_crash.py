@@ -26,11 +26,14 @@ def city(tmp_path_factory):
     return write_raster(tmp_path_factory.mktemp("crash") / "city.tif", noise(1080, 1100))
 
 
+def words(city, target, model, *more):
+    command = ["render", str(city), str(target), "--model", str(model), "--block", "512"]
+    return [*command, "--overwrite", *more]
+
+
 def start(city, target, model, *more):
-    command = [sys.executable, "-m", "tilemapper", "render", str(city), str(target)]
-    command += ["--model", str(model), "--block", "512", "--overwrite", *more]
     return subprocess.Popen(
-        command,
+        [sys.executable, "-m", "tilemapper", *words(city, target, model, *more)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -40,8 +43,7 @@ def start(city, target, model, *more):
 
 def complete(forks, city, target, model, *more, **how):
     """The command of `start` to its end, in a fork: its beginning matters to signals only."""
-    command = ["render", city, target, "--model", model, "--block", "512", "--overwrite", *more]
-    return forks.run(*command, cwd=target.parent, **how)
+    return forks.run(*words(city, target, model, *more), cwd=target.parent, **how)
 
 
 def kill_at_random(forks, city, target, model, old, kills, seed):
@@ -120,19 +122,19 @@ def test_a_signal_ends_it_soon_with_its_code_and_the_next_run_goes_on(
     forks, city, models, tmp_path, number, code
 ):
     target = tmp_path / "map.tif"
-    run = start(city, target, models / "slow", "-v")
+    run = forks.start(*words(city, target, models / "slow", "-v"), cwd=tmp_path)
     deadline = time.monotonic() + 60
     while not read_journal(staging_folder(target) / "journal"):
         assert time.monotonic() < deadline
-        assert run.poll() is None
+        assert run.runs
         time.sleep(0.02)
-    run.send_signal(number)
+    os.kill(run.pid, number)
     asked = time.monotonic()
-    _, said = run.communicate(timeout=20)
+    stopped = run.wait(20)
     assert time.monotonic() - asked < 10
-    assert run.returncode == code
-    assert said.splitlines()[-1].startswith("interrupted by signal")
-    assert "Traceback" not in said
+    assert stopped.code == code
+    assert stopped.lines[-1].startswith("interrupted by signal")
+    assert "Traceback" not in stopped.stderr
     assert not target.exists()
     ended = complete(forks, city, target, models / "slow")
     assert ended.code == 0, ended.stderr

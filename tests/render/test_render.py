@@ -77,7 +77,7 @@ def test_the_package_itself_can_be_called(make_raster, models, tmp_path):
 
 @pytest.mark.parametrize("overlap", [0, 64, 128])
 def test_the_same_bytes_for_any_block_and_batch(make_raster, models, tmp_path, overlap):
-    city = make_raster(600, 1100)
+    city = make_raster(540, 1060)
     digests = set()
     for block, batch in ((None, 8), (512, 8), (1024, 3)):
         target = tmp_path / f"map-{block}-{batch}.tif"
@@ -193,7 +193,7 @@ def interrupted_render(city, target, models, monkeypatch, after=2):
 def test_the_same_command_resumes_and_ends_with_the_same_bytes(
     make_raster, models, tmp_path, monkeypatch
 ):
-    city, target = make_raster(1300, 1100), tmp_path / "map.tif"
+    city, target = make_raster(1060, 1060), tmp_path / "map.tif"
     render(city, tmp_path / "straight.tif", models / "unet", block=512)
     interrupted_render(city, target, models, monkeypatch)
     assert not target.exists()
@@ -206,7 +206,7 @@ def test_the_same_command_resumes_and_ends_with_the_same_bytes(
 def test_a_torn_journal_line_and_a_damaged_block_are_rendered_again(
     make_raster, models, tmp_path, monkeypatch
 ):
-    city, target = make_raster(1300, 1100), tmp_path / "map.tif"
+    city, target = make_raster(1060, 1060), tmp_path / "map.tif"
     render(city, tmp_path / "straight.tif", models / "unet", block=512)
     interrupted_render(city, target, models, monkeypatch, after=4)
     folder = staging_folder(target)
@@ -223,7 +223,7 @@ def test_a_torn_journal_line_and_a_damaged_block_are_rendered_again(
 
 
 def test_other_options_are_refused_until_restart(make_raster, models, tmp_path, monkeypatch):
-    city, target = make_raster(1300, 1100), tmp_path / "map.tif"
+    city, target = make_raster(1060, 1060), tmp_path / "map.tif"
     interrupted_render(city, target, models, monkeypatch)
     with pytest.raises(StagingError, match=r"with other overlap; .*--restart"):
         render(city, target, models / "unet", overlap=96)
@@ -234,7 +234,7 @@ def test_other_options_are_refused_until_restart(make_raster, models, tmp_path, 
 
 
 def test_an_existing_output_stays_until_the_end(make_raster, models, tmp_path, monkeypatch):
-    city, target = make_raster(1300, 1100), tmp_path / "map.tif"
+    city, target = make_raster(1060, 1060), tmp_path / "map.tif"
     target.write_bytes(b"old")
     with pytest.raises(TargetError, match="exists already; give --overwrite"):
         render(city, target, models / "identity")
@@ -360,7 +360,7 @@ def test_an_output_that_is_no_local_path_is_refused(make_raster, models, address
 
 
 def test_a_full_disk_keeps_finished_blocks(make_raster, models, tmp_path, monkeypatch):
-    city, target = make_raster(1300, 1100), tmp_path / "map.tif"
+    city, target = make_raster(1060, 1060), tmp_path / "map.tif"
     real, calls = os.fsync, []
 
     def full(descriptor):
