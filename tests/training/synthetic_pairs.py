@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,12 @@ def make_pair(index: int, side: int = 48) -> tuple[NDArray[np.uint8], NDArray[np
         target[top : top + 12, left : left + 12] = COLOURS[random.integers(len(COLOURS))]
     source = target // 2 + random.integers(0, 20, target.shape, dtype=np.uint8)
     return source, target
+
+
+def stopped_after(steps: int) -> dict[str, Callable[..., object]]:
+    """Arguments of `train` that ask for a stop once this call has taken so many steps."""
+    taken: list[object] = []
+    return {"progress": taken.append, "stop": lambda: len(taken) >= steps}
 
 
 def write_pairs(folder: Path, count: int, side: int = 48) -> Path:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
 
-from tests.training.synthetic_pairs import TINY, write_pairs
+from tests.training.synthetic_pairs import TINY, stopped_after, write_pairs
 from tilemapper.training.run import train
 
 pytestmark = [
@@ -42,19 +41,12 @@ COMMON = {
 }
 
 
-def stopped_after(steps):
-    calls = itertools.count(1)
-    return lambda: next(calls) > steps
-
-
 @pytest.mark.parametrize("storage", ["device", "host"])
 @pytest.mark.parametrize("preset", SMALL)
 def test_a_run_stops_goes_on_and_leaves_a_model(tmp_path, preset, storage):
     pairs, run = write_pairs(tmp_path / "pairs", 8), tmp_path / "run"
     settings = {**COMMON, **SMALL[preset], "data.storage": f'"{storage}"'}
-    first = train(
-        pairs, run, preset=preset, settings=settings, device="cuda", stop=stopped_after(2)
-    )
+    first = train(pairs, run, preset=preset, settings=settings, device="cuda", **stopped_after(2))
     assert not first.finished
     result = train(pairs, run, resume=True, device="cuda")
     assert (result.step, result.finished) == (6, True)
@@ -66,7 +58,7 @@ def test_a_run_goes_on_on_another_device(tmp_path, then):
     pairs, run = write_pairs(tmp_path / "pairs", 8), tmp_path / "run"
     settings = {**COMMON, "trainer.precision": "fp32"}
     devices = {"cuda": "cpu", "cpu": "cuda"}
-    train(pairs, run, settings=settings, device=devices[then], stop=stopped_after(2))
+    train(pairs, run, settings=settings, device=devices[then], **stopped_after(2))
     assert train(pairs, run, resume=True, device=then).finished
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import warnings
 from types import SimpleNamespace
 
@@ -11,7 +10,7 @@ import pytest
 import torch
 
 from tests.pretended import DEVICE, Pretended
-from tests.training.synthetic_pairs import TINY, write_pairs
+from tests.training.synthetic_pairs import TINY, stopped_after, write_pairs
 from tilemapper.networks.model import ModelCard
 from tilemapper.training.feed import Feed
 from tilemapper.training.heldout import generate
@@ -64,8 +63,7 @@ def test_a_run_mixes_nothing_of_the_host_with_the_device(gpu, tmp_path, preset):
         "trainer.precise_bn_batches": "1",
         **SMALL[preset],
     }
-    calls = itertools.count(1)
-    train(pairs, run, preset=preset, settings=settings, device="cuda", stop=lambda: next(calls) > 0)
+    train(pairs, run, preset=preset, settings=settings, device="cuda", **stopped_after(1))
     result = train(pairs, run, resume=True, device="cuda")
     assert (result.step, result.finished) == (2, True)
     assert result.model is not None

@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.training.synthetic_pairs import TINY, write_pairs
+from tests.training.synthetic_pairs import TINY, stopped_after, write_pairs
 from tilemapper.api.train import train_and_report
 from tilemapper.errors import (
     DeviceError,
@@ -60,17 +60,6 @@ def composed(request, monkeypatch) -> None:
         monkeypatch.setattr("tilemapper.training.lossplot.loss_plot", lambda _events: b"")
 
 
-def stop_after(steps: int):
-    calls = itertools.count(1)
-    asked = [0]
-
-    def stop() -> bool:
-        asked[0] = max(asked[0], next(calls))
-        return asked[0] >= steps
-
-    return stop
-
-
 def weights(run: Path) -> dict[str, torch.Tensor]:
     state = read_checkpoint(run / "checkpoints" / "last.ckpt")
     groups = {**state["modules"], "average": state["average"]}
@@ -99,7 +88,7 @@ def test_interrupted_and_straight_runs_end_with_the_same_bits(pairs, tmp_path, c
     run = tmp_path / "stopped"
     for steps, at in ((1, 1), (3, 4)):  # before the discriminator takes part, and after
         resumed = {"resume": True} if at > 1 else {"settings": settings}
-        stopped = train(pairs, run, stop=stop_after(steps), **resumed)
+        stopped = train(pairs, run, **stopped_after(steps), **resumed)
         assert (stopped.step, stopped.finished, stopped.model) == (at, False, None)
     assert train(pairs, run, resume=True).finished
     assert_same_weights(run, tmp_path / "straight")
@@ -175,7 +164,7 @@ def test_cyclegan_takes_unpaired_folders_and_resumes_with_its_pools(tmp_path):
         "trainer.ema": "0.9",
     }
     straight = train(data, tmp_path / "a", preset="cyclegan", settings=settings)
-    train(data, tmp_path / "b", preset="cyclegan", settings=settings, stop=stop_after(2))
+    train(data, tmp_path / "b", preset="cyclegan", settings=settings, **stopped_after(2))
     train(data, tmp_path / "b", resume=True)
     assert_same_weights(tmp_path / "a", tmp_path / "b")
     assert open_model(straight.model).card.norm == "instance"
@@ -189,7 +178,7 @@ def test_a_run_goes_on_with_the_optimiser_and_the_average_of_its_new_settings(
     pairs, tmp_path, monkeypatch
 ):
     settings = {**TINY, "trainer.steps": "2", "trainer.optimizer": "adam", "trainer.ema": "0"}
-    train(pairs, tmp_path / "run", settings=settings, stop=stop_after(1))
+    train(pairs, tmp_path / "run", settings=settings, **stopped_after(1))
     groups = []
     usual = pix2pix.Pix2Pix.step
 
@@ -298,7 +287,7 @@ def test_a_run_starts_from_the_weights_of_a_model(pairs, tmp_path):
     assert (
         "started from the weights of model" in open_model(tmp_path / "second" / "model").card.recipe
     )
-    train(pairs, tmp_path / "third", settings={**settings, **start}, stop=stop_after(1))
+    train(pairs, tmp_path / "third", settings={**settings, **start}, **stopped_after(1))
     for path in first.model.iterdir():  # a resumed run needs its checkpoint only
         path.unlink()
     assert train(pairs, tmp_path / "third", resume=True).finished
@@ -396,7 +385,7 @@ def test_a_budget_that_is_no_time_is_refused(pairs, tmp_path, budget):
 def test_a_run_as_long_as_its_budget_goes_on_for_what_is_left_of_it(pairs, tmp_path, monkeypatch):
     run = tmp_path / "run"
     settings = {**TINY, "trainer.evaluate_every": "1", "trainer.schedule": "linear"}
-    stopped = train(pairs, run, settings=settings, budget_minutes=0.1, stop=stop_after(2))
+    stopped = train(pairs, run, settings=settings, budget_minutes=0.1, **stopped_after(2))
     assert not stopped.finished
     before_s = read_checkpoint(run / "checkpoints" / "last.ckpt")["elapsed_s"]
     assert 0 < before_s < 6
@@ -450,7 +439,7 @@ def test_the_best_weights_are_exported_as_they_were_judged_although_nothing_is_a
     pairs, tmp_path, monkeypatch
 ):
     losses = itertools.count(1.0)
-    monkeypatch.setattr(HeldOut, "measure", lambda *_: {"loss": next(losses)})  # it gets worse
+    monkeypatch.setattr(HeldOut, "measure", lambda *_, **_o: {"loss": next(losses)})  # worse
     run, base = tmp_path / "run", {**TINY, "trainer.best_by": "loss", "trainer.ema": "0.9"}
     train(pairs, run, settings={**base, "trainer.steps": "2", "trainer.precise_bn_batches": "0"})
     more = {"trainer.steps": "3", "trainer.ema": "0"}

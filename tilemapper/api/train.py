@@ -47,7 +47,8 @@ def train(
         device: "auto", "cpu", "cuda" or "cuda:N".
         threads: on a CPU; all cores by default.
         seed: of weights, order and augmentation.
-        stop: asked after each step; true leaves cleanly.
+        stop: asked after each step, and while pairs are read, measured and the model is made;
+            true leaves cleanly.
         progress: called after each step.
         notice: called with one-line notices.
 

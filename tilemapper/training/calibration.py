@@ -8,6 +8,8 @@ network, at no cost.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -24,7 +26,13 @@ EVERY = 7
 
 @torch.no_grad()
 def calibrate_classes(
-    generator: nn.Module, feed: Feed, colours: ClassColours, weights: Tensor, batches: int
+    generator: nn.Module,
+    feed: Feed,
+    colours: ClassColours,
+    weights: Tensor,
+    batches: int,
+    *,
+    check: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
     """Lowers the biases of a palette head in place; returns what was taken off, by class.
 
@@ -34,19 +42,25 @@ def calibrate_classes(
         colours: the classes.
         weights: (K,) float32, those of the loss; none of them is taken back by more than it gave.
         batches: how many to look at, 0 for leaving the biases as they are.
+        check: called again and again before the biases are changed, and may raise.
     """
     most = torch.log(weights / weights.min()).cpu()
     if not batches or not float(most.max()):
         return {}
-    seen = [_look(generator, feed, batch) for batch in range(batches)]
+    seen = []
+    for batch in range(batches):
+        check()
+        seen.append(_look(generator, feed, batch))
     logits, classes = (torch.cat(parts) for parts in zip(*seen, strict=True))
-    shift = best_shift(logits, classes, most)
+    shift = best_shift(logits, classes, most, check=check)
     shift_logits(generator, shift)
     pairs = zip(colours.classes, shift.tolist(), strict=True)
     return {c.name: round(-value, 3) for c, value in pairs if value}
 
 
-def best_shift(logits: Tensor, classes: Tensor, most: Tensor) -> Tensor:
+def best_shift(
+    logits: Tensor, classes: Tensor, most: Tensor, *, check: Callable[[], None] = lambda: None
+) -> Tensor:
     """(K,) float32, at most 0: what to add to the logits.
 
     A class is lowered to where its own IoU is best, as long as the mean IoU over the classes does
@@ -56,11 +70,13 @@ def best_shift(logits: Tensor, classes: Tensor, most: Tensor) -> Tensor:
         logits: (n, K) float32.
         classes: (n,) int64, the true class of each pixel.
         most: (K,) float32, how much each class may be lowered.
+        check: called before each class, and may raise.
     """
     shift = torch.zeros_like(most)
     best = _ious(logits, classes)
     for _ in range(ROUNDS):
         for k in range(len(most)):
+            check()
             for share in SHARES:
                 tried = shift.clone()
                 tried[k] = -share * most[k]

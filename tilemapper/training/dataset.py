@@ -35,12 +35,21 @@ class Dataset:
     palette head; ``groups`` say which of them are drawn how often; ``legend`` is what maps are
     judged by, None for photographs; ``digest`` tells this split from others, ``extra_digests`` tell
     what is mixed in; ``far_share`` of the targets' pixels is not near any class.
+    ``check`` is called for each pair that is read, and may raise.
     Raises as `open_pairs`, `split_pairs` and `load_pixels`, and JobError when the job does not fit
     the pairs: its figure is none of theirs, or its palette has other colours than they have.
     """
 
-    def __init__(self, job: TrainingJob, data: Path, folder: Path, device: torch.device) -> None:
-        self.job, self.folder = job, folder
+    def __init__(
+        self,
+        job: TrainingJob,
+        data: Path,
+        folder: Path,
+        device: torch.device,
+        *,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.job, self.folder, self.check = job, folder, check
         config = job.data
         self.legend = legend_of(job.palette) if config.direction == "AtoB" else None
         _check_best_by(job, self.legend)
@@ -109,6 +118,7 @@ class Dataset:
             device=device,
             folder=self.folder,
             make_target=make_target,
+            check=self.check,
         )
 
 

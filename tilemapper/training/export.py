@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import datetime
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -35,9 +35,9 @@ def export_model(
     """Exports the best generator (the last one where none was judged) as ``RUN/model``.
 
     Returns its held-out figures, {} without held-out pairs, and the folder. Raises as
-    `save_model` and `read_checkpoint`.
+    `save_model` and `read_checkpoint`, and Stopped, with nothing written, where one is asked for.
     """
-    job, device = trainer.job, trainer.device
+    job, device, check = trainer.job, trainer.device, trainer.limits.check
     generator = unsynchronised(copy.deepcopy(trainer.judged))
     # What leads is better than the best checkpoint; or that one holds these very weights.
     best = None if trainer.leads or trainer.is_best else trainer.checkpoints.best()
@@ -47,10 +47,10 @@ def export_model(
         # What was judged then, whatever a resumed run averages now.
         generator.load_state_dict(state["average"] or state["modules"]["generator"])
         step = int(state["step"])
-    refresh_statistics(generator, trainer.feed, job.trainer.precise_bn_batches)
+    refresh_statistics(generator, trainer.feed, job.trainer.precise_bn_batches, check=check)
     held_back = _calibrate(generator, trainer)
     held_out = trainer.held_out
-    figures = held_out.measure(generator, device) if held_out else {}
+    figures = held_out.measure(generator, device, check=check) if held_out else {}
     gap = train_eval_gap(generator, trainer) if held_out else None
     normed, split_digest = _norm(generator), trainer.digest
     card = ModelCard(
@@ -89,7 +89,14 @@ def _calibrate(generator: nn.Module, trainer: Trainer) -> dict[str, float]:
     task, batches = trainer.task, trainer.job.trainer.calibration_batches
     if not isinstance(task, Pix2Pix) or task.colours is None or task.class_weights is None:
         return {}
-    return calibrate_classes(generator, trainer.feed, task.colours, task.class_weights, batches)
+    return calibrate_classes(
+        generator,
+        trainer.feed,
+        task.colours,
+        task.class_weights,
+        batches,
+        check=trainer.limits.check,
+    )
 
 
 def _said(held_back: dict[str, float]) -> str:
@@ -98,11 +105,14 @@ def _said(held_back: dict[str, float]) -> str:
 
 
 @torch.no_grad()
-def refresh_statistics(generator: nn.Module, feed: Feed, batches: int) -> None:
+def refresh_statistics(
+    generator: nn.Module, feed: Feed, batches: int, *, check: Callable[[], None] = lambda: None
+) -> None:
     """Precise batch norm: running statistics as plain means over fresh training batches.
 
     An exponential average remembers older weights; after this the statistics are those of the
-    weights that are exported. Nothing happens without batch norm.
+    weights that are exported. Nothing happens without batch norm. ``check`` is called before each
+    batch, and may raise.
     """
     norms = [m for m in generator.modules() if isinstance(m, nn.BatchNorm2d)]
     if not norms or not batches:
@@ -116,6 +126,7 @@ def refresh_statistics(generator: nn.Module, feed: Feed, batches: int) -> None:
         if isinstance(drop, nn.Dropout):
             drop.eval()
     for batch in range(batches):
+        check()
         generator(feed.make(batch).source)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

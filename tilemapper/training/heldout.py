@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tilemapper.raster.atomic import atomic_write
 from tilemapper.training.assembly import whole_float32
 from tilemapper.training.legend import Legend
-from tilemapper.training.metrics import falls, measure_maps
+from tilemapper.training.metrics import MapMetrics, falls, measure_maps
 from tilemapper.training.pixels import Pixels
 
 Images = NDArray[np.uint8]
@@ -53,10 +53,24 @@ class HeldOut:
         """Images of the first ``count`` pairs, (count, crop, crop, 3) uint8, in eval mode."""
         return generate(generator.eval(), self.source[:count], self.paint, device, batch=batch)
 
-    def measure(self, generator: nn.Module, device: torch.device) -> dict[str, float]:
-        """The figures of `metrics`, and "loss", the mean absolute difference in [-1, 1]."""
-        made = self.generate(generator, device)
-        figures = measure_maps(made, self.target, legend=self.legend).mean()
+    def measure(
+        self,
+        generator: nn.Module,
+        device: torch.device,
+        *,
+        check: Callable[[], None] = lambda: None,
+    ) -> dict[str, float]:
+        """The figures of `metrics`, and "loss", the mean absolute difference in [-1, 1].
+
+        ``check`` is called every few images, and may raise.
+        """
+        made = generate(generator.eval(), self.source, self.paint, device, batch=8, check=check)
+        parts = []
+        for first in range(0, len(made), 8):
+            check()
+            some = slice(first, first + 8)
+            parts.append(measure_maps(made[some], self.target[some], legend=self.legend))
+        figures = MapMetrics.join(parts).mean()
         loss = np.abs(made.astype(np.float32) - self.target).mean() / 127.5
         return {**figures, "loss": float(loss)}
 
@@ -87,10 +101,12 @@ def generate(
     device: torch.device,
     *,
     batch: int,
+    check: Callable[[], None] = lambda: None,
 ) -> Images:
     """What the network, in the mode it is in, paints of (n, h, w, 3) uint8, in float32."""
     made = []
     for first in range(0, len(source), batch):
+        check()
         x = torch.from_numpy(source[first : first + batch]).to(device).permute(0, 3, 1, 2)
         with whole_float32():
             y = paint(network(x.float() / 127.5 - 1))

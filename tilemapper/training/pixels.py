@@ -51,6 +51,7 @@ def load_pixels(
     device: torch.device,
     folder: Path,
     make_target: Callable[[Tensor], Tensor] | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> Pixels:
     """Decodes all pairs by threads and puts them where ``storage`` says.
 
@@ -62,13 +63,17 @@ def load_pixels(
         device: the device that trains.
         folder: where "mmap" keeps its files.
         make_target: (n, 3) uint8 -> (n,) uint8, what is kept of the target in place of colours.
+        check: called for each pair, and may raise.
 
     Raises:
         PairError: a pair is damaged or smaller than the crop.
         DiskFullError: the file does not fit.
     """
     with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
-        sizes = list(pool.map(lambda pair: _size(pair, resize, crop), pairs))
+        sizes = []
+        for size in pool.map(lambda pair: _size(pair, resize, crop), pairs):
+            check()
+            sizes.append(size)
         areas = np.array([h * w for h, w in sizes], np.int64)
         offsets = np.concatenate([[0], np.cumsum(areas)])
         total = int(offsets[-1])
@@ -86,7 +91,7 @@ def load_pixels(
             target[here] = colours
 
         for _ in pool.map(fill, range(len(pairs))):
-            pass
+            check()
     where = device if place == "device" else torch.device("cpu")
     return Pixels(
         source=torch.from_numpy(source).to(where),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from tilemapper.training.parallel import Processes, join_processes, leave_proces
 from tilemapper.training.pix2pix import Pix2Pix
 from tilemapper.training.recording import Recorder
 from tilemapper.training.runfolder import CONFIG_NAME, open_run, write_config
-from tilemapper.training.task import Limits, Progress
+from tilemapper.training.task import Limits, Progress, Stopped
 from tilemapper.training.trainer import Trainer
 
 # Pixels looked at for the shares of the classes: enough for three digits of the rarest.
@@ -36,7 +36,10 @@ SHARE_SAMPLE = 4_000_000
 
 @dataclass(frozen=True)
 class RunResult:
-    """How a run ended. ``figures`` are the last held-out ones; ``model`` the exported folder."""
+    """How a run ended. ``figures`` are the last held-out ones; ``model`` the exported folder.
+
+    ``step`` is 0 too where a stop was asked for while pairs were read.
+    """
 
     folder: Path
     step: int
@@ -79,7 +82,8 @@ def train(
             gives none.
         device: "auto", "cpu", "cuda" or "cuda:N".
         command: written into the model's card.
-        stop: asked after each step; true leaves cleanly.
+        stop: asked after each step, and while pairs are read, measured and the model is made;
+            true leaves cleanly.
         progress: called after each step.
         notice: called with one-line notices.
 
@@ -97,8 +101,8 @@ def train(
     processes = join_processes(chosen)
     try:
         chosen = own_device(chosen, processes)
-        held = open_run(folder, resume=resume) if processes.rank == 0 else nullcontext()
-        with held, kept_memory() if chosen.type == "cpu" else nullcontext():
+        held = open_run(folder, resume=resume) if processes.rank == 0 else contextlib.nullcontext()
+        with held, kept_memory() if chosen.type == "cpu" else contextlib.nullcontext():
             job = read_job(
                 folder,
                 preset=preset,
@@ -107,9 +111,11 @@ def train(
                 resume=resume,
                 budget_minutes=budget_minutes,
             )
-            run = _Run(job, Path(data), folder, chosen, processes, notice)
             limits = Limits(None if budget_minutes is None else 60 * budget_minutes, stop)
+            run = _Run(job, Path(data), folder, chosen, processes, notice, limits)
             return run.train(limits, progress, resume=resume, command=command)
+    except Stopped:  # while pairs were read
+        return RunResult(folder, 0, False, {}, None)
     except DiskFullError as error:
         if resume or not (folder / CONFIG_NAME).exists():
             raise
@@ -140,10 +146,11 @@ class _Run:
         device: torch.device,
         processes: Processes,
         notice: Callable[[str], None],
+        limits: Limits,
     ) -> None:
         self.job, self.folder, self.device = job, folder, device
         self.processes, self.notice = processes, notice
-        self.data = Dataset(job, data, folder, device)
+        self.data = Dataset(job, data, folder, device, check=limits.check)
         if self.data.far_share > NOTABLY_FAR and processes.rank == 0:
             notice(
                 f"{self.data.far_share:.0%} of the maps' pixels are near no colour of the palette "
@@ -175,14 +182,15 @@ class _Run:
         figures, model = dict[str, float](), None
         # After a signal there are seconds left, and the checkpoint is what matters.
         if first and not limits.stop():
-            figures, model = export_model(
-                trainer,
-                self.folder,
-                self.split,
-                command=command,
-                extra_digests=self.data.extra_digests,
-            )
-            write_loss_plot(self.folder)
+            with contextlib.suppress(Stopped):
+                figures, model = export_model(
+                    trainer,
+                    self.folder,
+                    self.split,
+                    command=command,
+                    extra_digests=self.data.extra_digests,
+                )
+                write_loss_plot(self.folder)
         return RunResult(self.folder, trainer.step, finished, figures, model)
 
     def _trainer(self, *, resume: bool) -> Trainer:

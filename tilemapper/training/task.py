@@ -43,9 +43,22 @@ class Progress:
     waiting_share: float
 
 
+class Stopped(Exception):
+    """Raised by `Limits.check` in the middle of work that leaves nothing behind and is done again.
+
+    Reading pairs, measuring and exporting take minutes where the machine is slow; whoever asks
+    for a stop may kill what has not ended after ten seconds.
+    """
+
+
 @dataclass
 class Limits:
     """When to leave the loop early. ``stop`` is asked after every step."""
 
     budget_s: float | None = None
     stop: Callable[[], bool] = field(default=lambda: False)
+
+    def check(self) -> None:
+        """Raises `Stopped` when a stop is asked for."""
+        if self.stop():
+            raise Stopped

@@ -22,7 +22,7 @@ from tilemapper.training.learnt import learnt, refusing_others, take_up
 from tilemapper.training.parallel import Processes, any_of, from_first, mean_over
 from tilemapper.training.recording import Recorder
 from tilemapper.training.split import SplitDigest
-from tilemapper.training.task import Limits, Progress, Task
+from tilemapper.training.task import Limits, Progress, Stopped, Task
 from tilemapper.training.watch import LossWatch
 
 
@@ -30,7 +30,8 @@ class Trainer:
     """One run in one process: its state is all that a checkpoint holds.
 
     ``digest`` is that of the run's split: a checkpoint of another one is refused. ``leads``: the
-    run was left on its way with weights that are better than its best checkpoint.
+    run was left on its way with weights that are better than its best checkpoint. ``limits``:
+    those of `run`.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Trainer:
         self.step = 0
         self.trained_s = 0.0
         self._began_s: float | None = None
+        self.limits = Limits()
         self._before_s = 0.0
         self.best: float | None = None
         self.leads = False
@@ -91,6 +93,9 @@ class Trainer:
             TrainingError: a loss is not finite; the last checkpoint stays as it was.
         """
         self._began_s = started = time.perf_counter()
+        self.limits = limits
+        if self._is_measured_here():
+            self._evaluate(recorder)  # where a stop broke that off
         while (done := self._done()) < 1:
             self._one_step(done, progress)
             self._write_down(recorder)
@@ -155,7 +160,7 @@ class Trainer:
                 }
                 recorder.event("train", self.step, {**means, **extra})
             self.watch.forget()
-        if config.evaluate_every and self.step % config.evaluate_every == 0:
+        if self._is_measured_here():
             self._evaluate(recorder)
         if config.sample_every and self.step % config.sample_every == 0:
             self._sample(recorder)
@@ -163,13 +168,22 @@ class Trainer:
             self.watch.settle()
             self.save()
 
+    def _is_measured_here(self) -> bool:
+        """Whether this step, taken already, is one after which the held-out pairs are measured."""
+        every = self.job.trainer.evaluate_every
+        return bool(every and self.step) and self.step % every == 0
+
     def _evaluate(self, recorder: Recorder | None, *, on_the_way: bool = False) -> bool:
         """Measures what this step has not; True where that found a best, and so wrote it."""
         if recorder is None or not self.held_out or self._measured_at == self.step:
             return False
-        figures = self.held_out.measure(self.judged, self.device)
+        try:
+            figures = self.held_out.measure(self.judged, self.device, check=self.limits.check)
+        except Stopped:
+            return False
+        finally:
+            self._leave_eval()
         recorder.event("held_out", self.step, figures)
-        self._leave_eval()
         name = self.job.trainer.best_by
         is_better = better(name, figures[name], self.best)
         if on_the_way:

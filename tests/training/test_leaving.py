@@ -1,0 +1,94 @@
+"""A stop that is asked for at any moment: nothing long goes on after it, and nothing is lost."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from tests.training.synthetic_pairs import TINY, write_pairs
+from tilemapper.networks.model import open_model
+from tilemapper.training.checkpoint import read_checkpoint
+from tilemapper.training.feed import Feed
+from tilemapper.training.recording import read_events
+from tilemapper.training.run import train
+
+PAIRS, HELD_OUT = 6, 2
+SETTINGS = {
+    **TINY,
+    "data.held_out": "0.34",
+    "trainer.steps": "3",
+    "trainer.evaluate_every": "2",
+    "trainer.calibration_batches": "2",
+}
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory) -> Path:
+    return write_pairs(tmp_path_factory.mktemp("data") / "pairs", PAIRS)
+
+
+@pytest.fixture(autouse=True)
+def no_plots(monkeypatch) -> None:
+    """To make one takes longer than a step."""
+    monkeypatch.setattr("tilemapper.training.lossplot.loss_plot", lambda _events: b"")
+
+
+class Stop:
+    """Asks for a stop from the ``at``-th time on that it is asked, and never where it is 0."""
+
+    def __init__(self, at: int = 0) -> None:
+        self.at, self.asked = at, 0
+
+    def __call__(self) -> bool:
+        self.asked += 1
+        return bool(self.at) and self.asked >= self.at
+
+
+def held_out(run: Path) -> list[dict]:
+    return [e for e in read_events(run / "metrics.jsonl") if e["kind"] == "held_out"]
+
+
+def test_a_stop_at_any_moment_loses_nothing(pairs, tmp_path):
+    never = Stop()
+    straight = train(pairs, tmp_path / "straight", preset="fast", settings=SETTINGS, stop=never)
+    weights = open_model(straight.model).card.weights_sha256
+    # All pairs are looked at twice, once for their sizes. Then every third place is tried:
+    # in steps, when measuring, and at each part of the export.
+    first_step = 2 * PAIRS + 1
+    assert never.asked > first_step + 10
+    for at in range(first_step, never.asked + 1, 3):
+        run = tmp_path / str(at)
+        stopped = train(pairs, run, preset="fast", settings=SETTINGS, stop=Stop(at))
+        assert stopped.model is None
+        assert train(pairs, run, resume=True).figures == straight.figures
+        assert open_model(run / "model").card.weights_sha256 == weights
+        assert held_out(run) == held_out(tmp_path / "straight")
+
+
+@pytest.mark.parametrize("at", [1, PAIRS, 2 * PAIRS])
+def test_a_stop_while_pairs_are_read_ends_there(pairs, tmp_path, at):
+    stop = Stop(at)
+    result = train(pairs, tmp_path / "run", preset="fast", settings=SETTINGS, stop=stop)
+    assert (result.step, result.finished, result.model) == (0, False, None)
+    assert stop.asked == at
+    assert not (tmp_path / "run" / "config.toml").exists()
+    assert train(pairs, tmp_path / "run", preset="fast", settings=SETTINGS).finished
+
+
+def test_nothing_is_computed_any_more_after_a_stop(pairs, tmp_path, monkeypatch):
+    settings = {**SETTINGS, "trainer.precise_bn_batches": "30", "trainer.calibration_batches": "30"}
+    made = itertools.count(1)
+    plain = Feed.make
+    numbers = []
+
+    def counted(self, number):
+        numbers.append(next(made))
+        return plain(self, number)
+
+    monkeypatch.setattr(Feed, "make", counted)
+    train(pairs, tmp_path / "a", preset="fast", settings=settings, stop=lambda: len(numbers) > 10)
+    assert len(numbers) == 11
+    step = read_checkpoint(tmp_path / "a" / "checkpoints" / "last.ckpt")["step"]
+    assert step == 3
