@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,28 @@ def test_what_is_no_regular_file_is_not_replaced(tmp_path, kind):
     assert target.lstat().st_mode == before
     if kind == "stdout":
         os.close(sent)
+
+
+def answering(number: int):
+    """fsync as of a file system that answers so for folders."""
+    usual = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        usual(descriptor)
+
+    return fsync
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_file_system_that_syncs_no_folders_can_be_written_to(tmp_path, monkeypatch, number):
+    monkeypatch.setattr(os, "fsync", answering(number))
+    write_text_atomic(tmp_path / "a.txt", "x")
+    assert (tmp_path / "a.txt").read_text() == "x"
+
+
+def test_a_folder_that_the_disk_could_not_sync_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", answering(errno.EIO))
+    with pytest.raises(TargetError, match="Input/output error"):
+        write_text_atomic(tmp_path / "a.txt", "x")

@@ -12,6 +12,8 @@ from pathlib import Path
 from tilemapper.errors import DiskFullError, OptionError, TargetError, TilemapperError, shortage
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+# What file systems answer that sync no folders, such as some of a network or of virtual machines.
+_NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 GEOTIFF = (".tif", ".tiff")
 _SUFFIXES = (
     *GEOTIFF, ".png", ".jpg", ".jpeg", ".jp2", ".webp", ".gif", ".svg", ".vrt", ".img", ".nc",
@@ -75,10 +77,13 @@ def check_suffix(path: Path, kind: str, own: Sequence[str], then: str = "") -> N
 
 
 def fsync_folder(folder: Path) -> None:
-    """Makes the names in a folder survive a power cut."""
+    """Makes the names in a folder survive a power cut, where its file system can."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
     finally:
         os.close(descriptor)
 

@@ -37,10 +37,12 @@ def finish_layer(staging: Staging, layer: Layer, tags: Mapping[str, str]) -> Non
     """One layer of `finish`."""
     plan, target = staging.plan, Path(layer.target)
     try:
-        # Where a kill leaves it, the next run clears it away; another folder may be another disk.
+        # Where a kill leaves it, the next run clears it away. But no file moves to another disk,
+        # and the folder may be a link to one.
         beside = target.parent.resolve() == staging.folder.parent.resolve()
+        same_disk = target.parent.stat().st_dev == staging.folder.stat().st_dev
         with (
-            atomic_write(target, inside=staging.folder if beside else None) as part,
+            atomic_write(target, staging.folder if beside and same_disk else None) as part,
             _nameless(staging.folder) as made,
         ):
             joined = join(staging, layer, tags, part, made)
