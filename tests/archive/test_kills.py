@@ -125,16 +125,16 @@ def test_two_runs_at_once_share_the_scenes_and_render_none_twice(tmp_path, model
     assert outputs(load_job(killed).root) == outputs(job.root)
 
 
-def test_sigterm_ends_the_run_within_ten_seconds_and_leaves_no_scene_taken(tmp_path, models):
+def test_sigterm_ends_the_run_within_ten_seconds_and_leaves_no_scene_taken(forks, tmp_path, models):
     write_archive(tmp_path / "in", 30, size=300)
     path = write_job(tmp_path, models / "slow", render="batch_size = 1")
-    process = started(path)
+    process = forks.start("batch", path, "-q", cwd=tmp_path, preload=("tilemapper.archive.run",))
     ledger = load_job(path).work / "ledger.sqlite"
-    while process.poll() is None and not done_in(ledger):
+    while process.runs and not done_in(ledger):
         time.sleep(0.05)
     begun = time.monotonic()
-    process.terminate()
-    assert process.wait(timeout=60) == 128 + signal.SIGTERM
+    os.kill(process.pid, signal.SIGTERM)
+    assert process.wait(60).code == 128 + signal.SIGTERM
     assert time.monotonic() - begun < 10
     before = done_in(ledger)
     assert 0 < len(before) < 30

@@ -72,11 +72,10 @@ def running(models, tmp_path_factory) -> Iterator[tuple[subprocess.Popen, int, P
         yield server, port, temporary
 
 
-def test_a_second_server_on_the_port_ends_in_one_line(running):
+def test_a_second_server_on_the_port_ends_in_one_line(running, forks, tmp_path):
     _, port, _ = running
-    command = [sys.executable, "-m", "tilemapper", "serve", "--port", str(port)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 75
+    done = forks.run("serve", "--port", port, cwd=tmp_path)
+    assert done.code == 75
     assert done.stderr.startswith(f"error: 127.0.0.1:{port}: another program listens there")
     assert done.stderr.count("\n") == 1
 
