@@ -18,9 +18,13 @@ import pytest
 
 from tests.archive.world import write_archive, write_job
 from tests.faults.table import count
+from tests.training.synthetic_pairs import TINY
 from tilemapper.errors import OptionError
 from tilemapper.render.stream import stream
 from tilemapper.serve.binding import bind
+
+# Of a network so small that a step takes no minute on a busy machine.
+TINY_WORDS = [f"--set={key}={value}" for key, value in TINY.items()]
 
 
 def listening(top: psutil.Process) -> set[str]:
@@ -140,7 +144,7 @@ def test_the_page_listens_on_loopback_only(make_raster, models, tmp_path):
 def test_what_has_no_workers_listens_nowhere(make_raster, models, tmp_path, command):
     words = {
         "render": ("render", make_raster(600, 600), "map.tif", "--model", models / "slow"),
-        "train": ("train", "pairs", "--out", "run", "--budget-minutes", "0.2"),
+        "train": ("train", "pairs", "--out", "run", "--budget-minutes", "0.2", *TINY_WORDS),
         "models": ("models", "list"),
     }[command]
     if command == "train":
