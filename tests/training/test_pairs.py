@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 import torch
+from affine import Affine
 from numpy.testing import assert_array_equal
 from PIL import Image
 
@@ -251,6 +253,18 @@ def test_one_pixel_odd_and_sixteen_bit_images_are_refused(tmp_path):
     with pytest.raises(PairError) as error:
         open_pairs(tmp_path).load(0)
     assert_says(error, "x.png", "8 bits")
+
+
+@pytest.mark.parametrize("bands", [2, 3, 4])
+def test_colours_of_sixteen_bits_are_refused_and_not_cut_to_their_upper_eight(tmp_path, bands):
+    path = tmp_path / "x.png"
+    shape = {"height": 20, "width": 40, "count": bands, "dtype": "uint16"}
+    place = Affine.translation(5, 5)  # rasterio warns of rasters that have none
+    with rasterio.open(path, "w", driver="PNG", transform=place, **shape) as out:
+        out.write(np.full((bands, 20, 40), 4000, np.uint16))  # the upper 8 bits are 15
+    with pytest.raises(PairError) as error:
+        open_pairs(tmp_path).load(0)
+    assert_says(error, "x.png", ";16B", "8 bits")
 
 
 def test_sizes_that_differ_within_a_pair_are_said(tmp_path):

@@ -35,9 +35,11 @@ def read_image(path: Path) -> RgbImage:
         return _read_tiff(path)
     try:
         with Image.open(path) as image:
-            if image.mode not in EIGHT_BIT_MODES:
+            stored = _stored(image)
+            if image.mode not in EIGHT_BIT_MODES or "16" in stored:
                 raise PairError(
-                    f"{path}: mode {image.mode} found, 8 bits a channel are needed; convert it"
+                    f"{path}: mode {stored or image.mode} found, 8 bits a channel are needed; "
+                    "convert it"
                 )
             # Decodes to the last byte: a truncated file must fail here, not turn grey.
             return np.array(image.convert("RGB"))
@@ -52,6 +54,17 @@ def read_image(path: Path) -> RgbImage:
         if isinstance(error, PairError):
             raise
         raise PairError(f"{path}: cannot be decoded ({error}); replace or remove it") from error
+
+
+def _stored(image: Image.Image) -> str:
+    """How a PNG's pixels are stored, such as "RGB;16B"; "" for other formats.
+
+    Of those that have 16 bits and colours Pillow gives the upper 8 and calls their mode RGB: of
+    imagery that fills 12 bits there would be 16 levels left.
+    """
+    if image.format != "PNG":
+        return ""
+    return str(next((tile[3] for tile in image.tile), ""))  # type: ignore[attr-defined]
 
 
 def _read_tiff(path: Path) -> RgbImage:
