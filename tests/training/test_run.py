@@ -703,3 +703,24 @@ def test_classic_learns_sixty_four_pairs_end_to_end(tmp_path, drawn):
     assert events[-1]["l1"] < events[0]["l1"] / 2
     assert events[-1]["waiting_share"] < 0.2  # of a step of milliseconds; 2 % is for real ones
     assert json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
+
+
+@pytest.mark.parametrize(
+    ("layout", "share", "recipe", "figures"),
+    [
+        (("train", "val"), "0.1", "4 training pairs, 2 held out as a folder; ", "of 2 held-out"),
+        (("",), "0.25", "3 training pairs, 1 held out by connected component (share 0.25, seed 0);",
+         "of 1 held-out"),
+        (("",), "0", "4 training pairs, none held out; ", "None: no pairs were held out."),
+    ],
+)  # fmt: skip
+def test_the_card_says_by_what_pairs_were_held_out(tmp_path, layout, share, recipe, figures):
+    data = tmp_path / "data"
+    for part, count in zip(layout, (4, 2), strict=False):
+        write_pairs(data / part, count)
+    settings = {**TINY, "trainer.steps": "1", "data.held_out": share}
+    result = train(data, tmp_path / "run", preset="classic", settings=settings)
+    card, text = open_model(result.model).card, (result.model / "README.md").read_text()
+    assert card.recipe.startswith(recipe)
+    assert figures in text and "None grey levels" not in text
+    assert "most likely colour" not in text  # it has no classes

@@ -16,6 +16,7 @@ from torch import nn
 from tilemapper.networks.model import ModelCard, Tone, save_model
 from tilemapper.training.calibration import calibrate_classes
 from tilemapper.training.checkpoint import read_checkpoint
+from tilemapper.training.config import TrainingJob
 from tilemapper.training.feed import Feed
 from tilemapper.training.heldout import generate
 from tilemapper.training.parallel import unsynchronised
@@ -150,7 +151,6 @@ def train_eval_gap(generator: nn.Module, trainer: Trainer) -> float:
 
 def card_readme(card: ModelCard, held_out: int) -> str:
     """The card as Markdown."""
-    rows = [f"| {name} | {value:.4g} |" for name, value in card.metrics.items()]
     classes = [f"- {c.name}: {', '.join(map(str, c.colour))}" for c in card.palette]
     parts = [
         f"# {card.name}",
@@ -160,14 +160,28 @@ def card_readme(card: ModelCard, held_out: int) -> str:
         f"Licence and terms: {card.licence or 'not stated'}",
         f"## Training\n{card.recipe}\n\n    {card.command or 'tilemapper.train(...)'}\n\n"
         f"{card.hardware}, {card.date}.",
-        f"## Figures\nCentre crops of {held_out} held-out pairs, most likely colour.\n\n"
-        "| figure | value |\n|---|---|\n" + "\n".join(rows),
-        f"Outputs with a batch's own statistics differ from those with the frozen ones by "
-        f"{card.train_eval_gap} grey levels on average.",
+        _figures(card, held_out),
     ]
     if classes:
         parts.append("## Classes\n" + "\n".join(classes))
     return "\n\n".join(parts) + "\n"
+
+
+def _figures(card: ModelCard, held_out: int) -> str:
+    """What was measured, as Markdown."""
+    if not held_out:
+        return "## Figures\nNone: no pairs were held out."
+    colour = ", most likely colour" if card.head == "palette" else ""
+    rows = [f"| {name} | {value:.4g} |" for name, value in card.metrics.items()]
+    return "\n".join(
+        [
+            f"## Figures\nCentre crops of {held_out} held-out pairs{colour}.\n",
+            "| figure | value |\n|---|---|",
+            *rows,
+            "\nOutputs with a batch's own statistics differ from those with the frozen ones by "
+            f"{card.train_eval_gap} grey levels on average.",
+        ]
+    )
 
 
 def _norm(generator: nn.Module) -> Literal["running", "instance"]:
@@ -179,13 +193,20 @@ def _recipe(trainer: Trainer, split: Split, step: int) -> str:
     job, minutes = trainer.job, trainer.trained_s / 60
     terms = ", ".join(_terms(trainer))
     return (
-        f"{len(split.train)} training pairs, {len(split.held_out)} held out by connected component "
-        f"(share {job.data.held_out:g}, seed {job.data.split_seed}); {_start(trainer)}"
+        f"{len(split.train)} training pairs, {_held_out(split, job)}; {_start(trainer)}"
         f"weights of step {step} of {trainer.step}, batch "
         f"{job.trainer.batch} x {trainer.processes.world}, {minutes:.1f} minutes; "
         f"{job.trainer.optimizer} {job.trainer.learning_rate:g} {job.trainer.schedule}; "
         f"losses: {terms}"
     )
+
+
+def _held_out(split: Split, job: TrainingJob) -> str:
+    """How many pairs were held out, and by what."""
+    if not split.held_out:
+        return "none held out"
+    by = f"by connected component (share {job.data.held_out:g}, seed {job.data.split_seed})"
+    return f"{len(split.held_out)} held out {'as a folder' if split.by_folder else by}"
 
 
 def _start(trainer: Trainer) -> str:

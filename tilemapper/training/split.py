@@ -16,10 +16,14 @@ OVERLAPS_NAME = "overlaps.json"
 
 @dataclass
 class Split:
-    """Indices into a pair source, both ascending and disjoint."""
+    """Indices into a pair source, both ascending and disjoint.
+
+    ``by_folder``: the held-out ones are those of a val folder, and were not chosen by us.
+    """
 
     train: list[int]
     held_out: list[int]
+    by_folder: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,8 @@ def split_pairs(
     everything = range(len(source))
     parts = {i for i in everything if source.part(i) in HELD_OUT_PARTS}
     if parts or share == 0:
-        return Split([i for i in everything if i not in parts], sorted(parts))
+        train = [i for i in everything if i not in parts]
+        return Split(train, sorted(parts), by_folder=bool(parts))
     edges = _read_overlaps(overlaps, source) if overlaps else []
     components = _components(source, edges)
     wanted = max(1, round(share * len(source)))
