@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 
 import click
 import pytest
@@ -18,7 +19,7 @@ from tilemapper.errors import ShortageError
 from tilemapper.networks.model import open_model
 from tilemapper.raster import atomic, opening
 from tilemapper.raster.atomic import write_text_atomic
-from tilemapper.raster.opening import open_raster
+from tilemapper.raster.opening import driver_of, open_raster
 
 FILES = OSError(errno.EMFILE, os.strerror(errno.EMFILE), "city.tif")
 THREADS = RuntimeError("can't start new thread")
@@ -29,7 +30,7 @@ TORCH = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to a
 @pytest.mark.parametrize(
     ("error", "code", "words"),
     [
-        (FILES, 75, "[Errno 24] Too many open files: 'city.tif'; allow more with ulimit -n"),
+        (FILES, 75, "city.tif: Too many open files; allow more with ulimit -n"),
         (THREADS, 75, "no more threads may be started here; allow more with ulimit -u"),
         (MEMORY, 1, "not enough memory (Unable to allocate 984. KiB); free some"),
         (TORCH, 1, "not enough memory (DefaultCPUAllocator: can't allocate memory"),
@@ -87,6 +88,18 @@ def test_memory_that_one_scene_lacks_fails_this_scene_alone(tmp_path, models, mo
     assert (summary.done, summary.failed, summary.exit_code) == (1, 1, 3)
     assert "not enough memory" in summary.failures[0]["error"]
     assert "defect" not in summary.failures[0]["error"]
+
+
+@pytest.mark.parametrize("opened", [driver_of, worker.head_sha256])
+def test_a_source_is_not_at_fault_for_the_files_that_are_open(tmp_path, monkeypatch, opened):
+    source = write_source(tmp_path / "city.tif", 40, 60)
+
+    def none_left(*_args, **_kw):
+        raise FILES
+
+    monkeypatch.setattr(Path, "open", none_left)
+    with pytest.raises(ShortageError, match="ulimit -n"):
+        opened(str(source))
 
 
 @pytest.mark.parametrize("at", ["source", "target"])

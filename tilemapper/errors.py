@@ -105,8 +105,11 @@ def shortage(error: BaseException) -> TilemapperError | None:
     """What a process that has met its limits means to a user; None for any other error."""
     said = " ".join(str(error).split()) or type(error).__name__
     number = error.errno if isinstance(error, OSError) else None
-    if number in (errno.EMFILE, errno.ENFILE):
-        return ShortageError(f"{said}; allow more with ulimit -n, then run the same command again")
+    if isinstance(error, OSError) and number in (errno.EMFILE, errno.ENFILE):
+        return ShortageError(
+            f"{error.filename or 'this process'}: {error.strerror}; allow more with ulimit -n, then "
+            "run the same command again"
+        )
     if isinstance(error, RuntimeError) and "can't start new thread" in said:
         return ShortageError(
             "no more threads may be started here; allow more with ulimit -u or end other programs, "

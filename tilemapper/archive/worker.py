@@ -196,7 +196,7 @@ def head_sha256(path: str) -> str | None:
     """sha256 of a local file's first 64 KiB; None of a remote one, whose ETag says more.
 
     Raises:
-        RasterError: it cannot be read.
+        RasterError: it cannot be read. ShortageError: there are too many open files.
     """
     if "://" in path:
         return None
@@ -205,7 +205,7 @@ def head_sha256(path: str) -> str | None:
             return hashlib.sha256(file.read(HEAD_BYTES)).hexdigest()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise RasterError(
+        raise shortage(error) or RasterError(
             f"{path}: cannot be read ({reason}); check the file and rights"
         ) from error
 

@@ -127,7 +127,7 @@ def driver_of(path: str) -> str | None:
         raise RasterError(f"{path}: no such file; check the path") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise RasterError(
+        raise shortage(error) or RasterError(
             f"{path}: cannot be read ({reason}); check the path and rights"
         ) from error
     if not head:
