@@ -107,8 +107,8 @@ def shortage(error: BaseException) -> TilemapperError | None:
     number = error.errno if isinstance(error, OSError) else None
     if isinstance(error, OSError) and number in (errno.EMFILE, errno.ENFILE):
         return ShortageError(
-            f"{error.filename or 'this process'}: {error.strerror}; allow more with ulimit -n, then "
-            "run the same command again"
+            f"{error.filename or 'this process'}: {error.strerror}; allow more with ulimit -n, "
+            "then run the same command again"
         )
     if isinstance(error, RuntimeError) and "can't start new thread" in said:
         return ShortageError(
