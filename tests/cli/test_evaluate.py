@@ -15,7 +15,7 @@ from tilemapper.cli.main import cli, run
 from tilemapper.networks.build import build_generator
 from tilemapper.networks.model import ModelCard, save_model
 from tilemapper.training.pairs import open_pairs, split_pairs
-from tilemapper.training.split import digest_names, digest_split
+from tilemapper.training.split import digest_pairs, digest_split
 
 
 @pytest.fixture
@@ -116,14 +116,28 @@ def test_pairs_that_were_mixed_in_are_not_measured_as_held_out(tmp_path, capsys)
     assert evaluate(model, data)["pairs"] == 3
 
 
+def test_pairs_that_only_have_the_names_of_those_mixed_in_are_measured(tmp_path):
+    """Rasters of one size are cut into pairs of the same names, the model's own as well."""
+    sets = {}
+    for first, name in ((1, "own"), (50, "extra"), (90, "other")):
+        sets[name] = write_side_by_side(tmp_path / name, 6, size=64, first=first)
+        for number, path in enumerate(sorted(sets[name].iterdir())):
+            path.rename(path.with_name(f"r000000_c{64 * number:06d}.png"))
+    model = trained_on(sets["own"], tmp_path / "m", share=0.5, extra=[sets["extra"]])
+    assert evaluate(model, sets["own"])["pairs"] == 3
+    assert evaluate(model, sets["other"])["pairs"] == 3
+    assert run(cli, ["evaluate", model, str(sets["extra"]), "--device", "cpu"]) == 1
+
+
 def trained_on(data, folder, *, share, extra=(), **more):
     """A model whose card says that it learned from these pairs, but for this share of them."""
     source = open_pairs(data)
     digest = digest_split(source, split_pairs(source, share=share, **more))
+    mixed_in = [open_pairs(path) for path in extra]
     card = ModelCard(
         name="m", architecture="identity", split_share=share,
         pairs_sha256=digest.pairs, held_out_sha256=digest.held_out, trained_sha256=digest.trained,
-        extra_sha256=[digest_names(open_pairs(path).names) for path in extra],
+        extra_sha256=[digest_pairs(pairs, range(len(pairs))) for pairs in mixed_in],
     )  # fmt: skip
     generator = build_generator("identity", {}, 3, "rgb")
     return str(save_model(folder, card, generator, "readme").folder)

@@ -28,7 +28,13 @@ from tilemapper.training.prediction import (
     whole_image_predictor,
 )
 from tilemapper.training.sheet import write_sheet
-from tilemapper.training.split import SplitDigest, digest_names, digest_split, find_overlaps
+from tilemapper.training.split import (
+    SplitDigest,
+    digest_names,
+    digest_pairs,
+    digest_split,
+    find_overlaps,
+)
 
 
 def evaluate(
@@ -157,7 +163,7 @@ def _held_out(
     names = digest_names(source.names)
     if own and names == model.card.held_out_sha256:
         return range(len(source))  # such as a val folder by itself
-    if own and names in (model.card.trained_sha256, *model.card.extra_sha256):
+    if own and (names == model.card.trained_sha256 or _was_mixed_in(model.card, source)):
         raise PairError(
             f"{data}: the model has learned from all of these pairs, others are needed; name those "
             "that were held out, or give --split all to measure how well it knows its own"
@@ -170,6 +176,11 @@ def _held_out(
     if own:
         _check_split(model.card, data, digest_split(source, split))
     return split.held_out
+
+
+def _was_mixed_in(card: ModelCard, source: PairSource) -> bool:
+    mixed_in = card.extra_sha256  # whose pixels, too, are looked at: only where there are any
+    return bool(mixed_in) and digest_pairs(source, range(len(source))) in mixed_in
 
 
 def _check_split(card: ModelCard, data: Path, found: SplitDigest) -> None:

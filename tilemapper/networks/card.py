@@ -56,7 +56,8 @@ class ModelCard(_Closed):
     hold NaN where a figure is not defined. ``split_share`` and ``split_seed`` say which pairs
     were held out, so that evaluation takes the same ones; ``pairs_sha256``, ``held_out_sha256`` and
     ``trained_sha256``, of all names, of theirs and of those learned from, show whether it did, and
-    ``extra_sha256``, of the names of each set that was mixed in, that it takes none of those.
+    ``extra_sha256``, of the names and some pixels of each set that was mixed in, that it takes none
+    of those.
     """
 
     format: Literal[1] = 1
