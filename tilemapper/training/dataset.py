@@ -19,7 +19,7 @@ from tilemapper.training.metrics import figure_names
 from tilemapper.training.pairs import open_pairs, split_pairs
 from tilemapper.training.pixels import Pixels, load_pixels
 from tilemapper.training.sources import PairSource
-from tilemapper.training.split import digest_names, digest_split, find_overlaps
+from tilemapper.training.split import digest_pairs, digest_split, find_overlaps
 from tilemapper.training.turning import side_to_cut
 
 # Of the targets' pixels that are near no class: above the first a word is said, above the second
@@ -80,7 +80,7 @@ class Dataset:
                 )
             self.groups.append(Group(len(chosen), len(own), extra.share))
             chosen += [(source, i) for i in own]
-            self.extra_digests.append(digest_names(source.names[i] for i in own))
+            self.extra_digests.append(digest_pairs(source, own))
         palette = job.networks.head == "palette"
         mark = ClassColours(job.palette, torch.device("cpu")).mark if palette else None
         self.pixels = self._load(chosen, storage=config.storage, device=device, make_target=mark)

@@ -12,6 +12,7 @@ from tilemapper.errors import OptionError, PairError, TrainingError
 from tilemapper.training.sources import HELD_OUT_PARTS, PairSource, part_of
 
 OVERLAPS_NAME = "overlaps.json"
+LOOKED_AT = 8  # pairs whose pixels tell one set from another of the same names
 
 
 @dataclass
@@ -74,6 +75,24 @@ def digest_names(names: Iterable[str]) -> str:
     """sha256 of the names of pairs, whatever their order and the folder they are split by."""
     text = json.dumps(sorted(_plain(name) for name in names))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def digest_pairs(source: PairSource, chosen: Iterable[int]) -> str:
+    """sha256 of the names of pairs and of the pixels of some, evenly spread, whatever their order.
+
+    Two rasters of one size are cut into pairs of the same names, as are two .npz files of one
+    length: names alone take one for the other.
+
+    Raises:
+        PairError: one of these pairs is damaged.
+    """
+    ordered = sorted(chosen, key=lambda i: _plain(source.names[i]))
+    digest = hashlib.sha256(digest_names(source.names[i] for i in ordered).encode())
+    count = min(LOOKED_AT, len(ordered))
+    for place in range(count):
+        for image in source.read(ordered[place * len(ordered) // count]):
+            digest.update(repr(image.shape).encode() + image.tobytes())
+    return digest.hexdigest()
 
 
 def split_pairs(
