@@ -11,7 +11,7 @@ from tests.training.synthetic_pairs import TINY, write_pairs
 from tilemapper.cli.main import run
 from tilemapper.errors import DeviceError, DeviceLostError, OptionError, device_fault
 from tilemapper.render import blocks, devices
-from tilemapper.render.devices import is_broken, is_gone, naming
+from tilemapper.render.devices import has_begun, is_broken, is_gone, naming
 from tilemapper.render.render import render
 from tilemapper.training import pix2pix
 from tilemapper.training.run import train
@@ -116,6 +116,14 @@ def test_a_gpu_is_gone_when_nothing_can_be_begun_on_it(monkeypatch):
     assert is_gone("cuda:1")
     monkeypatch.setattr(devices.torch.cuda, "mem_get_info", fail)
     assert is_gone("cuda:0")
+
+
+def test_a_process_has_begun_on_a_gpu_once_it_had_memory_there(monkeypatch):
+    assert not has_begun("cuda:0")
+    monkeypatch.setattr(devices.torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(devices.torch.cuda, "max_memory_reserved", {"cuda:0": 0, "cuda:1": 9}.get)
+    assert not has_begun("cuda:0")
+    assert has_begun("cuda:1")
 
 
 def test_a_run_whose_gpu_fails_says_how_it_goes_on(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -87,6 +88,26 @@ def test_a_worker_of_our_own_whose_gpu_is_gone_leaves_its_scenes_to_others(
         engines._render(task, threads, lambda tiles: None)
     assert raised.value.why == "device cuda:0: 0 CUDA device(s) found"
     assert raised.value.pid == os.getpid()
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_worker_stays_away_only_if_it_does_not_find_its_gpu_again(monkeypatch, begun):
+    """No call to a GPU that has failed in this process succeeds: it is not gone for that."""
+    ended = []
+
+    def engine_for(task):
+        raise DeviceLostError("cuda:0: failed (CUDA error: an illegal memory access)")
+
+    monkeypatch.setattr(engines, "_engine_for", engine_for)
+    monkeypatch.setattr(engines, "has_begun", lambda gpu: begun)
+    for name in ("is_gone", "is_broken"):
+        monkeypatch.setattr(engines, name, lambda gpu: True)
+    monkeypatch.setattr(engines.os, "_exit", ended.append)
+    monkeypatch.setattr(engines.torch, "get_num_threads", lambda: 1)
+    task = SimpleNamespace(id="a", path="a.tif", part=None, options={"device": "cuda:0"})
+    with contextlib.nullcontext() if begun else pytest.raises(UnfitError):
+        engines._render(task, 1, lambda tiles: None)
+    assert ended == [1] * begun
 
 
 def test_a_worker_that_is_done_with_a_scene_asks_nothing_of_its_gpu(monkeypatch):

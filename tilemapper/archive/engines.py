@@ -19,6 +19,7 @@ from tilemapper.render.devices import (
     auto_batch,
     choose_device,
     choose_precision,
+    has_begun,
     is_broken,
     is_gone,
     naming,
@@ -51,10 +52,12 @@ def _render(task: SceneTask, threads: int | None, sign: Sign) -> SceneOutcome:
         # Our own workers, which alone are told of their threads, were given GPUs that there were.
         # On others it is the job that may name one that they do not have.
         own_gpu = threads is not None and task.options["device"].startswith("cuda")
-        if own_gpu and is_gone(gpu_of(task)):
+        lost, gpu = isinstance(error, DeviceLostError), gpu_of(task)
+        # A process under which its GPU has failed is started again, and finds it or does not.
+        if own_gpu and not (lost and has_begun(gpu)) and is_gone(gpu):
             raise UnfitError(one_line(error, task), os.getpid()) from None
-        if isinstance(error, DeviceLostError):
-            _end_if_broken(gpu_of(task))
+        if lost:
+            _end_if_broken(gpu)
         return SceneOutcome(task.id, "failed", one_line(error, task))
     except TryAgainError as error:
         return SceneOutcome(task.id, "later", one_line(error, task), stop=True)

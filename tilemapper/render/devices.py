@@ -127,6 +127,12 @@ def is_gone(device: str) -> bool:
     return False
 
 
+def has_begun(device: str) -> bool:
+    """Whether this process has had memory of a GPU: what fails in it may work in the next one."""
+    started = bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
+    return started and torch.cuda.max_memory_reserved(device) > 0
+
+
 def default_batch(device: str) -> int:
     """Tiles a batch when the user names none."""
     return CPU_BATCH if device == "cpu" else CUDA_BATCH
