@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import pytest
 
 from tests.training.synthetic_pairs import TINY, write_pairs
+from tests.training.test_parallel import ROOT, free_port
 from tilemapper.networks.model import open_model
 from tilemapper.training.checkpoint import read_checkpoint
 from tilemapper.training.feed import Feed
@@ -75,6 +80,49 @@ def test_a_stop_while_pairs_are_read_ends_there(pairs, tmp_path, at):
     assert stop.asked == at
     assert not (tmp_path / "run" / "config.toml").exists()
     assert train(pairs, tmp_path / "run", preset="fast", settings=SETTINGS).finished
+
+
+def test_a_measurement_that_is_broken_off_twice_is_made_all_the_same(pairs, tmp_path):
+    straight = train(pairs, tmp_path / "straight", preset="fast", settings=SETTINGS)
+    run, measuring = tmp_path / "run", 2 * PAIRS + 2  # after the second step
+    assert train(pairs, run, preset="fast", settings=SETTINGS, stop=Stop(measuring)).step == 2
+    assert train(pairs, run, resume=True, stop=Stop(2 * PAIRS + 1)).step == 2
+    assert train(pairs, run, resume=True).figures == straight.figures
+    assert held_out(run) == held_out(tmp_path / "straight")
+
+
+def test_all_processes_leave_where_one_of_them_is_stopped(pairs, tmp_path):
+    """Only the first reads held-out pairs and measures; the others wait for it meanwhile."""
+    moments = {"held-out pairs": (0, 2 * PAIRS - 1), "pairs": (1, 3), "figures": (0, 2 * PAIRS + 2)}
+    program = f"""
+        import os, sys
+        from tests.training.test_leaving import SETTINGS, Stop
+        from tilemapper.training.run import train
+        for port, (name, (rank, at)) in zip(sys.argv[1:], {moments!r}.items()):
+            os.environ["MASTER_PORT"] = port
+            stop = Stop(at if os.environ["RANK"] == str(rank) else 0)
+            out = {str(tmp_path)!r} + "/" + name
+            print(name, train({str(pairs)!r}, out, settings=SETTINGS, stop=stop).step)
+    """
+    ports = [str(free_port()) for _ in moments]
+    around = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(program), *ports],
+            cwd=ROOT,
+            env={**around, "RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        said = [process.communicate(timeout=120)[0] for process in processes]
+    finally:
+        for process in processes:  # one may wait for the other, in vain
+            process.kill()
+    assert said == ["held-out pairs 0\npairs 0\nfigures 2\n"] * 2
+    assert [path.parent.name for path in tmp_path.glob("*/config.toml")] == ["figures"]
 
 
 def test_nothing_is_computed_any_more_after_a_stop(pairs, tmp_path, monkeypatch):

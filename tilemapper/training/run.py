@@ -23,7 +23,13 @@ from tilemapper.training.export import export_model
 from tilemapper.training.feed import Feed
 from tilemapper.training.jobfile import read_job
 from tilemapper.training.lossplot import write_loss_plot
-from tilemapper.training.parallel import Processes, join_processes, leave_processes, own_device
+from tilemapper.training.parallel import (
+    Processes,
+    any_of,
+    join_processes,
+    leave_processes,
+    own_device,
+)
 from tilemapper.training.pix2pix import Pix2Pix
 from tilemapper.training.recording import Recorder
 from tilemapper.training.runfolder import CONFIG_NAME, open_run, write_config
@@ -112,8 +118,16 @@ def train(
                 budget_minutes=budget_minutes,
             )
             limits = Limits(None if budget_minutes is None else 60 * budget_minutes, stop)
-            run = _Run(job, Path(data), folder, chosen, processes, notice, limits)
-            return run.train(limits, progress, resume=resume, command=command)
+            try:
+                run = _Run(job, Path(data), folder, chosen, processes, notice, limits)
+                trainer = run.trainer(resume=resume)
+            except Stopped:
+                any_of(True, processes)
+                raise
+            # All leave, or none: the others would fail where they wait for one that is gone.
+            if any_of(False, processes):
+                raise Stopped
+            return run.train(trainer, limits, progress, command=command)
     except Stopped:  # while pairs were read
         return RunResult(folder, 0, False, {}, None)
     except DiskFullError as error:
@@ -165,11 +179,15 @@ class _Run:
         )
 
     def train(
-        self, limits: Limits, progress: Callable[[Progress], None], *, resume: bool, command: str
+        self,
+        trainer: Trainer,
+        limits: Limits,
+        progress: Callable[[Progress], None],
+        *,
+        command: str,
     ) -> RunResult:
         """Trains, then exports in the first process."""
         first = self.processes.rank == 0
-        trainer = self._trainer(resume=resume)
         if first:
             write_config(self.folder, self.job)
         recorder = Recorder(self.folder, first_step=trainer.step) if first else None
@@ -193,7 +211,8 @@ class _Run:
                 write_loss_plot(self.folder)
         return RunResult(self.folder, trainer.step, finished, figures, model)
 
-    def _trainer(self, *, resume: bool) -> Trainer:
+    def trainer(self, *, resume: bool) -> Trainer:
+        """What trains, taken up where the last checkpoint stands; raises Stopped as `Dataset`."""
         job = self.job
         checkpoints = Checkpoints(self.folder / "checkpoints", job.trainer.keep)
         if self.processes.rank == 0:

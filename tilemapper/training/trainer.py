@@ -94,14 +94,15 @@ class Trainer:
         """
         self._began_s = started = time.perf_counter()
         self.limits = limits
+        left = False
         if self._is_measured_here():
-            self._evaluate(recorder)  # where a stop broke that off
-        while (done := self._done()) < 1:
+            self._evaluate(recorder)  # where a stop broke that off, as it may once more
+            left = any_of(limits.stop(), self.processes)
+        while not left and (done := self._done()) < 1:
             self._one_step(done, progress)
             self._write_down(recorder)
             late = limits.budget_s is not None and time.perf_counter() - started > limits.budget_s
-            if any_of(late or limits.stop(), self.processes):
-                break
+            left = any_of(late or limits.stop(), self.processes)
         self.watch.settle()
         if limits.stop() or not self._evaluate(recorder, on_the_way=self.step < self.steps):
             self.save()
