@@ -27,6 +27,13 @@ def test_bf16_is_taken_where_it_is_faster_not_wherever_it_is_native(
     assert gains_by_bf16() is gains
 
 
+def test_a_torch_that_was_built_without_onednn_has_no_bf16(monkeypatch):
+    """Nor is there anything to ask: train and info work with it too."""
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    monkeypatch.setattr(torch.ops, "mkldnn", object())
+    assert not gains_by_bf16()
+
+
 def test_a_torch_without_capabilities_leaves_the_word_to_linux(monkeypatch, tmp_path):
     """The first core's lines, by their whole words: avx512_bf16 is neither AMX nor ARM's."""
     told = tmp_path / "cpuinfo"

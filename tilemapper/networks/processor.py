@@ -36,7 +36,8 @@ def gains_by_bf16() -> bool:
     three runs in turn, and training 4.4 and 5.6 images a second (2026-11-22).
     """
     # oneDNN's word also obeys ONEDNN_MAX_CPU_ISA, by which a processor is held to less.
-    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    built_in = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+    if not (built_in and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
         return False
     able = capabilities()
     intel = "intel" in str(able.get("cpu_name")).lower()
