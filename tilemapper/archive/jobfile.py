@@ -54,7 +54,7 @@ def _checked(values: dict[str, Any], where: str) -> ArchiveJob:
     try:
         return ArchiveJob.model_validate(values)
     except ValidationError as error:
-        fault = error.errors()[0]
+        fault, *others = error.errors()
     # A union's members appear in the place too; they are no keys of the file.
     place = [str(part) for part in fault["loc"] if not re.search(r"[\[(]", str(part))][:2]
     if fault["type"] == "extra_forbidden":
@@ -62,7 +62,9 @@ def _checked(values: dict[str, Any], where: str) -> ArchiveJob:
     if fault["type"] == "missing" and not isinstance(fault["loc"][-1], int):
         raise JobError(f"{where}: key {'.'.join(place)} is missing; add it")
     found = "" if isinstance(fault["input"], dict) else f" is {str(fault['input'])[:80]!r}"
-    raise JobError(f"{where}: {'.'.join(place) or 'job'}{found}: {wanted(fault)}; correct it")
+    raise JobError(
+        f"{where}: {'.'.join(place) or 'job'}{found}: {wanted(fault, others)}; correct it"
+    )
 
 
 def _known(place: list[str]) -> list[str]:

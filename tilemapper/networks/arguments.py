@@ -184,14 +184,23 @@ def parse(kind: type[Parsed], values: Mapping[str, Any], *, where: str) -> Parse
         raise ModelError(f"{where}: {place}{found}: {_ended(what)}") from None
 
 
-def wanted(fault: Mapping[str, Any]) -> str:
-    """What pydantic says of a fault; a wrong type in words of the file that the value stands in."""
+def wanted(fault: Mapping[str, Any], others: Iterable[Mapping[str, Any]] = ()) -> str:
+    """What pydantic says of a fault; a wrong type in words of the file that the value stands in.
+
+    others: faults found with it: of the same value, they say which words it may be too.
+    """
     needed = _NEEDED.get(fault["type"])
     if fault["type"] == "missing" and isinstance(fault["loc"][-1], int):
         return "one more value is needed"
     if needed is None:
         return str(fault["msg"]).removeprefix("Value error, ")
-    return f"{needed} is needed{', without quotes' if isinstance(fault['input'], str) else ''}"
+    words = [
+        f", or {other['ctx']['expected']}"
+        for other in others
+        if other["type"] == "literal_error" and other["loc"][:-1] == fault["loc"][:-1]
+    ]
+    bare = ", without quotes" if isinstance(fault["input"], str) else ""
+    return f"{needed} is needed{bare}{''.join(words)}"
 
 
 def _ended(message: str) -> str:
