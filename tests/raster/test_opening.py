@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import rasterio
 
 from tests.raster.made import city, write_raster
 from tilemapper.errors import OptionError, RasterError
+from tilemapper.raster import sidecars
 from tilemapper.raster.opening import driver_of, is_remote, open_raster
 from tilemapper.raster.source import SourceOptions, SourceView, inspect_source
 
@@ -129,6 +131,20 @@ def test_a_sidecar_that_is_no_tiff_is_refused(tmp_path: Path, ending: str):
     open_raster(path).close()
     Path(path + ending).write_text(vrt_of("/etc/hostname"))
     assert ending in refusal(path)
+
+
+def test_an_aux_xml_that_the_disk_cannot_give_is_not_called_damaged(tmp_path, monkeypatch):
+    path = write_raster(tmp_path / "a.tif", city())
+    Path(path + ".aux.xml").write_text("<PAMDataset></PAMDataset>")
+
+    def unreadable(_file):
+        raise OSError(errno.EIO, "Input/output error", path + ".aux.xml")
+
+    monkeypatch.setattr(sidecars.ElementTree, "parse", unreadable)
+    with pytest.raises(
+        RasterError, match=r"a\.tif\.aux\.xml: cannot be read \(Input/output error\)"
+    ):
+        open_raster(path)
 
 
 def test_an_aux_xml_may_describe_but_not_redirect(tmp_path: Path):

@@ -88,7 +88,7 @@ def _check_aux_xml(sidecar: Path) -> None:
         raise RasterError(refusal.format(f"more than {MAX_AUX_BYTES >> 20} MiB of metadata"))
     try:
         tree = ElementTree.parse(sidecar)
-    except (ElementTree.ParseError, OSError) as error:
+    except ElementTree.ParseError as error:
         raise RasterError(refusal.format("is damaged XML")) from error
     if sum(1 for _ in tree.iter("MDI")) > MAX_METADATA_ITEMS:  # GDAL compares each with all others
         raise RasterError(refusal.format(f"more than {MAX_METADATA_ITEMS} items of metadata"))
