@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from rasterio.shutil import copy
 
 from tests.raster.made import city, write_raster
 from tilemapper.errors import OptionError, RasterError
@@ -115,13 +116,23 @@ def test_python_in_a_vrt_does_not_run(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_a_driver_that_gdal_has_not_is_refused_and_the_likely_ones_are_named(tmp_path: Path):
     path = write_raster(tmp_path / "a.tif", city())
-    for name, way_out in (("NOPE", "see rio env --formats"), ("vrt", "did you mean VRT?")):
+    for name, way_out in (("NOPE", "see rio env --formats"), ("vrtt", "did you mean VRT?")):
         with pytest.raises(OptionError) as caught:
             inspect_source(path, SourceOptions(allow_drivers=("GIF", name)), None)
         said = str(caught.value)
         assert said.startswith(f"--allow-driver {name}: no driver of GDAL ")
         assert "VRT, GIF, BMP" in said and said.endswith(f"is needed; {way_out}")
     assert inspect_source(path, SourceOptions(allow_drivers=("GIF", "netCDF")), None).width == 130
+
+
+def test_names_of_drivers_are_compared_as_gdal_compares_them(tmp_path: Path):
+    path = write_raster(tmp_path / "a.tif", city())
+    copy(path, tmp_path / "a.bin", driver="ENVI")
+    (tmp_path / "a.bin.aux.xml").unlink()  # which GDAL wrote, and repeats what the header says
+    copy(path, tmp_path / "a.vrt", driver="VRT")
+    for name, kind in (("a.bin", "envi"), ("a.vrt", "vrt")):
+        options = SourceOptions(allow_drivers=(kind,))
+        assert inspect_source(str(tmp_path / name), options, None).driver == kind.upper()
 
 
 @pytest.mark.parametrize("ending", [".msk", ".ovr", ".msk.ovr"])

@@ -88,16 +88,16 @@ def check_drivers(names: Sequence[str]) -> None:
     """Refuses a driver that this GDAL has not: left alone it would only never open anything.
 
     Raises:
-        OptionError: it has not; names are spelt as GDAL spells them.
+        OptionError: it has not, in any case of letters.
     """
     if not names:
         return
     with rasterio.Env() as environment:  # registers the drivers
         known = environment.drivers()
+    spelt = {driver.casefold(): driver for driver in known}
     for name in names:
-        if name in known:
+        if name.casefold() in spelt:
             continue
-        spelt = {driver.casefold(): driver for driver in known}
         near = difflib.get_close_matches(name.casefold(), spelt, n=1, cutoff=0.7)
         usual = dict.fromkeys(driver for _, driver in _SIGNATURES if driver in known)
         way_out = f"did you mean {spelt[near[0]]}?" if near else "see rio env --formats"
@@ -176,7 +176,8 @@ def open_raster(
     allowed = (*DEFAULT_DRIVERS, *allow_drivers)
     # Of the kinds that we do not know by their first bytes, those that the user names may try.
     unknown = [name for name in allow_drivers if name not in DEFAULT_DRIVERS]
-    candidates = ([driver] if driver in allowed else []) if driver else unknown
+    named = {name.casefold() for name in allowed}  # as GDAL compares them
+    candidates = ([driver] if driver.casefold() in named else []) if driver else unknown
     if not candidates:
         kind = f"a {driver} file" if driver else "no raster of a known kind"
         way_out = f"--allow-driver {driver} if you trust it" if driver else "check the file"
