@@ -45,7 +45,8 @@ variable named after command and flag: `TILEMAPPER_RENDER_OVERLAP=96`.
 | 1 | failed; one line on stderr: what was found, what is needed, what to do |
 | 2 | wrong usage |
 | 3 | a batch ended with failed scenes, the others are done |
-| 75 | try again later: output locked, no worker left, disk full, GPU lost, too many open files; finished work is kept |
+| 75 | try again later: output locked, no worker left, disk full, GPU lost, \
+too many open files; finished work is kept |
 | 130, 143 | interrupted; the same command goes on, `train` with `--resume` |
 """
 KEYS_HEAD = f"""# Keys of model cards and job files
