@@ -20,6 +20,7 @@ from PIL import Image
 import tilemapper
 from tests.conftest import noise, read_raster, write_raster
 from tests.serve.conftest import FIRST, ZOOM, aligned, decoded, mercator_transform, mosaic
+from tilemapper.raster import opening
 from tilemapper.serve.app import make_app
 from tilemapper.serve.guard import Guard
 
@@ -376,6 +377,23 @@ def test_jobs_are_bounded_and_can_be_cancelled(serve, monkeypatch):
             time.sleep(0.05)
         assert client.get("/api/jobs").json() == []
         assert not list(service.folder.glob("job-*"))
+
+
+@pytest.mark.parametrize("when", ["opened", "painted"])
+def test_too_many_open_files_are_said_without_our_paths(tmp_path, serve, monkeypatch, when):
+    def none_left(path):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), path)
+
+    source = aligned(tmp_path / "town.tif", 300, 300)
+    with serve(source) as (service, client):
+        scene = service.scenes.all()[0].id
+        monkeypatch.setattr(opening, "check_directories", none_left)
+        if when == "opened":
+            answer = upload(client, source.read_bytes(), "town.tif")
+        else:
+            answer = client.get(f"/xyz/{scene}/identity/{ZOOM}/{FIRST[0]}/{FIRST[1]}.png")
+        assert answer.status_code == 503
+        assert answer.json()["error"].startswith("town.tif: Too many open files; ")
 
 
 def test_a_source_that_is_gone_is_said(tmp_path, serve):

@@ -15,7 +15,14 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from tilemapper import __version__
-from tilemapper.errors import DeviceError, DiskFullError, ModelError, TargetError, TilemapperError
+from tilemapper.errors import (
+    DeviceError,
+    DiskFullError,
+    ModelError,
+    ShortageError,
+    TargetError,
+    TilemapperError,
+)
 from tilemapper.serve.bodies import SmallBodies
 from tilemapper.serve.doors.downloads import add_downloads
 from tilemapper.serve.doors.page import add_page
@@ -30,6 +37,7 @@ from tilemapper.serve.turns import Turns
 _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (GoneError, 404),
     (BusyError, 503),
+    (ShortageError, 503),
     (TooLargeError, 413),
     (DiskFullError, 507),
     (TargetError, 500),

@@ -14,7 +14,7 @@ from typing import Any
 
 from rasterio.crs import CRS
 
-from tilemapper.errors import RasterError
+from tilemapper.errors import RasterError, ShortageError
 from tilemapper.networks.model import Model
 from tilemapper.raster.identity import TIMES
 from tilemapper.raster.source import SourceOptions, SourceSpec, inspect_source
@@ -118,6 +118,7 @@ class Scenes:
 
         Raises:
             RasterError: it cannot be opened, or not be shown.
+            ShortageError: too many files are open.
             TooLargeError: it has more than ``most_pixels``.
         """
         name = name or path.name
@@ -135,8 +136,8 @@ class Scenes:
                     return self._scenes[scene_id]
             picture = Picture(spec, self._previews)
             scene = Scene(scene_id, name, spec, frame_of(spec), picture, kept, uploaded)
-        except RasterError as error:
-            raise RasterError(plain(str(error), path=str(path), name=name)) from error
+        except (RasterError, ShortageError) as error:
+            raise type(error)(plain(str(error), path=str(path), name=name)) from error
         return self._add(scene)
 
     def get(self, scene_id: str) -> Scene:
@@ -165,8 +166,8 @@ class Scenes:
                         scene.spec.path, self._options(scene.uploaded), model.card.gsd_m
                     )
                     check_same(scene.spec, spec)
-                except RasterError as error:
-                    raise RasterError(scene.plain(str(error))) from error
+                except (RasterError, ShortageError) as error:
+                    raise type(error)(scene.plain(str(error))) from error
                 scene.maps[model.card.name] = self._make_map(scene, spec, model)
             return scene.maps[model.card.name]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tilemapper.errors import RasterError
+from tilemapper.errors import RasterError, ShortageError
 from tilemapper.networks.model import Model
 from tilemapper.serve.bounded import BoundedCache
 from tilemapper.serve.drawing import EMPTY_PNG, draw, png_of
@@ -89,8 +89,8 @@ class Tiles:
             except Preparing as preparing:
                 part = EMPTY_PNG if preparing.tile is None else png_of(preparing.tile)
                 return Tile(part, PREPARING)
-            except RasterError as error:
-                raise RasterError(scene.plain(str(error))) from error
+            except (RasterError, ShortageError) as error:
+                raise type(error)(scene.plain(str(error))) from error
             png = EMPTY_PNG if tile is None else png_of(tile)
             self._pngs.put(key, png)
         return Tile(png)
