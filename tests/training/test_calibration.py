@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from tests.training.synthetic_pairs import TINY, write_pairs
 from tilemapper.networks.build import build_generator
 from tilemapper.networks.model import open_model
-from tilemapper.training.calibration import best_shift, shift_logits
+from tilemapper.training import calibration
+from tilemapper.training.calibration import best_shift, calibrate_classes, shift_logits
 from tilemapper.training.run import train
+from tilemapper.training.task import Limits, Stopped
 
 
 def test_a_class_that_wins_too_often_is_held_back_and_no_other():
@@ -22,6 +26,30 @@ def test_a_class_that_wins_too_often_is_held_back_and_no_other():
     assert shift.tolist() == [0, -2, 0]
     held = best_shift(logits, classes, torch.tensor([2.0, 1.0, 2.0]))
     assert held.tolist() == [0, -1, 0]  # never by more than it may be
+
+
+@pytest.mark.parametrize(
+    ("asked", "looks", "trials"), [(1, 0, 0), (3, 2, 0), (4, 3, 1), (6, 3, 11)]
+)
+def test_a_stop_ends_it_before_the_next_batch_or_class(monkeypatch, asked, looks, trials):
+    done = {"looks": 0, "trials": 0, "asked": 0}
+
+    def counted(name, result):
+        def call(*_):
+            done[name] += 1
+            return result()
+
+        return call
+
+    seen = torch.zeros(9, 3), torch.zeros(9, dtype=torch.int64)
+    monkeypatch.setattr(calibration, "_look", counted("looks", lambda: seen))
+    monkeypatch.setattr(calibration, "_ious", counted("trials", lambda: torch.zeros(3)))
+    limits = Limits(stop=counted("asked", lambda: done["asked"] == asked))
+    colours = SimpleNamespace(classes=[SimpleNamespace(name=name) for name in "abc"])
+    with pytest.raises(Stopped):
+        calibrate_classes(None, None, colours, torch.tensor([1.0, 2, 3]), 3, check=limits.check)
+    # A class is tried with each of five shares, after one look at how it is without.
+    assert (done["looks"], done["trials"]) == (looks, trials)
 
 
 @pytest.mark.parametrize(

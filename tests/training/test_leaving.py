@@ -10,14 +10,21 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 from tests.training.synthetic_pairs import TINY, write_pairs
 from tests.training.test_parallel import ROOT, free_port
 from tilemapper.networks.model import open_model
+from tilemapper.training import heldout
 from tilemapper.training.checkpoint import read_checkpoint
 from tilemapper.training.feed import Feed
+from tilemapper.training.heldout import HeldOut
+from tilemapper.training.metrics import measure_maps
+from tilemapper.training.pixels import Pixels
 from tilemapper.training.recording import read_events
 from tilemapper.training.run import train
+from tilemapper.training.task import Limits, Stopped
 
 PAIRS, HELD_OUT = 6, 2
 SETTINGS = {
@@ -123,6 +130,31 @@ def test_all_processes_leave_where_one_of_them_is_stopped(pairs, tmp_path):
             process.kill()
     assert said == ["held-out pairs 0\npairs 0\nfigures 2\n"] * 2
     assert [path.parent.name for path in tmp_path.glob("*/config.toml")] == ["figures"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "painted", "judged"), [(1, 0, 0), (3, 2, 0), (4, 3, 0), (5, 3, 1)]
+)
+def test_a_stop_ends_a_measurement_within_eight_images(monkeypatch, asked, painted, judged):
+    images, side = 20, 16
+    table = torch.full((images,), side)
+    pixels = torch.zeros(images * side**2, 3, dtype=torch.uint8)
+    store = Pixels(pixels, pixels, torch.arange(images) * side**2, table, table, side)
+    done = {"painted": 0, "judged": 0}
+
+    def paint(y):
+        done["painted"] += 1
+        return y
+
+    def judge(*given, **kw):
+        done["judged"] += 1
+        return measure_maps(*given, **kw)
+
+    monkeypatch.setattr(heldout, "measure_maps", judge)
+    held, check = HeldOut(store, side, paint, legend=None), Limits(stop=Stop(asked)).check
+    with pytest.raises(Stopped):
+        held.measure(nn.Identity(), torch.device("cpu"), check=check)
+    assert done == {"painted": painted, "judged": judged}
 
 
 def test_nothing_is_computed_any_more_after_a_stop(pairs, tmp_path, monkeypatch):
