@@ -102,6 +102,18 @@ def test_a_train_folder_without_its_val_folder_is_not_split_once_more(tmp_path, 
     assert evaluate(model, train, "--share", "0.5")["pairs"] == 3
 
 
+def test_folders_of_one_set_of_names_are_told_apart_by_their_pixels(tmp_path, capsys):
+    """As `pairs cut` names those of two rasters; what was learned from counted as held out."""
+    for part, first in (("train", 1), ("val", 20)):
+        write_side_by_side(tmp_path / "pairs" / part, 6, size=64, first=first)
+        for number, path in enumerate(sorted((tmp_path / "pairs" / part).iterdir())):
+            path.rename(path.with_name(f"r000000_c{64 * number:06d}.png"))
+    model = trained_on(tmp_path / "pairs", tmp_path / "m", share=0.1)
+    assert evaluate(model, tmp_path / "pairs" / "val")["pairs"] == 6
+    assert run(cli, ["evaluate", model, str(tmp_path / "pairs" / "train"), "--device", "cpu"]) == 1
+    assert "has learned from all of these pairs" in capsys.readouterr().err
+
+
 def test_pairs_that_were_mixed_in_are_not_measured_as_held_out(tmp_path, capsys):
     """A tenth of data.extra was."""
     data = write_side_by_side(tmp_path / "pairs", 6, size=64)
@@ -132,12 +144,13 @@ def test_pairs_that_only_have_the_names_of_those_mixed_in_are_measured(tmp_path)
 def trained_on(data, folder, *, share, extra=(), **more):
     """A model whose card says that it learned from these pairs, but for this share of them."""
     source = open_pairs(data)
-    digest = digest_split(source, split_pairs(source, share=share, **more))
-    mixed_in = [open_pairs(path) for path in extra]
+    split = split_pairs(source, share=share, **more)
+    digest, learned = digest_split(source, split), [(source, split.train)]
+    learned += [(pairs, range(len(pairs))) for pairs in map(open_pairs, extra)]
     card = ModelCard(
         name="m", architecture="identity", split_share=share,
-        pairs_sha256=digest.pairs, held_out_sha256=digest.held_out, trained_sha256=digest.trained,
-        extra_sha256=[digest_pairs(pairs, range(len(pairs))) for pairs in mixed_in],
+        pairs_sha256=digest.pairs, held_out_sha256=digest.held_out,
+        trained_sha256=[digest_pairs(*part) for part in learned],
     )  # fmt: skip
     generator = build_generator("identity", {}, 3, "rgb")
     return str(save_model(folder, card, generator, "readme").folder)

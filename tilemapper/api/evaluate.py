@@ -160,14 +160,14 @@ def _held_out(
     Raises PairError when nothing else is asked for and they are other pairs than in training.
     """
     own = share is None and seed is None
-    names = digest_names(source.names)
-    if own and names == model.card.held_out_sha256:
-        return range(len(source))  # such as a val folder by itself
-    if own and (names == model.card.trained_sha256 or _was_mixed_in(model.card, source)):
+    # By pixels first: pairs cut from rasters of one size have the same names, held out or not.
+    if own and digest_pairs(source, range(len(source))) in model.card.trained_sha256:
         raise PairError(
             f"{data}: the model has learned from all of these pairs, others are needed; name those "
             "that were held out, or give --split all to measure how well it knows its own"
         )
+    if own and digest_names(source.names) == model.card.held_out_sha256:
+        return range(len(source))  # such as a val folder by itself
     if share is None:
         share = 0.1 if model.card.split_share is None else model.card.split_share
     seed = (model.card.split_seed or 0) if seed is None else seed
@@ -176,11 +176,6 @@ def _held_out(
     if own:
         _check_split(model.card, data, digest_split(source, split))
     return split.held_out
-
-
-def _was_mixed_in(card: ModelCard, source: PairSource) -> bool:
-    mixed_in = card.extra_sha256  # whose pixels, too, are looked at: only where there are any
-    return bool(mixed_in) and digest_pairs(source, range(len(source))) in mixed_in
 
 
 def _check_split(card: ModelCard, data: Path, found: SplitDigest) -> None:

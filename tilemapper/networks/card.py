@@ -54,10 +54,9 @@ class ModelCard(_Closed):
     statistics) or "instance" (each tile its own; such a model depends on what a tile shows).
     ``weights`` and ``weights_sha256`` are None for architectures without weights. ``metrics`` may
     hold NaN where a figure is not defined. ``split_share`` and ``split_seed`` say which pairs
-    were held out, so that evaluation takes the same ones; ``pairs_sha256``, ``held_out_sha256`` and
-    ``trained_sha256``, of all names, of theirs and of those learned from, show whether it did, and
-    ``extra_sha256``, of the names and some pixels of each set that was mixed in, that it takes none
-    of those.
+    were held out, so that evaluation takes the same ones; ``pairs_sha256`` and ``held_out_sha256``,
+    of all names and of theirs, show whether it did, and ``trained_sha256``, of the names and some
+    pixels of each set that was learned from, that it takes none of those.
     """
 
     format: Literal[1] = 1
@@ -84,8 +83,7 @@ class ModelCard(_Closed):
     split_seed: Annotated[int, Field(ge=0)] | None = None
     pairs_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     held_out_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
-    trained_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
-    extra_sha256: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...] = ()
+    trained_sha256: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...] = ()
     tone: Tone | None = None
     metrics: dict[str, float] = {}
     palette: Annotated[tuple[PaletteClass, ...], Field(max_length=MOST_CHANNELS)] = ()

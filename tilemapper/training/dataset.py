@@ -33,8 +33,8 @@ class Dataset:
 
     ``pixels`` are those of all training pairs, their targets marked classes (see `classes`) for a
     palette head; ``groups`` say which of them are drawn how often; ``legend`` is what maps are
-    judged by, None for photographs; ``digest`` tells this split from others, ``extra_digests`` tell
-    what is mixed in; ``far_share`` of the targets' pixels is not near any class.
+    judged by, None for photographs; ``digest`` tells this split from others, ``learned_digests``
+    tell each set that is learned from; ``far_share`` of the targets' pixels is not near any class.
     ``check`` is called for each pair that is read, and may raise.
     Raises as `open_pairs`, `split_pairs` and `load_pixels`, and JobError when the job does not fit
     the pairs: its figure is none of theirs, or its palette has other colours than they have.
@@ -64,7 +64,7 @@ class Dataset:
         chosen = [(self.source, i) for i in self.split.train]
         held_out = {self.source.place(i) for i in self.split.held_out}
         self.groups = [Group(0, len(chosen), 1 - sum(e.share for e in config.extra))]
-        self.extra_digests: list[str] = []
+        self.learned_digests = [digest_pairs(self.source, self.split.train)]
         for extra in config.extra:
             source = open_pairs(extra.path, direction=config.direction, unpaired=config.unpaired)
             # All of them but a val folder: whoever made one measures on it.
@@ -80,7 +80,7 @@ class Dataset:
                 )
             self.groups.append(Group(len(chosen), len(own), extra.share))
             chosen += [(source, i) for i in own]
-            self.extra_digests.append(digest_pairs(source, own))
+            self.learned_digests.append(digest_pairs(source, own))
         palette = job.networks.head == "palette"
         mark = ClassColours(job.palette, torch.device("cpu")).mark if palette else None
         self.pixels = self._load(chosen, storage=config.storage, device=device, make_target=mark)

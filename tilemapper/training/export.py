@@ -31,7 +31,7 @@ GAP_IMAGES = 8
 
 
 def export_model(
-    trainer: Trainer, run: Path, split: Split, *, command: str, extra_digests: Sequence[str] = ()
+    trainer: Trainer, run: Path, split: Split, *, command: str, learned_digests: Sequence[str] = ()
 ) -> tuple[dict[str, float], Path]:
     """Exports the best generator (the last one where none was judged) as ``RUN/model``.
 
@@ -75,8 +75,7 @@ def export_model(
         split_seed=job.data.split_seed,
         pairs_sha256=split_digest.pairs if split_digest else None,
         held_out_sha256=split_digest.held_out if split_digest else None,
-        trained_sha256=split_digest.trained if split_digest else None,
-        extra_sha256=tuple(extra_digests),
+        trained_sha256=tuple(learned_digests),
         tone=_tone(trainer),
         metrics={name: round(value, 4) for name, value in figures.items()},
     )

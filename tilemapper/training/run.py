@@ -206,7 +206,7 @@ class _Run:
                     self.folder,
                     self.split,
                     command=command,
-                    extra_digests=self.data.extra_digests,
+                    learned_digests=self.data.learned_digests,
                 )
                 write_loss_plot(self.folder)
         return RunResult(self.folder, trainer.step, finished, figures, model)
