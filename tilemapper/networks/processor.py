@@ -31,9 +31,10 @@ def gains_by_bf16() -> bool:
     """Whether bf16 is computed natively here, and faster than fp32.
 
     Without such instructions it is emulated, and slower. Intel's AVX512-BF16 without AMX, which
-    a virtual machine may hide, is slower too: on one core of a Xeon (family 6, model 207) a
-    sample city of 1536 px took 8.2 seconds of processor time in bf16 and 6.1 in fp32, medians of
-    three runs in turn, and training 4.4 and 5.6 images a second (2026-11-22).
+    a virtual machine may hide, is slower too: on a Xeon (family 6, model 207, two cores) a sample
+    city of 3072 px took 20.7 seconds of processor time in bf16 and 18.0 in fp32, medians of four
+    runs in turn, with 0.11 GB more memory (2026-11-22). Training learned from 4.4 and 5.6 images
+    a second, one run each.
     """
     # oneDNN's word also obeys ONEDNN_MAX_CPU_ISA, by which a processor is held to less.
     built_in = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
