@@ -159,9 +159,9 @@ def _held_out(
 
     Raises PairError when nothing else is asked for and they are other pairs than in training.
     """
-    own = share is None and seed is None
+    own, learned = share is None and seed is None, model.card.trained_sha256
     # By pixels first: pairs cut from rasters of one size have the same names, held out or not.
-    if own and digest_pairs(source, range(len(source))) in model.card.trained_sha256:
+    if own and learned and digest_pairs(source, range(len(source))) in learned:
         raise PairError(
             f"{data}: the model has learned from all of these pairs, others are needed; name those "
             "that were held out, or give --split all to measure how well it knows its own"
