@@ -40,8 +40,7 @@ def export_model(
     """
     job, device, check = trainer.job, trainer.device, trainer.limits.check
     generator = unsynchronised(copy.deepcopy(trainer.judged))
-    # What leads is better than the best checkpoint; or that one holds these very weights.
-    best = None if trainer.leads or trainer.is_best else trainer.checkpoints.best()
+    best = None if trainer.is_best else trainer.checkpoints.best()
     step = trainer.step
     if best is not None:
         state = read_checkpoint(best)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -17,21 +16,21 @@ from tilemapper.training.augment import random_state
 from tilemapper.training.checkpoint import Checkpoints
 from tilemapper.training.config import TrainingJob
 from tilemapper.training.feed import Feed
-from tilemapper.training.heldout import HeldOut, better, write_png
+from tilemapper.training.heldout import HeldOut, write_png
+from tilemapper.training.judge import Judge
 from tilemapper.training.learnt import learnt, refusing_others, take_up
 from tilemapper.training.parallel import Processes, any_of, from_first, mean_over
 from tilemapper.training.recording import Recorder
 from tilemapper.training.split import SplitDigest
-from tilemapper.training.task import Limits, Progress, Stopped, Task
+from tilemapper.training.task import Limits, Progress, Task
 from tilemapper.training.watch import LossWatch
 
 
 class Trainer:
     """One run in one process: its state is all that a checkpoint holds.
 
-    ``digest`` is that of the run's split: a checkpoint of another one is refused. ``leads``: the
-    run was left on its way with weights that are better than its best checkpoint. ``limits``:
-    those of `run`.
+    ``digest`` is that of the run's split: a checkpoint of another one is refused. ``limits``: those
+    of `run`.
     """
 
     def __init__(
@@ -62,12 +61,8 @@ class Trainer:
         self._began_s: float | None = None
         self.limits = Limits()
         self._before_s = 0.0
-        self.best: float | None = None
-        self.leads = False
+        self.judge = Judge(held_out, job)
         self.watch = LossWatch(device)
-        self._best_waits = False
-        self._measured_at = -1
-        self._best_here: int | None = None
 
     @property
     def judged(self) -> nn.Module:
@@ -76,8 +71,8 @@ class Trainer:
 
     @property
     def is_best(self) -> bool:
-        """The best checkpoint was written by this call, and holds what `judged` still is."""
-        return self._best_here == self.step
+        """Whether `judged` was measured as it is now, and no checkpoint holds anything better."""
+        return self.judge.leads or self.judge.saved_here(self.step)
 
     def run(
         self,
@@ -176,29 +171,19 @@ class Trainer:
 
     def _evaluate(self, recorder: Recorder | None, *, on_the_way: bool = False) -> bool:
         """Measures what this step has not; True where that found a best, and so wrote it."""
-        if recorder is None or not self.held_out or self._measured_at == self.step:
+        if recorder is None:
             return False
-        try:
-            figures = self.held_out.measure(self.judged, self.device, check=self.limits.check)
-        except Stopped:
+        figures = self.judge.measure(self.judged, self.step, self.device, check=self.limits.check)
+        self._leave_eval()
+        if figures is None:
             return False
-        finally:
-            self._leave_eval()
         recorder.event("held_out", self.step, figures)
-        name = self.job.trainer.best_by
-        is_better = better(name, figures[name], self.best)
-        if on_the_way:
-            # A run that was not stopped is not measured here, and a resumed one must end as it.
-            self.leads = is_better
-            return False
-        self._measured_at = self.step
-        if is_better:
-            self.best = figures[name]
-            self._best_waits = True
+        is_best = self.judge.is_best(figures, self.step, on_the_way=on_the_way)
+        if is_best:
             self.watch.settle()
-            self.save()
-            self._best_here = self.step
-        return is_better
+            self.save(best=True)
+            self.judge.saved(self.step)
+        return is_best
 
     def _sample(self, recorder: Recorder | None) -> None:
         if recorder is None or not self.held_out:
@@ -214,7 +199,7 @@ class Trainer:
         # Without an average the judged network is the one that learns.
         self.task.generator.train()
 
-    def save(self) -> None:
+    def save(self, *, best: bool = False) -> None:
         """Writes a checkpoint of this step, in the first process.
 
         Raises:
@@ -228,8 +213,7 @@ class Trainer:
                     f"step {self.step}: weights of the {name} are not finite; the last good "
                     "checkpoint stays, lower trainer.learning_rate and --resume"
                 )
-        self.checkpoints.save(self.state(), step=self.step, best=self._best_waits)
-        self._best_waits = False
+        self.checkpoints.save(self.state(), step=self.step, best=best)
 
     def state(self) -> dict[str, Any]:
         """All that resuming needs, as plain data and tensors."""
@@ -238,8 +222,7 @@ class Trainer:
             "step": self.step,
             "trained_s": self.trained_s,
             "elapsed_s": self.elapsed_s,
-            "best": self.best,
-            "measured_at": self._measured_at,
+            **self.judge.state(),
             "split": asdict(self.digest) if self.digest else None,
             **learnt(self.task, self.average),
         }
@@ -256,7 +239,4 @@ class Trainer:
             take_up(state, self.task, self.average)
             self.step, self.trained_s = int(state["step"]), float(state["trained_s"])
             self._before_s = float(state.get("elapsed_s", self.trained_s))  # older ones lack it
-            # A best of another figure says nothing of this one.
-            if json.loads(state["job"])["trainer"]["best_by"] == self.job.trainer.best_by:
-                self.best = state["best"]
-                self._measured_at = int(state.get("measured_at", -1))  # older ones lack it
+            self.judge.load(state)
