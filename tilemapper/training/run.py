@@ -13,16 +13,13 @@ import torch
 from tilemapper import notebook
 from tilemapper.errors import DeviceError, DiskFullError, device_fault, lacks_device_memory
 from tilemapper.memory import kept_memory
-from tilemapper.training.assembly import choose_device, compiler_fault, start_from
-from tilemapper.training.checkpoint import Checkpoints
-from tilemapper.training.classes import class_weights
+from tilemapper.training.assembly import choose_device, compiler_fault
 from tilemapper.training.config import TrainingJob
-from tilemapper.training.cyclegan import CycleGan
 from tilemapper.training.dataset import NOTABLY_FAR, Dataset
 from tilemapper.training.export import export_model
-from tilemapper.training.feed import Feed
 from tilemapper.training.jobfile import read_job
 from tilemapper.training.lossplot import write_loss_plot
+from tilemapper.training.making import make_trainer
 from tilemapper.training.parallel import (
     Processes,
     any_of,
@@ -30,14 +27,10 @@ from tilemapper.training.parallel import (
     leave_processes,
     own_device,
 )
-from tilemapper.training.pix2pix import Pix2Pix
 from tilemapper.training.recording import Recorder
 from tilemapper.training.runfolder import CONFIG_NAME, open_run, write_config
 from tilemapper.training.task import Limits, Progress, Stopped
 from tilemapper.training.trainer import Trainer
-
-# Pixels looked at for the shares of the classes: enough for three digits of the rarest.
-SHARE_SAMPLE = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -212,55 +205,14 @@ class _Run:
         return RunResult(self.folder, trainer.step, finished, figures, model)
 
     def trainer(self, *, resume: bool) -> Trainer:
-        """What trains, taken up where the last checkpoint stands; raises Stopped as `Dataset`."""
-        job = self.job
-        checkpoints = Checkpoints(self.folder / "checkpoints", job.trainer.keep)
-        if self.processes.rank == 0:
-            checkpoints.tidy()
-        state = checkpoints.newest(self.notice) if resume else None
-        # A run that ended before its first checkpoint begins anew, so from the weights of
-        # networks.init again.
-        task = self._task(fresh=state is None)
-        # What ends in classes is a map, whatever the direction.
-        photographs = job.data.direction == "BtoA" and job.networks.head == "rgb"
-        feed = Feed(
-            self.data.pixels,
-            self.data.groups,
-            job.augment,
-            batch=job.trainer.batch,
-            seed=job.trainer.seed,
-            device=self.device,
-            unpaired=job.data.unpaired,
-            neighbours=bool(job.losses.overlap_disagreement),
-            maps="source" if photographs else "target",
-            rank=self.processes.rank,
-            world=self.processes.world,
-        )
-        trainer = Trainer(
-            job,
-            task,
-            feed,
+        """What trains, see `make_trainer`."""
+        return make_trainer(
+            self.job,
+            self.data,
+            self.folder,
+            self.device,
+            self.processes,
             steps=self.steps,
-            device=self.device,
-            processes=self.processes,
-            checkpoints=checkpoints,
-            held_out=self.data.held_out(task.paint) if self.processes.rank == 0 else None,
-            digest=self.data.digest,
+            resume=resume,
+            notice=self.notice,
         )
-        if state is not None:
-            trainer.load(state)
-        return trainer
-
-    def _task(self, *, fresh: bool) -> Pix2Pix | CycleGan:
-        torch.manual_seed(self.job.trainer.seed)
-        kind = CycleGan if self.job.trainer.task == "cyclegan" else Pix2Pix
-        task = kind(self.job, self.device, self.processes)
-        if fresh:
-            start_from(task.generator, self.job)
-        if isinstance(task, Pix2Pix) and task.colours is not None:
-            marked = self.data.pixels.target
-            shares = task.colours.shares(marked[:: max(1, len(marked) // SHARE_SAMPLE)].cpu())
-            losses = self.job.losses
-            boost = torch.tensor([losses.class_boost.get(c.name, 1.0) for c in self.job.palette])
-            task.class_weights = class_weights(shares, losses.class_power, boost).to(self.device)
-        return task

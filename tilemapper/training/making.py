@@ -1,0 +1,99 @@
+"""From a run's job and pairs to its trainer: task, feed, and where the last checkpoint stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from tilemapper.training.assembly import start_from
+from tilemapper.training.checkpoint import Checkpoints
+from tilemapper.training.classes import class_weights
+from tilemapper.training.config import TrainingJob
+from tilemapper.training.cyclegan import CycleGan
+from tilemapper.training.dataset import Dataset
+from tilemapper.training.feed import Feed
+from tilemapper.training.parallel import Processes
+from tilemapper.training.pix2pix import Pix2Pix
+from tilemapper.training.trainer import Trainer
+
+# Pixels looked at for the shares of the classes: enough for three digits of the rarest.
+SHARE_SAMPLE = 4_000_000
+
+
+def make_trainer(
+    job: TrainingJob,
+    data: Dataset,
+    folder: Path,
+    device: torch.device,
+    processes: Processes,
+    *,
+    steps: int,
+    resume: bool,
+    notice: Callable[[str], None],
+) -> Trainer:
+    """What trains in this process, taken up where the newest checkpoint stands with ``resume``.
+
+    ``steps``: 0 where time is the length of the run. ``notice`` is told of damaged checkpoints.
+
+    Raises:
+        ModelError, JobError: as `start_from`.
+        TrainingError: as `Trainer.load`.
+        Stopped: as `Dataset`.
+    """
+    checkpoints = Checkpoints(folder / "checkpoints", job.trainer.keep)
+    if processes.rank == 0:
+        checkpoints.tidy()
+    state = checkpoints.newest(notice) if resume else None
+    # A run that ended before its first checkpoint begins anew, so from the weights of
+    # networks.init again.
+    task = _make_task(job, data, device, processes, fresh=state is None)
+    trainer = Trainer(
+        job,
+        task,
+        _make_feed(job, data, device, processes),
+        steps=steps,
+        device=device,
+        processes=processes,
+        checkpoints=checkpoints,
+        held_out=data.held_out(task.paint) if processes.rank == 0 else None,
+        digest=data.digest,
+    )
+    if state is not None:
+        trainer.load(state)
+    return trainer
+
+
+def _make_task(
+    job: TrainingJob, data: Dataset, device: torch.device, processes: Processes, *, fresh: bool
+) -> Pix2Pix | CycleGan:
+    torch.manual_seed(job.trainer.seed)
+    kind = CycleGan if job.trainer.task == "cyclegan" else Pix2Pix
+    task = kind(job, device, processes)
+    if fresh:
+        start_from(task.generator, job)
+    if isinstance(task, Pix2Pix) and task.colours is not None:
+        marked = data.pixels.target
+        shares = task.colours.shares(marked[:: max(1, len(marked) // SHARE_SAMPLE)].cpu())
+        boost = torch.tensor([job.losses.class_boost.get(c.name, 1.0) for c in job.palette])
+        task.class_weights = class_weights(shares, job.losses.class_power, boost).to(device)
+    return task
+
+
+def _make_feed(job: TrainingJob, data: Dataset, device: torch.device, processes: Processes) -> Feed:
+    # What ends in classes is a map, whatever the direction.
+    photographs = job.data.direction == "BtoA" and job.networks.head == "rgb"
+    return Feed(
+        data.pixels,
+        data.groups,
+        job.augment,
+        batch=job.trainer.batch,
+        seed=job.trainer.seed,
+        device=device,
+        unpaired=job.data.unpaired,
+        neighbours=bool(job.losses.overlap_disagreement),
+        maps="source" if photographs else "target",
+        rank=processes.rank,
+        world=processes.world,
+    )
