@@ -103,11 +103,32 @@ def test_a_stream_that_the_caller_has_closed_stops_nothing(models, tmp_path, str
     assert (read_raster(city).shape, len(city.read_bytes()) > 64 * 64) == ((3, 64, 64), True)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("log", ["a pipe that nobody reads", "a full disk"])
+def test_a_log_that_takes_no_more_stops_no_render(make_raster, models, tmp_path, log):
+    """With `render -v 2>&1 | head -1` there was no map, and no word."""
+    target = tmp_path / "map.tif"
+    words = ("render", make_raster(64, 64), target, "--model", "identity", "-v")
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as unread, Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "tilemapper", *map(str, words)],
+            stdout=subprocess.PIPE,
+            stderr=full if log == "a full disk" else unread,
+            env=os.environ | {"TILEMAPPER_MODELS": str(models)},
+            timeout=120,
+            check=False,
+        )
+    assert (ended.returncode, target.exists()) == (0, True)
+    assert ended.stdout.startswith(str(target).encode())
+
+
 def test_closed_streams_are_open_in_the_processes_that_are_started_too():
     """A worker's next file was its stderr, into which libraries print."""
     started = "import os; [os.fstat(number) for number in (0, 1, 2)]"
     program = (
-        "import subprocess, sys; from tilemapper.cli.main import open_streams; open_streams(); "
+        "import subprocess, sys; from tilemapper.cli.streams import open_streams; open_streams(); "
         f"sys.exit(subprocess.run([sys.executable, '-c', {started!r}]).returncode)"
     )
     closing = ["sh", "-c", '"$@" 0<&- 1>&- 2>&-', "sh", sys.executable, "-c", program]

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 import click
 
 from tilemapper.cli.signals import end, farewell, leave, listen, received
+from tilemapper.cli.streams import open_streams, outlive_readers_of_stderr
 from tilemapper.errors import Interrupted, TilemapperError, TryAgainError, device_fault, shortage
 from tilemapper.memory import keep_freed_memory
 from tilemapper.raster.secrets import redacted
@@ -175,21 +176,10 @@ def keep_secrets(record: logging.LogRecord) -> bool:
     return True
 
 
-def open_streams() -> None:
-    """Opens on nothing what the caller has closed of stdin, stdout and stderr.
-
-    The next file that is opened would take its number, and get what libraries print; in the
-    processes that are started, too, so they inherit it.
-    """
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            os.set_inheritable(number := os.open(os.devnull, os.O_RDWR), True)
-            setattr(sys, name, os.fdopen(number, mode, closefd=False))
-
-
 def main() -> NoReturn:
     """Entry point of the console script."""
     open_streams()
+    outlive_readers_of_stderr()
     # Before anything heavy is imported: a signal in the first second must find its handler.
     listen()
     warnings.showwarning = _say_warning

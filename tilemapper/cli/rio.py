@@ -12,6 +12,7 @@ import click
 
 from tilemapper.cli.main import name_variables, outcome
 from tilemapper.cli.render import render
+from tilemapper.cli.streams import outlive_readers_of_stderr
 
 name_variables(render, "TILEMAPPER_RENDER")  # rio has no prefix of ours
 tilemap = copy.copy(render)
@@ -21,6 +22,7 @@ tilemap.name = "tilemap"
 def _callback(**values: Any) -> None:
     assert render.callback is not None
     callback = render.callback
+    outlive_readers_of_stderr()
     code = outcome(lambda: callback(**values))
     if code:
         click.get_current_context().exit(code)
