@@ -229,6 +229,32 @@ def test_a_run_leaves_all_that_it_promises(pairs, tmp_path, drawn):
     assert output.shape == (1, 15, 32, 32)
 
 
+def test_a_card_names_what_the_model_it_began_with_has_learned_from_too(pairs, tmp_path):
+    """Else `evaluate` took those for pairs that were held out."""
+    sources = [open_pairs(data) for data in (pairs, write_pairs(tmp_path / "others", 4))]
+    settings = {**TINY, "trainer.steps": "2"}
+    first = train(tmp_path / "others", tmp_path / "first", settings=settings).model
+    settings |= {"networks.init": f'"{first}"'}
+    learned = tuple(digest_pairs(source, split_pairs(source).train) for source in sources)
+    assert len(set(learned)) == 2
+    train(pairs, tmp_path / "straight", settings=settings)
+    train(pairs, tmp_path / "resumed", settings=settings, **stopped_after(1))
+    shutil.rmtree(first)
+    train(pairs, tmp_path / "resumed", resume=True)
+    for name in ("straight", "resumed"):
+        assert open_model(tmp_path / name / "model").card.trained_sha256 == learned
+
+
+def test_extra_pairs_that_a_resumed_run_leaves_out_were_learned_from(pairs, tmp_path):
+    extra = write_pairs(tmp_path / "extra", 2)
+    settings = {**TINY, "trainer.steps": "2", "data.extra": f'[{{path="{extra}", share=0.5}}]'}
+    train(pairs, tmp_path / "run", settings=settings, **stopped_after(1))
+    model = train(pairs, tmp_path / "run", settings={"data.extra": "[]"}, resume=True).model
+    assert model is not None
+    learned = open_model(model).card.trained_sha256
+    assert (len(learned), learned[1]) == (2, digest_pairs(open_pairs(extra), range(2)))
+
+
 def test_extra_pairs_join_in(pairs, tmp_path):
     extra = write_pairs(tmp_path / "extra", 2)
     settings = {**TINY, "trainer.steps": "1", "data.extra": f'[{{path="{extra}", share=0.5}}]'}

@@ -34,15 +34,17 @@ def make_discriminator(job: TrainingJob) -> nn.Module:
     return build_discriminator({"bands": bands, **job.networks.discriminator_arguments})
 
 
-def start_from(generator: nn.Module, job: TrainingJob) -> None:
+def start_from(generator: nn.Module, job: TrainingJob) -> tuple[str, ...]:
     """Gives the generator the weights of the model ``networks.init`` names; nothing without one.
+
+    Returns the digests of what that model has learned from, as far as its card says.
 
     Raises:
         ModelError: there is no such model, or it is damaged.
         JobError: it is of another architecture, head or palette than the job's.
     """
     if not job.networks.init:
-        return
+        return ()
     model = open_model(job.networks.init)
     card, networks = model.card, job.networks
     palette = job.palette if networks.head == "palette" else ()
@@ -59,6 +61,7 @@ def start_from(generator: nn.Module, job: TrainingJob) -> None:
             f"{networks.generator} {networks.generator_arguments} is needed; set the "
             "generator_arguments of the model"
         ) from error
+    return card.trained_sha256
 
 
 def place(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import datetime
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -31,7 +31,7 @@ GAP_IMAGES = 8
 
 
 def export_model(
-    trainer: Trainer, run: Path, split: Split, *, command: str, learned_digests: Sequence[str] = ()
+    trainer: Trainer, run: Path, split: Split, *, command: str
 ) -> tuple[dict[str, float], Path]:
     """Exports the best generator (the last one where none was judged) as ``RUN/model``.
 
@@ -74,7 +74,7 @@ def export_model(
         split_seed=job.data.split_seed,
         pairs_sha256=split_digest.pairs if split_digest else None,
         held_out_sha256=split_digest.held_out if split_digest else None,
-        trained_sha256=tuple(learned_digests),
+        trained_sha256=tuple(trainer.learned_from),
         tone=_tone(trainer),
         metrics={name: round(value, 4) for name, value in figures.items()},
     )

@@ -48,7 +48,8 @@ def make_trainer(
     state = checkpoints.newest(notice) if resume else None
     # A run that ended before its first checkpoint begins anew, so from the weights of
     # networks.init again.
-    task = _make_task(job, data, device, processes, fresh=state is None)
+    task = _make_task(job, data, device, processes)
+    before = start_from(task.generator, job) if state is None else ()
     trainer = Trainer(
         job,
         task,
@@ -59,6 +60,7 @@ def make_trainer(
         checkpoints=checkpoints,
         held_out=data.held_out(task.paint) if processes.rank == 0 else None,
         digest=data.digest,
+        learned_from=(*data.learned_digests, *before),
     )
     if state is not None:
         trainer.load(state)
@@ -66,13 +68,11 @@ def make_trainer(
 
 
 def _make_task(
-    job: TrainingJob, data: Dataset, device: torch.device, processes: Processes, *, fresh: bool
+    job: TrainingJob, data: Dataset, device: torch.device, processes: Processes
 ) -> Pix2Pix | CycleGan:
     torch.manual_seed(job.trainer.seed)
     kind = CycleGan if job.trainer.task == "cyclegan" else Pix2Pix
     task = kind(job, device, processes)
-    if fresh:
-        start_from(task.generator, job)
     if isinstance(task, Pix2Pix) and task.colours is not None:
         marked = data.pixels.target
         shares = task.colours.shares(marked[:: max(1, len(marked) // SHARE_SAMPLE)].cpu())

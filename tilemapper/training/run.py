@@ -194,13 +194,7 @@ class _Run:
         # After a signal there are seconds left, and the checkpoint is what matters.
         if first and not limits.stop():
             with contextlib.suppress(Stopped):
-                figures, model = export_model(
-                    trainer,
-                    self.folder,
-                    self.split,
-                    command=command,
-                    learned_digests=self.data.learned_digests,
-                )
+                figures, model = export_model(trainer, self.folder, self.split, command=command)
                 write_loss_plot(self.folder)
         return RunResult(self.folder, trainer.step, finished, figures, model)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -29,8 +29,9 @@ from tilemapper.training.watch import LossWatch
 class Trainer:
     """One run in one process: its state is all that a checkpoint holds.
 
-    ``digest`` is that of the run's split: a checkpoint of another one is refused. ``limits``: those
-    of `run`.
+    ``digest`` is that of the run's split: a checkpoint of another one is refused. ``learned_from``:
+    the digests of all sets that the weights are of, those before this run and of earlier calls
+    too. ``limits``: those of `run`.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Trainer:
         checkpoints: Checkpoints,
         held_out: HeldOut | None = None,
         digest: SplitDigest | None = None,
+        learned_from: Sequence[str] = (),
     ) -> None:
         self.job = job
         self.task = task
@@ -55,6 +57,7 @@ class Trainer:
         self.checkpoints = checkpoints
         self.held_out = held_out
         self.digest = digest
+        self.learned_from = list(dict.fromkeys(learned_from))
         self.average = Average(task.generator, job.trainer.ema) if job.trainer.ema else None
         self.step = 0
         self.trained_s = 0.0
@@ -224,6 +227,7 @@ class Trainer:
             "elapsed_s": self.elapsed_s,
             **self.judge.state(),
             "split": asdict(self.digest) if self.digest else None,
+            "learned_from": self.learned_from,
             **learnt(self.task, self.average),
         }
 
@@ -240,3 +244,5 @@ class Trainer:
             self.step, self.trained_s = int(state["step"]), float(state["trained_s"])
             self._before_s = float(state.get("elapsed_s", self.trained_s))  # older ones lack it
             self.judge.load(state)
+            before = state.get("learned_from", ())  # older ones lack it
+            self.learned_from = list(dict.fromkeys([*self.learned_from, *before]))
