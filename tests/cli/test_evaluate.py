@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import shutil
@@ -215,6 +216,36 @@ def test_what_cannot_be_written_is_refused_before_the_first_pair(
     said = capsys.readouterr()
     word = "no regular file; " if place == "pipe" else "folder; "
     assert said.out == "" and word in said.err and said.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("option", ["--csv", "--sheet"])
+def test_figures_are_shown_though_the_disk_is_full(
+    tmp_path, model, data, capsys, monkeypatch, option
+):
+    """They take minutes; the table came after the files, so never."""
+
+    def is_full(*_args, **_more):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", is_full)
+    args = ["evaluate", model, data, "--device", "cpu", option, str(tmp_path / "x.png")]
+    assert run(cli, args) == 75
+    said = capsys.readouterr()
+    assert "3 pairs" in said.out and "road_f1" in said.out
+    assert "x.png" in said.err and said.err.count("\n") == 1
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_a_damaged_pair_that_is_not_measured_is_no_matter(tmp_path, capsys):
+    """It was read to see whether the model has learned from all of these pairs."""
+    data = write_side_by_side(tmp_path / "data", 8, size=64)
+    model = trained_on(data, tmp_path / "m", share=0.5)
+    source = open_pairs(data)
+    split = split_pairs(source, share=0.5)
+    for index, code in ((split.train[0], 0), (split.held_out[0], 1)):
+        (data / f"{source.names[index]}.png").write_bytes(b"")
+        assert run(cli, ["evaluate", model, str(data), "--device", "cpu"]) == code
+    assert f"{source.names[split.held_out[0]]}.png" in capsys.readouterr().err
 
 
 def test_the_render_path_gives_the_identity_too(model, data):

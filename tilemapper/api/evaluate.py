@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -59,6 +60,7 @@ def evaluate(
     weights: str | Path | None = None,
     on_begin: Callable[[int], object] = lambda _count: None,
     tick: Callable[[], object] = lambda: None,
+    on_figures: Callable[[EvaluationResult], object] = lambda _result: None,
 ) -> EvaluationResult:
     """Measures a model on pairs, at 256 pixels and at native scale, beside a constant colour.
 
@@ -84,9 +86,11 @@ def evaluate(
         weights: ONNX network of features (FID, KID), or of two images (LPIPS).
         on_begin: called with the number of pairs, before the first.
         tick: called after each pair.
+        on_figures: called with the result before a file is written, which a full disk may prevent.
 
     Raises:
         ModelError, PairError, JobError, DeviceError, OptionError, TargetError: as they are named.
+        DiskFullError: of the sheet or the figures of each pair.
     """
     _check_outputs(*(Path(path) for path in (sheet, csv) if path))
     if sheet:
@@ -120,11 +124,7 @@ def evaluate(
     evaluation = evaluate_model(
         predict, source, indices, baselines=baselines, legend=legend, on_pair=on_pair
     )
-    if csv:
-        write_text_atomic(Path(csv), evaluation.to_csv())
-    if sheet:
-        write_sheet(Path(sheet), evaluation, predict, source)
-    return EvaluationResult(
+    result = EvaluationResult(
         model=opened.card.name,
         data=str(data),
         split=split,
@@ -134,6 +134,12 @@ def evaluate(
         distances=distances.figures() if distances else {},
         missed=evaluation.below(dict(min or {})),
     )
+    on_figures(result)
+    if csv:
+        write_text_atomic(Path(csv), evaluation.to_csv())
+    if sheet:
+        write_sheet(Path(sheet), evaluation, predict, source)
+    return result
 
 
 def _check_outputs(*paths: Path) -> None:
@@ -161,7 +167,7 @@ def _held_out(
     """
     own, learned = share is None and seed is None, model.card.trained_sha256
     # By pixels first: pairs cut from rasters of one size have the same names, held out or not.
-    if own and learned and digest_pairs(source, range(len(source))) in learned:
+    if own and learned and _digest(source) in learned:
         raise PairError(
             f"{data}: the model has learned from all of these pairs, others are needed; name those "
             "that were held out, or give --split all to measure how well it knows its own"
@@ -176,6 +182,13 @@ def _held_out(
     if own:
         _check_split(model.card, data, digest_split(source, split))
     return split.held_out
+
+
+def _digest(source: PairSource) -> str | None:
+    """`digest_pairs` of all of them; None where one is damaged, which no model has learned from."""
+    with contextlib.suppress(PairError):
+        return digest_pairs(source, range(len(source)))
+    return None
 
 
 def _check_split(card: ModelCard, data: Path, found: SplitDigest) -> None:

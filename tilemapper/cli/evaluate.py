@@ -103,8 +103,13 @@ def evaluate(model: str, data: Path, as_json: bool, **options: Any) -> None:
     from tilemapper.errors import ModelError
 
     with tqdm(unit="pair", disable=not sys.stderr.isatty()) as bar:
-        result = measure(model, data, on_begin=bar.reset, tick=bar.update, **options)
-    click.echo(json.dumps(result.to_json()) if as_json else _table(result))
+
+        def show(result: EvaluationResult) -> None:
+            bar.close()
+            click.echo(json.dumps(result.to_json()) if as_json else _table(result))
+
+        hooks: dict[str, Any] = {"on_begin": bar.reset, "tick": bar.update, "on_figures": show}
+        result = measure(model, data, **hooks, **options)
     if result.missed:
         raise ModelError(
             f"{model}: {' and '.join(result.missed)} is needed; train on, or change --min"
