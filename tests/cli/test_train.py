@@ -15,6 +15,7 @@ from tests.training.synthetic_pairs import TINY, write_pairs
 from tilemapper.cli.main import cli, run
 from tilemapper.errors import TrainingError
 from tilemapper.training.checkpoint import read_checkpoint
+from tilemapper.training.run import RunResult
 
 TINY_SETTINGS = [word for key, value in TINY.items() for word in ("--set", f"{key}={value}")]
 
@@ -186,6 +187,19 @@ def test_a_run_that_was_stopped_says_what_goes_on_with_it(
     assert train(pairs, "--out", tmp_path / "run", settings=("steps=1",)) == 130
     line = capsys.readouterr().err.splitlines()[-1]
     assert line == f"interrupted by signal 2; {words}"
+
+
+def test_a_run_of_which_another_process_was_stopped_says_so(pairs, tmp_path, capsys, monkeypatch):
+    """Its line said "stopped by the budget", and its exit code that all was well."""
+
+    def left(_data, out, **_options):
+        return RunResult(out, 7, False, {}, None, stopped=True)
+
+    monkeypatch.setattr("tilemapper.api.train.train_and_report", left)
+    assert train(pairs, "--out", tmp_path / "run", settings=("steps=9",)) == 75
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert "another process of this run was stopped, at step 7; run the same command to" in err
 
 
 @pytest.mark.fault

@@ -94,13 +94,19 @@ def test_a_measurement_that_is_broken_off_twice_is_made_all_the_same(pairs, tmp_
     run, measuring = tmp_path / "run", 2 * PAIRS + 2  # after the second step
     assert train(pairs, run, preset="fast", settings=SETTINGS, stop=Stop(measuring)).step == 2
     assert train(pairs, run, resume=True, stop=Stop(2 * PAIRS + 1)).step == 2
+    assert train(pairs, run, resume=True, stop=Stop(1)).step == 2
     assert train(pairs, run, resume=True).figures == straight.figures
     assert held_out(run) == held_out(tmp_path / "straight")
 
 
 def test_all_processes_leave_where_one_of_them_is_stopped(pairs, tmp_path):
     """Only the first reads held-out pairs and measures; the others wait for it meanwhile."""
-    moments = {"held-out pairs": (0, 2 * PAIRS - 1), "pairs": (1, 3), "figures": (0, 2 * PAIRS + 2)}
+    moments = {
+        "held-out pairs": (0, 2 * PAIRS - 1),
+        "pairs": (1, 3),
+        "figures": (0, 2 * PAIRS + 2),
+        "steps": (1, 2 * (PAIRS - HELD_OUT) + 1),
+    }
     program = f"""
         import os, sys
         from tests.training.test_leaving import SETTINGS, Stop
@@ -109,7 +115,8 @@ def test_all_processes_leave_where_one_of_them_is_stopped(pairs, tmp_path):
             os.environ["MASTER_PORT"] = port
             stop = Stop(at if os.environ["RANK"] == str(rank) else 0)
             out = {str(tmp_path)!r} + "/" + name
-            print(name, train({str(pairs)!r}, out, settings=SETTINGS, stop=stop).step)
+            result = train({str(pairs)!r}, out, settings=SETTINGS, stop=stop)
+            print(name, result.step, result.stopped, result.model)
     """
     ports = [str(free_port()) for _ in moments]
     around = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
@@ -128,8 +135,9 @@ def test_all_processes_leave_where_one_of_them_is_stopped(pairs, tmp_path):
     finally:
         for process in processes:  # one may wait for the other, in vain
             process.kill()
-    assert said == ["held-out pairs 0\npairs 0\nfigures 2\n"] * 2
-    assert [path.parent.name for path in tmp_path.glob("*/config.toml")] == ["figures"]
+    steps = {"held-out pairs": 0, "pairs": 0, "figures": 2, "steps": 1}
+    assert said == ["".join(f"{name} {at} True None\n" for name, at in steps.items())] * 2
+    assert {p.parent.name for p in tmp_path.glob("*/config.toml")} == {"figures", "steps"}
 
 
 @pytest.mark.parametrize(

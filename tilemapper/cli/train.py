@@ -13,7 +13,7 @@ import click
 from tilemapper.cli.options import debug_option, json_option
 from tilemapper.cli.signals import farewell
 from tilemapper.cli.train_progress import first_process, leaving_cleanly, progress_bar
-from tilemapper.errors import Interrupted
+from tilemapper.errors import Interrupted, TryAgainError
 
 if TYPE_CHECKING:
     from tilemapper.training.run import RunResult
@@ -133,7 +133,6 @@ def _run(
     data: Path, out: Path, settings: dict[str, str], options: dict[str, Any], *, is_sweep: bool
 ) -> RunResult:
     from tilemapper.api.train import train_and_report
-    from tilemapper.training.runfolder import CONFIG_NAME
 
     try:
         with leaving_cleanly() as stop, progress_bar() as progress:
@@ -148,14 +147,24 @@ def _run(
             )
         if stop[0]:
             raise Interrupted(stop[0])
+        if result.stopped:
+            raise TryAgainError(
+                f"{out}: another process of this run was stopped, at step {result.step}; "
+                f"{_again(out, is_sweep=is_sweep)} to go on"
+            )
     except Interrupted as stopped:
         number = stopped.exit_code - 128
-        # A run that was still reading its pairs has nothing to resume; a sweep begins what has not.
-        begun = is_sweep or (out / CONFIG_NAME).exists()
-        again = "run the same command with --resume" if begun else "run the same command"
-        code = farewell(number, f"{again} to go on")
+        code = farewell(number, f"{_again(out, is_sweep=is_sweep)} to go on")
         click.get_current_context().exit(code)
     return result
+
+
+def _again(out: Path, *, is_sweep: bool) -> str:
+    from tilemapper.training.runfolder import CONFIG_NAME
+
+    # A run that was still reading its pairs has nothing to resume; a sweep begins what has not.
+    begun = is_sweep or (out / CONFIG_NAME).exists()
+    return "run the same command with --resume" if begun else "run the same command"
 
 
 def _summary(result: RunResult) -> str:

@@ -71,6 +71,16 @@ def read_checkpoint(path: Path) -> State:
     return state
 
 
+def newest_step(folder: Path) -> int:
+    """The step of the newest numbered checkpoint in a folder, 0 where there is none."""
+    return max(_numbered(folder), default=0)
+
+
+def _numbered(folder: Path) -> dict[int, Path]:
+    found = ((_NUMBERED.fullmatch(path.name), path) for path in folder.glob("step_*.ckpt"))
+    return {int(match[1]): path for match, path in found if match}
+
+
 class Checkpoints:
     """The folder of a run's checkpoints: ``last.ckpt``, ``best.ckpt``, ``step_N.ckpt``.
 
@@ -112,7 +122,7 @@ class Checkpoints:
 
     def numbered(self) -> list[Path]:
         """The numbered checkpoints, newest first."""
-        found = {int(m[1]): p for p in self.folder.iterdir() if (m := _NUMBERED.fullmatch(p.name))}
+        found = _numbered(self.folder)
         return [found[step] for step in sorted(found, reverse=True)]
 
     def best(self) -> Path | None:

@@ -16,6 +16,7 @@ from tilemapper.training.dataset import Dataset
 from tilemapper.training.feed import Feed
 from tilemapper.training.parallel import Processes
 from tilemapper.training.pix2pix import Pix2Pix
+from tilemapper.training.runfolder import CHECKPOINTS_NAME
 from tilemapper.training.trainer import Trainer
 
 # Pixels looked at for the shares of the classes: enough for three digits of the rarest.
@@ -42,7 +43,7 @@ def make_trainer(
         TrainingError: as `Trainer.load`.
         Stopped: as `Dataset`.
     """
-    checkpoints = Checkpoints(folder / "checkpoints", job.trainer.keep)
+    checkpoints = Checkpoints(folder / CHECKPOINTS_NAME, job.trainer.keep)
     if processes.rank == 0:
         checkpoints.tidy()
     state = checkpoints.newest(notice) if resume else None

@@ -14,6 +14,7 @@ from tilemapper import notebook
 from tilemapper.errors import DeviceError, DiskFullError, device_fault, lacks_device_memory
 from tilemapper.memory import kept_memory
 from tilemapper.training.assembly import choose_device, compiler_fault
+from tilemapper.training.checkpoint import newest_step
 from tilemapper.training.config import TrainingJob
 from tilemapper.training.dataset import NOTABLY_FAR, Dataset
 from tilemapper.training.export import export_model
@@ -28,7 +29,7 @@ from tilemapper.training.parallel import (
     own_device,
 )
 from tilemapper.training.recording import Recorder
-from tilemapper.training.runfolder import CONFIG_NAME, open_run, write_config
+from tilemapper.training.runfolder import CHECKPOINTS_NAME, CONFIG_NAME, open_run, write_config
 from tilemapper.training.task import Limits, Progress, Stopped
 from tilemapper.training.trainer import Trainer
 
@@ -37,7 +38,8 @@ from tilemapper.training.trainer import Trainer
 class RunResult:
     """How a run ended. ``figures`` are the last held-out ones; ``model`` the exported folder.
 
-    ``step`` is 0 too where a stop was asked for while pairs were read.
+    ``step`` is where the run goes on; ``stopped``: a stop was asked for, here or in another process
+    of the run, and no model was made.
     """
 
     folder: Path
@@ -45,6 +47,7 @@ class RunResult:
     finished: bool
     figures: dict[str, float]
     model: Path | None
+    stopped: bool = False
 
     def _repr_html_(self) -> str:
         how = "finished" if self.finished else "stopped, resume goes on"
@@ -122,7 +125,8 @@ def train(
                 raise Stopped
             return run.train(trainer, limits, progress, command=command)
     except Stopped:  # while pairs were read
-        return RunResult(folder, 0, False, {}, None)
+        step = newest_step(folder / CHECKPOINTS_NAME) if resume else 0
+        return RunResult(folder, step, False, {}, None, stopped=True)
     except DiskFullError as error:
         if resume or not (folder / CONFIG_NAME).exists():
             raise
@@ -192,11 +196,12 @@ class _Run:
                 recorder.close()
         figures, model = dict[str, float](), None
         # After a signal there are seconds left, and the checkpoint is what matters.
-        if first and not limits.stop():
+        if first and not (trainer.stopped or limits.stop()):
             with contextlib.suppress(Stopped):
                 figures, model = export_model(trainer, self.folder, self.split, command=command)
                 write_loss_plot(self.folder)
-        return RunResult(self.folder, trainer.step, finished, figures, model)
+        stopped = model is None and (trainer.stopped or limits.stop())
+        return RunResult(self.folder, trainer.step, finished, figures, model, stopped)
 
     def trainer(self, *, resume: bool) -> Trainer:
         """What trains, see `make_trainer`."""

@@ -14,7 +14,7 @@ from tilemapper.raster.atomic import check_name, write_text_atomic, writing_fail
 from tilemapper.training.config import TrainingJob
 from tilemapper.training.jobtext import job_text
 
-CONFIG_NAME = "config.toml"
+CONFIG_NAME, CHECKPOINTS_NAME = "config.toml", "checkpoints"
 # What a killed run leaves half written.
 _LITTER = re.compile(r"\..+\.tmp(\.\w+)?|\.pixels\..+\.npy")
 
@@ -75,6 +75,6 @@ def _others(folder: Path) -> Iterator[Path]:
     for path in folder.iterdir():
         if path.name == ".lock" or _LITTER.fullmatch(path.name):
             continue
-        if path.name == "checkpoints" and path.is_dir() and not any(path.iterdir()):
+        if path.name == CHECKPOINTS_NAME and path.is_dir() and not any(path.iterdir()):
             continue
         yield path

@@ -31,7 +31,7 @@ class Trainer:
 
     ``digest`` is that of the run's split: a checkpoint of another one is refused. ``learned_from``:
     the digests of all sets that the weights are of, those before this run and of earlier calls
-    too. ``limits``: those of `run`.
+    too. ``limits``: those of `run`; ``stopped``: a stop ended it, here or in another process.
     """
 
     def __init__(
@@ -63,6 +63,7 @@ class Trainer:
         self.trained_s = 0.0
         self._began_s: float | None = None
         self.limits = Limits()
+        self.stopped = False
         self._before_s = 0.0
         self.judge = Judge(held_out, job)
         self.watch = LossWatch(device)
@@ -101,8 +102,9 @@ class Trainer:
             self._write_down(recorder)
             late = limits.budget_s is not None and time.perf_counter() - started > limits.budget_s
             left = any_of(late or limits.stop(), self.processes)
+        self.stopped = any_of(limits.stop(), self.processes)
         self.watch.settle()
-        if limits.stop() or not self._evaluate(recorder, on_the_way=self.step < self.steps):
+        if self.stopped or not self._evaluate(recorder, on_the_way=self.step < self.steps):
             self.save()
         return self._done() >= 1
 
