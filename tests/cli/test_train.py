@@ -139,6 +139,7 @@ def test_a_terminal_sees_losses_images_a_second_and_the_share_of_waiting(
         (["--set", "learing_rate=1"], 2, "did you mean learning_rate"),
         (["--set", "learning_rate"], 2, "no key=value"),
         (["--set", "batch=8", "--set", "trainer.batch=4,2"], 2, "trainer.batch is set already"),
+        (["--set", "right_angles=False"], 1, "is 'False': write false, in lower case; correct it"),
         (["--set", "batch=0"], 1, "trainer.batch is '0'"),
         (["--config", "none.toml"], 1, "none.toml: not found"),
         (["--resume"], 1, "no run to resume"),

@@ -116,6 +116,7 @@ def test_an_unknown_key_of_a_file_is_refused_with_its_place(tmp_path):
         ('[trainer]\nbatch = "8"\n', "trainer.batch is '8': a whole number is needed, without"),
         ("[trainer]\nclip = true\n", "trainer.clip is 'True': a number is needed;"),
         ('[trainer]\nchannels_last = "no"\n', "channels_last is 'no': true or false is needed"),
+        ('[augment]\nright_angles = "True"\n', "is 'True': write true, in lower case; correct it"),
         ("[losses]\njoint_batch = 1\n", "losses.joint_batch is '1': true or false is needed;"),
         ('[augment]\nscale = ["1", 2]\n', "augment.scale.0 is '1': a number is needed, without"),
         ('[[data.extra]]\npath = "x"\nshare = "0.1"\n', "data.extra.0.share is '0.1': a number is"),

@@ -194,6 +194,9 @@ def wanted(fault: Mapping[str, Any], others: Iterable[Mapping[str, Any]] = ()) -
         return "one more value is needed"
     if needed is None:
         return str(fault["msg"]).removeprefix("Value error, ")
+    text = str(fault["input"])
+    if fault["type"] == "bool_type" and text in ("True", "TRUE", "False", "FALSE"):
+        return f"write {text.lower()}, in lower case"
     words = [
         f", or {other['ctx']['expected']}"
         for other in others
