@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.training.synthetic_pairs import TINY, stopped_after, write_pairs
+from tests.training.synthetic_pairs import TINY, make_pair, stopped_after, write_pairs
 from tilemapper.api.train import train_and_report
 from tilemapper.errors import (
     DeviceError,
@@ -269,6 +269,24 @@ def test_pairs_that_overlap_the_held_out_patch_of_one_piece_of_ground_are_said(t
     said: list[str] = []
     train(data, tmp_path / "run", settings={**TINY, "trainer.steps": "1"}, notice=said.append)
     assert [line for line in said if "pairs overlap held-out ones" in line]
+
+
+@pytest.mark.parametrize("orientation", [None, 1, 6])
+def test_images_that_say_that_they_are_turned_are_told_of(tmp_path, orientation):
+    """Their pixels are taken as they are stored, with not a word."""
+    exif = Image.Exif()
+    if orientation:
+        exif[0x0112] = orientation
+    for number, (first, second) in enumerate(make_pair(n, 48) for n in range(4)):
+        for side, image in (("A", first), ("B", second)):
+            (tmp_path / "pairs" / side).mkdir(parents=True, exist_ok=True)
+            written = exif if side == "A" else Image.Exif()
+            Image.fromarray(image).save(tmp_path / "pairs" / side / f"{number}.jpg", exif=written)
+    said: list[str] = []
+    settings = {**TINY, "trainer.steps": "1", "networks.head": "rgb", "losses.cross_entropy": "0.0"}
+    train(tmp_path / "pairs", tmp_path / "run", settings=settings, notice=said.append)
+    told = [line for line in said if "to be shown turned" in line]
+    assert [line[:9] for line in told] == (["3 images "] if orientation == 6 else [])
 
 
 @pytest.mark.parametrize("kind", ["side by side", "folders", "npz"])

@@ -34,7 +34,8 @@ class Dataset:
     ``pixels`` are those of all training pairs, their targets marked classes (see `classes`) for a
     palette head; ``groups`` say which of them are drawn how often; ``legend`` is what maps are
     judged by, None for photographs; ``digest`` tells this split from others, ``learned_digests``
-    tell each set that is learned from; ``far_share`` of the targets' pixels is not near any class.
+    tell each set that is learned from; ``far_share`` of the targets' pixels is not near any class;
+    ``turned`` of the files are not taken as they say they are to be shown.
     ``check`` is called for each pair that is read, and may raise.
     Raises as `open_pairs`, `split_pairs` and `load_pixels`, and JobError when the job does not fit
     the pairs: its figure is none of theirs, or its palette has other colours than they have.
@@ -84,6 +85,7 @@ class Dataset:
         palette = job.networks.head == "palette"
         mark = ClassColours(job.palette, torch.device("cpu")).mark if palette else None
         self.pixels = self._load(chosen, storage=config.storage, device=device, make_target=mark)
+        self.turned = len(set[Path]().union(*(s.turned for s in {source for source, _ in chosen})))
         _check_room(job, self.pixels.smallest)
         self.far_share = _far_share(self.pixels.target) if palette else 0.0
         if self.far_share > MOST_FAR:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +22,17 @@ MOST_PIXELS = 178_956_970
 # Modes whose pixels are 8 bits a channel; 16-bit and float need a scaling that only render knows.
 EIGHT_BIT_MODES = frozenset({"RGB", "RGBA", "RGBX", "L", "LA", "P", "PA", "CMYK", "YCbCr", "1"})
 
+ORIENTATION = 0x0112  # EXIF: 1 is as stored, 2 to 8 are turned or mirrored
+
 RgbImage = NDArray[np.uint8]
 
 
-def read_image(path: Path) -> RgbImage:
+def read_image(path: Path, *, on_turned: Callable[[], object] = lambda: None) -> RgbImage:
     """The pixels of an image file, (height, width, 3) uint8; alpha is dropped, grey repeated.
+
+    They are taken as they are stored, as `render` takes them. ``on_turned`` is called where EXIF
+    says that they are to be shown turned or mirrored: which of both the other image of a pair was
+    made for cannot be told.
 
     Raises:
         PairError: the file is missing, truncated, not an image, or not 8 bits a channel.
@@ -41,6 +49,8 @@ def read_image(path: Path) -> RgbImage:
                     f"{path}: mode {stored or image.mode} found, 8 bits a channel are needed; "
                     "convert it"
                 )
+            if _is_turned(image):
+                on_turned()
             # Decodes to the last byte: a truncated file must fail here, not turn grey.
             return np.array(image.convert("RGB"))
     except FileNotFoundError as error:
@@ -54,6 +64,14 @@ def read_image(path: Path) -> RgbImage:
         if isinstance(error, PairError):
             raise
         raise PairError(f"{path}: cannot be decoded ({error}); replace or remove it") from error
+
+
+def _is_turned(image: Image.Image) -> bool:
+    exif = Image.Exif()
+    with contextlib.suppress(Exception):  # what is damaged there says nothing
+        exif.load(image.info.get("exif", b""))
+        return exif.get(ORIENTATION) in range(2, 9)
+    return False
 
 
 def _stored(image: Image.Image) -> str:

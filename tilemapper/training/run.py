@@ -167,6 +167,12 @@ class _Run:
                 f"{self.data.far_share:.0%} of the maps' pixels are near no colour of the palette "
                 "and teach nothing; tilemapper pairs palette counts one"
             )
+        if self.data.turned and processes.rank == 0:
+            notice(
+                f"{self.data.turned} images say that they are to be shown turned (EXIF), and are "
+                "taken as they are stored, as render takes them; turn their pixels if the other "
+                "images of their pairs were made so, tilemapper pairs check looks for those"
+            )
         self.split = self.data.split
         unused = len(self.data.source) - len(self.split.train) - len(self.split.held_out)
         if unused and processes.rank == 0:

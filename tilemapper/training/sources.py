@@ -18,11 +18,15 @@ HELD_OUT_PARTS = frozenset({"val", "valid", "validation", "test"})
 
 
 class PairSource(ABC):
-    """Pairs by index. ``names`` are unique; a sub-folder (train, val) is part of the name."""
+    """Pairs by index. ``names`` are unique; a sub-folder (train, val) is part of the name.
+
+    ``turned``: the files read so far that say they are to be shown turned, see `read_image`.
+    """
 
     def __init__(self, names: list[str], direction: Direction) -> None:
         self.names = names
         self.direction = direction
+        self.turned: set[Path] = set()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -30,6 +34,9 @@ class PairSource(ABC):
     @abstractmethod
     def read(self, index: int) -> tuple[RgbImage, RgbImage]:
         """Images A and B as stored, whatever their sizes. Raises PairError naming the file."""
+
+    def _image(self, path: Path) -> RgbImage:
+        return read_image(path, on_turned=lambda: self.turned.add(path))
 
     @abstractmethod
     def place(self, index: int) -> tuple[Path, int]:
@@ -79,7 +86,7 @@ class SideBySide(PairSource):
     def read(self, index: int) -> tuple[RgbImage, RgbImage]:
         """The halves of the file; raises PairError when its width is odd or it is damaged."""
         path = self.files[self.names[index]]
-        image = read_image(path)
+        image = self._image(path)
         width = image.shape[1]
         if width % 2:
             raise PairError(
@@ -115,7 +122,7 @@ class Folders(PairSource):
     def read(self, index: int) -> tuple[RgbImage, RgbImage]:
         """Images A and B; raises PairError when one of the files is damaged."""
         first, second = self._files[index]
-        return read_image(first), read_image(second)
+        return self._image(first), self._image(second)
 
     def place(self, index: int) -> tuple[Path, int]:
         """The file of image A."""
