@@ -34,7 +34,7 @@ class LevelView(Closing):
         try:
             if overview is None:
                 check_identity(spec.path, self._file, spec.identity)
-            self._pixels = pixels_of(spec, self._file)
+            self._pixels = pixels_of(spec, self._file, overview)
         except BaseException:
             self._file.close()
             raise

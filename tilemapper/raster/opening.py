@@ -22,6 +22,7 @@ from rasterio.io import DatasetReader
 
 from tilemapper.errors import OptionError, RasterError, TilemapperError, shortage
 from tilemapper.raster.directories import check_directories
+from tilemapper.raster.header import check_same
 from tilemapper.raster.limits import check_header
 from tilemapper.raster.sidecars import check_metadata, check_sidecars
 
@@ -208,14 +209,30 @@ def _open(path: str, drivers: list[str], overview: int | None) -> DatasetReader:
         try:
             check_header(src, path)
             check_metadata(src, path)
+            if not is_remote(path):
+                _check_again(path, src, overview)
         except RasterError:
             src.close()
             raise
         return src
+    raise _refusal(path, drivers, failures) from failures[0]
+
+
+def _check_again(path: str, src: DatasetReader, overview: int | None) -> None:
+    """Opens the file once more: a read that failed in silence fails in one opening only."""
+    try:
+        again = _open_with(path, src.driver, overview)
+    except GDAL_ERRORS as error:
+        raise _refusal(path, [src.driver], [error]) from error
+    with again:
+        check_same(path, src, again)
+
+
+def _refusal(path: str, drivers: Sequence[str], failures: Sequence[Exception]) -> RasterError:
     reason = "; ".join(dict.fromkeys(" ".join(str(error).split()) for error in failures))
-    raise RasterError(
+    return RasterError(
         f"{path}: cannot be opened as {' or '.join(drivers)} ({reason}); check it with gdalinfo"
-    ) from failures[0]
+    )
 
 
 def _open_with(path: str, driver: str, overview: int | None) -> DatasetReader:

@@ -13,14 +13,18 @@ from rasterio.windows import Window
 
 from tilemapper.errors import RasterError
 from tilemapper.raster.bands import palette_of
-from tilemapper.raster.opening import GDAL_ERRORS, read_options
+from tilemapper.raster.opening import GDAL_ERRORS, is_remote, read_options
+from tilemapper.raster.placed import check_places
 from tilemapper.raster.scaling import to_bytes
 
 Values = NDArray[np.generic]
 
 
 class Pixels:
-    """Reads windows of an open data set."""
+    """Reads windows of an open data set.
+
+    overview: the one that was opened in the raster's stead, counted from 0.
+    """
 
     def __init__(
         self,
@@ -33,6 +37,7 @@ class Pixels:
         mask: bool,
         alpha: tuple[int, float] | None,
         scale: tuple[tuple[float, float], ...] | None = None,
+        overview: int | None = None,
     ) -> None:
         self.src = src
         self.height, self.width = src.height, src.width
@@ -40,6 +45,8 @@ class Pixels:
         self._bidx, self._nodata, self._mask, self._alpha = bidx, nodata, mask, alpha
         self._scale = scale
         self._palette = palette_of(src) if palette else None
+        self._overview = overview
+        self._placed = src.driver == "GTiff" and not is_remote(path)
         wanted = [*bidx, *([alpha[0]] if alpha else [])]
         self._read = sorted(set(wanted))
         # A band that is wanted three times is read once.
@@ -68,6 +75,8 @@ class Pixels:
         """
         window = Window(col_off=col, row_off=row, width=width, height=height)
         nearest = self._palette is not None or not average
+        if self._placed and shape is None:
+            check_places(self._path, self.src, self._read, window, self._overview)
         try:
             with rasterio.Env(**self._options):
                 stored = self._stored(

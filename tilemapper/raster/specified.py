@@ -9,7 +9,9 @@ from tilemapper.raster.pixels import Pixels
 from tilemapper.raster.spec import SourceSpec
 
 
-def pixels_of(spec: SourceSpec, src: DatasetReader | WarpedVRT) -> Pixels:
+def pixels_of(
+    spec: SourceSpec, src: DatasetReader | WarpedVRT, overview: int | None = None
+) -> Pixels:
     """The spec's bands of an open file; of a warped one, what warping left out is invalid."""
     warped = isinstance(src, WarpedVRT)
     return Pixels(
@@ -21,4 +23,5 @@ def pixels_of(spec: SourceSpec, src: DatasetReader | WarpedVRT) -> Pixels:
         mask=spec.mask or warped,
         alpha=None if warped else spec.alpha,
         scale=spec.scale,
+        overview=overview,
     )
