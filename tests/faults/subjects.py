@@ -133,6 +133,10 @@ class Subject:
             return [f"going on ends with {last.code}: {last.err!r}"]
         return [f"after going on: {line}" for line in self.whole() + self.litter()]
 
+    def is_over(self) -> bool:
+        """Whether a killed run had done all, and the same command is refused from now on."""
+        return False
+
     def litter(self) -> list[str]:
         """Temporary files that a finished run leaves."""
         return [f"left behind: {p}" for p in self.folder.rglob("*") if ".tmp" in p.name]
@@ -363,10 +367,11 @@ class Cutting(Subject):
         wanted = {n: sha for n, sha in self.expected.items() if n != "index.csv"}
         return wanted.items() <= found.items()
 
+    def is_over(self) -> bool:
+        return not self.whole()  # the folder is in use now
+
     def go_on(self, driver: Driver, ended: Ended) -> list[str]:
-        if not self.whole():
-            return []  # all was done: the folder is in use now
-        return super().go_on(driver, ended)
+        return [] if self.is_over() else super().go_on(driver, ended)
 
     def litter(self) -> list[str]:
         wanted = {"A", "B", "index.csv"}

@@ -143,6 +143,8 @@ def test_kills_at_random_moments_cost_nothing_but_the_run(driver, subjects, name
             struck += 1
             said = subject.complaints(ended, -9)
             wrong += [f"killed after {moment:.3f} s: {'; '.join(said)}"] if said else []
+            if subject.is_over():
+                break
             arguments = subject.again(ended)
         if ended is not None and ended.code != 0:
             said = subject.go_on(driver, ended)
