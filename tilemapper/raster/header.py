@@ -14,11 +14,13 @@ from rasterio.io import DatasetReader
 
 from tilemapper.errors import RasterError
 
-# Masks and overviews are looked for when they are asked for. An error that GDAL met then is raised
-# where a colour is asked for next: after one, libtiff may abort the process that reads a pixel.
+# Directories, overviews and masks are looked for when they are asked for. An error that GDAL met
+# then is raised where a colour is asked for next, unless GDAL has opened a file beside it since:
+# so directories come first. After such an error libtiff may abort the process that reads a pixel.
 _QUESTIONS: dict[str, Callable[[DatasetReader], object]] = {
-    "mask or colours": lambda src: (src.mask_flag_enums, src.colorinterp),
+    "directories": lambda src: (src.subdatasets, src.colorinterp),
     "overviews": lambda src: (src.overviews(1), src.colorinterp),
+    "mask or colours": lambda src: (src.mask_flag_enums, src.colorinterp),
     "driver": lambda src: src.driver,
     "size": lambda src: (src.height, src.width, src.count),
     "types": lambda src: src.dtypes,
