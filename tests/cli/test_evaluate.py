@@ -1,7 +1,9 @@
 import errno
+import io
 import json
 import os
 import shutil
+import sys
 
 import numpy as np
 import onnx
@@ -234,6 +236,18 @@ def test_figures_are_shown_though_the_disk_is_full(
     assert "3 pairs" in said.out and "road_f1" in said.out
     assert "x.png" in said.err and said.err.count("\n") == 1
     assert not (tmp_path / "x.png").exists()
+
+
+def test_files_are_written_though_stdout_takes_no_figures(tmp_path, model, data, monkeypatch):
+    class Full(io.StringIO):
+        def write(self, _text: str) -> int:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    table, sheet = tmp_path / "each.csv", tmp_path / "sheet.png"
+    named = ["--csv", str(table), "--sheet", str(sheet)]
+    monkeypatch.setattr(sys, "stdout", Full())
+    assert run(cli, ["evaluate", model, data, "--device", "cpu", *named]) == 75
+    assert table.exists() and sheet.exists()
 
 
 def test_a_damaged_pair_that_is_not_measured_is_no_matter(tmp_path, capsys):

@@ -102,14 +102,15 @@ def evaluate(model: str, data: Path, as_json: bool, **options: Any) -> None:
     from tilemapper.api.evaluate import evaluate as measure
     from tilemapper.errors import ModelError
 
-    with tqdm(unit="pair", disable=not sys.stderr.isatty()) as bar:
-
-        def show(result: EvaluationResult) -> None:
-            bar.close()
-            click.echo(json.dumps(result.to_json()) if as_json else _table(result))
-
-        hooks: dict[str, Any] = {"on_begin": bar.reset, "tick": bar.update, "on_figures": show}
-        result = measure(model, data, **hooks, **options)
+    figures: list[EvaluationResult] = []
+    try:
+        with tqdm(unit="pair", disable=not sys.stderr.isatty()) as bar:
+            hooks: dict[str, Any] = {"on_begin": bar.reset, "tick": bar.update}
+            result = measure(model, data, on_figures=figures.append, **hooks, **options)
+    finally:
+        # Also where the files fail; after them, for a stdout that is full must not cost them.
+        for found in figures:
+            click.echo(json.dumps(found.to_json()) if as_json else _table(found))
     if result.missed:
         raise ModelError(
             f"{model}: {' and '.join(result.missed)} is needed; train on, or change --min"
