@@ -18,6 +18,7 @@ from tilemapper.cli.main import cli, run
 from tilemapper.networks.build import build_generator
 from tilemapper.networks.model import ModelCard, save_model
 from tilemapper.training.pairs import open_pairs, split_pairs
+from tilemapper.training.similarity import resize_without_antialias
 from tilemapper.training.split import digest_pairs, digest_split
 
 
@@ -33,6 +34,15 @@ def data(tmp_path):
     write_side_by_side(tmp_path / "data" / "train", 2, size=64)
     write_side_by_side(tmp_path / "data" / "val", 3, size=64)
     return str(tmp_path / "data")
+
+
+@pytest.fixture
+def at_64_px(monkeypatch):
+    """Figures "at 256" are of 64 px, as the pairs are: which are measured shows on fewer pixels."""
+    monkeypatch.setattr(resize_without_antialias, "__defaults__", (64,))
+
+
+SELECTION = pytest.mark.usefixtures("at_64_px")
 
 
 def evaluate(*args):
@@ -63,6 +73,7 @@ def test_all_pairs_baselines_and_photographs_can_be_measured(model, data):
     assert "road_f1" not in found["headline"]
 
 
+@SELECTION
 def test_a_baseline_whose_folder_has_the_name_of_a_row_stands_in_one_of_its_own(
     tmp_path, model, data, models, monkeypatch
 ):
@@ -78,6 +89,7 @@ def test_a_baseline_whose_folder_has_the_name_of_a_row_stands_in_one_of_its_own(
     ]  # fmt: skip
 
 
+@SELECTION
 def test_a_card_says_which_pairs_were_held_out_and_fewer_can_be_asked_for(tmp_path, data):
     card = ModelCard(name="m", architecture="identity", split_share=0.5, split_seed=3)
     generator = build_generator("identity", {}, 3, "rgb")
@@ -92,6 +104,7 @@ def test_a_card_says_which_pairs_were_held_out_and_fewer_can_be_asked_for(tmp_pa
     assert evaluate(model, data, "--split", "all", "--pairs", "4")["pairs"] == 4
 
 
+@SELECTION
 def test_a_train_folder_without_its_val_folder_is_not_split_once_more(tmp_path, capsys):
     """A tenth of what the model has learned from was measured as if it had been held out."""
     for part, first in (("train", 1), ("val", 20)):
@@ -105,6 +118,7 @@ def test_a_train_folder_without_its_val_folder_is_not_split_once_more(tmp_path, 
     assert evaluate(model, train, "--share", "0.5")["pairs"] == 3
 
 
+@SELECTION
 def test_folders_of_one_set_of_names_are_told_apart_by_their_pixels(tmp_path, capsys):
     """As `pairs cut` names those of two rasters; what was learned from counted as held out."""
     for part, first in (("train", 1), ("val", 20)):
@@ -117,6 +131,7 @@ def test_folders_of_one_set_of_names_are_told_apart_by_their_pixels(tmp_path, ca
     assert "has learned from all of these pairs" in capsys.readouterr().err
 
 
+@SELECTION
 def test_pairs_that_were_mixed_in_are_not_measured_as_held_out(tmp_path, capsys):
     """A tenth of data.extra was."""
     data = write_side_by_side(tmp_path / "pairs", 6, size=64)
@@ -131,6 +146,7 @@ def test_pairs_that_were_mixed_in_are_not_measured_as_held_out(tmp_path, capsys)
     assert evaluate(model, data)["pairs"] == 3
 
 
+@SELECTION
 def test_pairs_that_only_have_the_names_of_those_mixed_in_are_measured(tmp_path):
     """Rasters of one size are cut into pairs of the same names, the model's own as well."""
     sets = {}
@@ -159,6 +175,7 @@ def trained_on(data, folder, *, share, extra=(), **more):
     return str(save_model(folder, card, generator, "readme").folder)
 
 
+@SELECTION
 def test_another_split_than_the_trainings_is_refused_unless_it_is_asked_for(tmp_path, capsys):
     """The list of overlaps may lie anywhere in training; without it pairs learned from leak in."""
     data = write_side_by_side(tmp_path / "flat", 8, size=64)
@@ -175,6 +192,7 @@ def test_another_split_than_the_trainings_is_refused_unless_it_is_asked_for(tmp_
     evaluate(model, data)
 
 
+@SELECTION
 def test_of_the_held_out_folder_alone_all_pairs_are_measured(tmp_path):
     """A tenth of them was: what has no val folder beside it was split once more."""
     for part, first in (("train", 1), ("val", 20)):
@@ -186,6 +204,7 @@ def test_of_the_held_out_folder_alone_all_pairs_are_measured(tmp_path):
     assert evaluate(model, tmp_path / "pairs" / "val", "--share", "0.5")["pairs"] == 3
 
 
+@SELECTION
 def test_a_held_out_folder_of_one_pair_is_measured_alone_too(tmp_path):
     """It was to be split once more, which one pair cannot be."""
     write_side_by_side(tmp_path / "pairs" / "train", 6, size=64)
@@ -250,6 +269,7 @@ def test_files_are_written_though_stdout_takes_no_figures(tmp_path, model, data,
     assert table.exists() and sheet.exists()
 
 
+@SELECTION
 def test_a_damaged_pair_that_is_not_measured_is_no_matter(tmp_path, capsys):
     """It was read to see whether the model has learned from all of these pairs."""
     data = write_side_by_side(tmp_path / "data", 8, size=64)
@@ -262,19 +282,34 @@ def test_a_damaged_pair_that_is_not_measured_is_no_matter(tmp_path, capsys):
     assert f"{source.names[split.held_out[0]]}.png" in capsys.readouterr().err
 
 
+def test_a_damaged_pair_of_those_that_were_learned_from_is_named(tmp_path, capsys):
+    """Passed over, it would hide that the others were learned from too."""
+    train = write_side_by_side(tmp_path / "data" / "train", 6, size=64)
+    write_side_by_side(tmp_path / "data" / "val", 6, size=64)
+    model = trained_on(tmp_path / "data", tmp_path / "m", share=0.1)
+    assert run(cli, ["evaluate", model, str(train), "--device", "cpu"]) == 1
+    assert "has learned from all of these pairs" in capsys.readouterr().err
+    damaged = sorted(train.glob("*.png"))[0]
+    damaged.write_bytes(b"")
+    assert run(cli, ["evaluate", model, str(train), "--device", "cpu"]) == 1
+    assert str(damaged) in capsys.readouterr().err
+
+
 def test_the_render_path_gives_the_identity_too(model, data):
     tiled, whole = evaluate(model, data, "--tiled"), evaluate(model, data, "--whole")
     assert (tiled["tiled"], whole["tiled"]) == (True, False)
     assert tiled["rows"] == whole["rows"]  # the identity has no view, so tiles change nothing
 
 
-@pytest.mark.parametrize(("tile", "overlap"), [(32, 0), (64, 32), (128, 64), (256, 64)])
-def test_tiles_overlap_by_64_or_by_what_a_smaller_tile_allows(tmp_path, tile, overlap):
+@pytest.mark.parametrize(
+    ("tile", "overlap", "size"), [(32, 0, 100), (64, 32, 100), (128, 64, 200), (256, 64, 400)]
+)
+def test_tiles_overlap_by_64_or_by_what_a_smaller_tile_allows(tmp_path, tile, overlap, size):
     card = ModelCard(name="u", architecture="unet", arguments={"width": 4, "depth": 5}, tile=tile)
     torch.manual_seed(0)
     generator = build_generator("unet", dict(card.arguments), 3, "rgb")
     model = save_model(tmp_path / "u", card, generator, "readme").folder
-    write_side_by_side(tmp_path / "data", 1, size=400)
+    write_side_by_side(tmp_path / "data", 1, size=size)
     args = model, tmp_path / "data", "--split", "all"
     assert evaluate(*args)["headline"] == evaluate(*args, "--overlap", str(overlap))["headline"]
 
