@@ -40,8 +40,8 @@ class Judge:
         except Stopped:
             return None
 
-    def is_best(self, figures: Mapping[str, float], step: int, *, on_the_way: bool) -> bool:
-        """Whether a best checkpoint of this step is to be written.
+    def weigh(self, figures: Mapping[str, float], step: int, *, on_the_way: bool) -> bool:
+        """Takes note of a step's figures; returns whether its checkpoint will be the best.
 
         ``on_the_way``: the run is left, to be resumed. One that was not stopped is not measured
         here, and a resumed one must end as it: so this step only leads, and nothing is remembered.

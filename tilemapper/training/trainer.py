@@ -183,7 +183,7 @@ class Trainer:
         if figures is None:
             return False
         recorder.event("held_out", self.step, figures)
-        is_best = self.judge.is_best(figures, self.step, on_the_way=on_the_way)
+        is_best = self.judge.weigh(figures, self.step, on_the_way=on_the_way)
         if is_best:
             self.watch.settle()
             self.save(best=True)
