@@ -5,19 +5,26 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import select
 import sys
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, TextIO, cast
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 
 class _Log(io.FileIO):
-    """A stream of bytes that loses what nobody can take: its reader has gone, its disk is full."""
+    """A stream of bytes that loses what nobody can take: its reader has gone, its disk is full.
+
+    Where its reader is only slow it waits, also in a pipe that the caller has set not to block.
+    """
 
     def write(self, data: ReadableBuffer, /) -> int:
         with contextlib.suppress(OSError):
-            return super().write(data)
+            # Mypy takes the number for always there; of a full pipe that does not block it is None.
+            while (taken := cast("int | None", super().write(data))) is None:
+                select.select([], [self], [])
+            return taken
         return memoryview(data).nbytes
 
 
