@@ -23,7 +23,7 @@ from tilemapper.archive.run import run_archive
 from tilemapper.archive.scenes import discover
 from tilemapper.archive.status import status
 from tilemapper.archive.task import SceneTask
-from tilemapper.errors import DeviceLostError, DiskFullError, Interrupted, JobError
+from tilemapper.errors import DeviceLostError, DiskFullError, Interrupted, JobError, TargetError
 from tilemapper.networks.model import open_model
 
 STATES = {"pending": 0, "running": 0, "done": 0, "failed": 0, "skipped": 0}
@@ -550,6 +550,16 @@ def test_what_is_staged_and_cannot_be_removed_stops_no_run(small, identity, monk
     summary = run_archive(small, identity)
     assert (summary.done, summary.exit_code) == (6, 0)
     assert litter.exists()
+
+
+def test_a_staging_folder_that_cannot_be_made_is_named(small, identity):
+    staging = small.work / "staging"
+    small.work.mkdir(parents=True)
+    staging.touch()
+    with pytest.raises(TargetError, match="staging: cannot be written"):
+        run_archive(small, identity)
+    staging.unlink()
+    assert run_archive(small, identity).done == 6
 
 
 def test_an_output_whose_name_no_disk_takes_fails_before_it_is_rendered(tmp_path, models, identity):

@@ -94,7 +94,7 @@ def run_archive(
 
 def _rounds(run: Session, spread: Spread | None) -> None:
     """All scenes once, then those that failed, as often as the job says; parts of mosaics last."""
-    run.staging.folder.mkdir(parents=True, exist_ok=True)
+    run.staging.make()
     for is_part in (False, True):
         for _ in range(run.job.run.retries + 1):
             batch = [d for d in run.waiting.values() if (d.scene.part is not None) == is_part]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tilemapper.archive.naming import layer_beside
 from tilemapper.archive.scene import Scene
+from tilemapper.raster.atomic import writing_failed
 
 
 class Staging:
@@ -18,6 +19,17 @@ class Staging:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+
+    def make(self) -> None:
+        """Makes the folder.
+
+        Raises:
+            TargetError, DiskFullError: it cannot be made.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise writing_failed(self.folder, error) from error
 
     def path(self, scene: Scene, recipe: str) -> Path:
         """Where a scene's map is staged: another place once its source or the options change."""
