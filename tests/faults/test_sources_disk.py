@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -45,8 +46,9 @@ def write_long(path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory, models: Path, driver: Driver) -> Callable[[str], tuple[Path, Oracle]]:
-    """A source and the oracle of its render, by name."""
+    """A source and the oracle of its render, by name; each is made once."""
 
+    @functools.cache
     def made(name: str) -> tuple[Path, Oracle]:
         place = tmp_path_factory.mktemp("source")
         path, target = place / "city.tif", place / "out" / "map.tif"
