@@ -120,9 +120,12 @@ def test_what_only_lists_commands_loads_nothing_heavy(code):
 LOADED = """
 import sys
 from tilemapper.__main__ import main
-try:
-    main()
-finally:
+for words in " ".join(sys.argv[1:]).split(" , "):
+    sys.argv[1:] = words.split(" ")
+    try:
+        main()
+    except SystemExit as ended:
+        assert not ended.code, words
     heavy = ("torch", "torch._dynamo", "dask")
     print([m for m in heavy if m in sys.modules], file=sys.stderr)
 """
@@ -141,15 +144,15 @@ def test_what_opens_no_weights_does_without_torch(tmp_path, make_raster, models)
         f'[render]\nmodel = "{models / "unet"}"\ndevice = "cpu"\n'
     )
 
-    def loaded(*arguments: str) -> str:
-        command = [sys.executable, "-c", LOADED, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        return done.stderr.splitlines()[-1]
+    def loaded(*commands: str) -> list[str]:
+        """What stands loaded after each command, one after another in a process of their own."""
+        program = [sys.executable, "-c", LOADED, *" , ".join(commands).split()]
+        done = subprocess.run(program, capture_output=True, text=True, check=True)
+        return [line for line in done.stderr.splitlines() if line.startswith("[")]
 
-    assert loaded("batch", str(job), "-q") == "['torch']"  # the scene is rendered
-    assert loaded("batch", str(job), "-q") == "[]"
-    for nothing_to_load in (
-        ["--help"], ["render", "--help"], ["models", "list"], ["status", str(job)],
-        ["batch", str(job), "--dry-run"],
-    ):  # fmt: skip
-        assert loaded(*nothing_to_load) == "[]", nothing_to_load
+    assert loaded(f"batch {job} -q") == ["['torch']"]  # the scene is rendered
+    nothing_to_load = (
+        "--help", "render --help", "models list", f"status {job}", f"batch {job} --dry-run",
+        f"batch {job} -q",
+    )  # fmt: skip
+    assert loaded(*nothing_to_load) == ["[]"] * len(nothing_to_load)
