@@ -19,7 +19,8 @@ from tilemapper.errors import ShortageError
 from tilemapper.networks.model import open_model
 from tilemapper.raster import atomic, opening
 from tilemapper.raster.atomic import write_text_atomic
-from tilemapper.raster.opening import driver_of, open_raster
+from tilemapper.raster.drivers import driver_of
+from tilemapper.raster.opening import open_raster
 
 FILES = OSError(errno.EMFILE, os.strerror(errno.EMFILE), "city.tif")
 THREADS = RuntimeError("can't start new thread")

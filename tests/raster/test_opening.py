@@ -12,7 +12,8 @@ from rasterio.shutil import copy
 from tests.raster.made import city, write_raster
 from tilemapper.errors import OptionError, RasterError
 from tilemapper.raster import sidecars
-from tilemapper.raster.opening import driver_of, is_remote, open_raster
+from tilemapper.raster.drivers import driver_of
+from tilemapper.raster.opening import is_remote, open_raster
 from tilemapper.raster.source import SourceOptions, SourceView, inspect_source
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")

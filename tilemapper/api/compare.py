@@ -17,8 +17,8 @@ from tilemapper.errors import DeviceError, ModelError, OptionError, RasterError
 from tilemapper.networks.model import Model, open_model
 from tilemapper.paths import real_path
 from tilemapper.raster.atomic import check_suffix, write_text_atomic
+from tilemapper.raster.drivers import check_drivers
 from tilemapper.raster.jpeg import jpeg_bytes
-from tilemapper.raster.opening import check_drivers
 from tilemapper.raster.png import write_png
 from tilemapper.raster.webp import encode_within
 from tilemapper.render.devices import PRECISIONS

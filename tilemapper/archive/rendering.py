@@ -13,7 +13,7 @@ import tilemapper
 from tilemapper.archive.template import checked_template
 from tilemapper.errors import JobError
 from tilemapper.raster.creation_options import check_creation_options
-from tilemapper.raster.opening import check_drivers
+from tilemapper.raster.drivers import check_drivers
 from tilemapper.render.plan import MOST_BATCH
 
 # Arrays of TOML are lists; what is in them keeps its type.

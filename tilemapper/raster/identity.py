@@ -12,7 +12,8 @@ from typing import Any
 from rasterio.io import DatasetReader
 
 from tilemapper.errors import RasterChangedError, RasterError
-from tilemapper.raster.opening import driver_of, is_remote, open_raster, reading
+from tilemapper.raster.drivers import driver_of
+from tilemapper.raster.opening import is_remote, open_raster, reading
 from tilemapper.raster.spec import SourceSpec
 
 _END_BYTES = 64 * 1024

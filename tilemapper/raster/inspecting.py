@@ -12,8 +12,9 @@ from rasterio.io import DatasetReader
 from tilemapper.errors import RasterError
 from tilemapper.raster.aoi import lay_on_pixels, read_polygons
 from tilemapper.raster.bands import Bands, choose_bands
+from tilemapper.raster.drivers import check_drivers
 from tilemapper.raster.identity import identity_of
-from tilemapper.raster.opening import check_drivers, open_raster
+from tilemapper.raster.opening import open_raster
 from tilemapper.raster.pixels import Pixels
 from tilemapper.raster.placing import Grid, output_grid
 from tilemapper.raster.sampling import sample_values

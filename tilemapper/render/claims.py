@@ -16,10 +16,11 @@ from rasterio.crs import CRS
 
 from tilemapper.errors import RasterError, TilemapperError
 from tilemapper.raster.area import Area
+from tilemapper.raster.drivers import DEFAULT_DRIVERS
 from tilemapper.raster.encode import stored_crs
 from tilemapper.raster.identity import TIMES, identity_of
 from tilemapper.raster.lattice import Lattice
-from tilemapper.raster.opening import DEFAULT_DRIVERS, is_remote, open_raster
+from tilemapper.raster.opening import is_remote, open_raster
 from tilemapper.raster.spec import SourceSpec
 from tilemapper.render.joining import placed
 from tilemapper.render.plan import MOST_BATCH

@@ -14,8 +14,8 @@ from typing import Any
 from tilemapper.errors import ModelError, OptionError
 from tilemapper.networks.model import Model, list_models, open_model
 from tilemapper.paths import real_path, typed_path
+from tilemapper.raster.drivers import check_drivers
 from tilemapper.raster.lattice import Lattice, overlap_for
-from tilemapper.raster.opening import check_drivers
 from tilemapper.raster.source import SourceOptions, SourceSpec, inspect_source
 from tilemapper.render.devices import choose_device
 from tilemapper.serve.bounded import BoundedCache
