@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import struct
 from pathlib import Path
 
@@ -43,13 +44,18 @@ def tilemapper(capfd, monkeypatch, models):
     return call
 
 
-@pytest.fixture
-def pair(tmp_path, models):
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory, models):
     """A city of 500 x 620 px and its map by the palette stand-in."""
-    city, target = tmp_path / "city.tif", tmp_path / "map.tif"
-    write_raster(city, noise(500, 620))
-    package.render(city, target, models / "classes")
-    return city, target
+    folder = tmp_path_factory.mktemp("rendered")
+    city = write_raster(folder / "city.tif", noise(500, 620))
+    return city, package.render(city, folder / "map.tif", models / "classes").target
+
+
+@pytest.fixture
+def pair(rendered, tmp_path):
+    """City and map, the test's own."""
+    return tuple(Path(shutil.copy2(path, tmp_path)) for path in rendered)
 
 
 def self_contained(page: Path) -> str:

@@ -27,10 +27,20 @@ def _models(models, monkeypatch):
     monkeypatch.setenv("TILEMAPPER_MODELS", str(models))
 
 
+@pytest.fixture(scope="module")
+def rendered(models, tmp_path_factory):
+    """A folder with a raster and its map of 700 x 600 px with one overview."""
+    folder = tmp_path_factory.mktemp("rendered")
+    city = write_raster(folder / "city.tif", noise(700, 600))
+    tilemapper.render(city, folder / "map.tif", models / "identity", gsd="native")
+    return folder
+
+
 @pytest.fixture
-def target(make_raster, tmp_path):
-    """A map of 700 x 600 px with one overview."""
-    tilemapper.render(make_raster(700, 600), tmp_path / "map.tif", "identity", gsd="native")
+def target(rendered, tmp_path):
+    """A map beside its raster, both the test's own."""
+    for path in rendered.iterdir():
+        shutil.copy2(path, tmp_path)
     return tmp_path / "map.tif"
 
 
