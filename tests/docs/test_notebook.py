@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs.test_pages import smaller
+
 NOTEBOOK = Path(__file__).parents[2] / "docs" / "quickstart.ipynb"
 
 
@@ -36,7 +38,7 @@ def test_every_cell_runs_and_shows_what_it_ends_in(models, tmp_path, monkeypatch
     monkeypatch.setenv("TILEMAPPER_MODELS", str(models))
     namespace, shown = {}, []
     for cell in cells("code"):
-        value = execute("".join(cell["source"]), namespace)
+        value = execute(smaller("".join(cell["source"])), namespace)
         if value is not None:
             html = getattr(value, "_repr_html_", lambda value=value: repr(value))()
             assert 10 < len(html) < 1_000_000

@@ -76,6 +76,11 @@ def quicker(args: list[str], *, largest: int = 384) -> list[str]:
     return args
 
 
+def smaller(code: str) -> str:
+    """The same Python on a city that still has four blocks of 512 px."""
+    return re.sub(r"height=\d+, width=\d+", "height=530, width=620", code)
+
+
 def parse(args: list[str]) -> None:
     """Fails on what the command's own parser would refuse; nothing is run."""
     context = click.Context(cli, info_name="tilemapper")
@@ -123,7 +128,7 @@ def test_a_page_can_be_followed(page, models, tmp_path, monkeypatch, capsys):
             if name.endswith(".toml"):
                 (tmp_path / name).write_text(text)
         elif kind == "python":
-            exec(compile(text, str(page), "exec"), namespace)
+            exec(compile(smaller(text), str(page), "exec"), namespace)
 
 
 def test_every_block_says_what_it_is():
