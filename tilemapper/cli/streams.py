@@ -7,10 +7,7 @@ import io
 import os
 import select
 import sys
-from typing import TYPE_CHECKING, TextIO, cast
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
+from typing import Any, TextIO, cast
 
 
 class _Log(io.FileIO):
@@ -19,7 +16,7 @@ class _Log(io.FileIO):
     Where its reader is only slow it waits, also in a pipe that the caller has set not to block.
     """
 
-    def write(self, data: ReadableBuffer, /) -> int:
+    def write(self, data: Any, /) -> int:  # bytes, or what gives them
         with contextlib.suppress(OSError):
             # Mypy takes the number for always there; of a full pipe that does not block it is None.
             while (taken := cast("int | None", super().write(data))) is None:
