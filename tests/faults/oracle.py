@@ -18,7 +18,7 @@ import rasterio
 from numpy.typing import NDArray
 
 from tests.conftest import write_raster
-from tests.faults.injection import Driver, Ended
+from tests.faults.injection import Driver, Ended, Fault
 from tilemapper.render.journal import read_journal
 from tilemapper.render.staging import staging_folder
 
@@ -162,6 +162,30 @@ class Oracle:
         if litter:
             said.append(f"left behind: {sorted(litter)}")
         return said
+
+
+def oracle_of(source: Path, target: Path, model: Path, driver: Driver, *more: str) -> Oracle:
+    """What has learnt how a source is rendered by a model, in one block."""
+    words = ["render", str(source), str(target), "--model", str(model), "--block", "512"]
+    words += ["--overwrite", "--json", "--gsd", "native", *more]
+    oracle = Oracle(words, target.parent, {"map.tif": None})
+    oracle.learn(driver)
+    return oracle
+
+
+def misread(
+    driver: Driver, oracle: Oracle, fault: Fault, source: Path, folder: Path
+) -> tuple[Ended, list[str]]:
+    """Renders while a source cannot be read, then once more; says how it ended and what is wrong.
+
+    folder: where reads fail; the source itself, or what lies beside it too.
+    """
+    oracle.reset()
+    ended = driver.run(oracle.arguments, fault, folder)
+    said = oracle.complaints(ended, 0, 1)
+    if ended.code > 0 and str(source) not in ended.err:
+        said.append(f"does not name the file: {ended.err!r}")
+    return ended, said + oracle.go_on(driver)
 
 
 def remove_tree(folder: Path) -> None:

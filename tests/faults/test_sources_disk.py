@@ -15,7 +15,7 @@ from rasterio.enums import Resampling
 
 from tests.conftest import write_raster
 from tests.faults.injection import BAD_PLACE, PAGE_BYTES, Driver
-from tests.faults.oracle import Oracle, check_map, holes, painted
+from tests.faults.oracle import Oracle, check_map, holes, misread, oracle_of, painted
 from tests.faults.table import count
 
 SOURCES = ("small tiles", "masked", "long list")
@@ -54,10 +54,7 @@ def sources(tmp_path_factory, models: Path, driver: Driver) -> Callable[[str], t
         path, target = place / "city.tif", place / "out" / "map.tif"
         write = {"small tiles": write_plain, "masked": write_masked, "long list": write_long}[name]
         valid = write(path)
-        words = ["render", str(path), str(target), "--model", str(models / "identity")]
-        words += ["--block", "512", "--overwrite", "--json", "--gsd", "native"]
-        oracle = Oracle(words, target.parent, {"map.tif": None})
-        oracle.learn(driver)
+        oracle = oracle_of(path, target, models / "identity", driver)
         with rasterio.open(path) as src:
             check_map(target, painted(src.height, src.width), valid)
         return path, oracle
@@ -71,13 +68,8 @@ def bad_places(
     """Renders with each page unreadable, and then healed: how many mattered, what was wrong."""
     points, wrong = 0, []
     for page in pages:
-        oracle.reset()
-        ended = driver.run(oracle.arguments, replace(BAD_PLACE, nth=page), path)
+        ended, said = misread(driver, oracle, replace(BAD_PLACE, nth=page), path, path)
         points += ended.fired > 0
-        said = oracle.complaints(ended, 0, 1)
-        if ended.code and str(path) not in ended.err:
-            said.append(f"does not name the file: {ended.err!r}")
-        said += oracle.go_on(driver)
         wrong += [f"page {page}: {one}" for one in said]
     return points, wrong
 

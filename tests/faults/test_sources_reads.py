@@ -17,7 +17,7 @@ from rasterio.enums import Resampling
 
 from tests.conftest import write_raster
 from tests.faults.injection import NOT_READ, Driver
-from tests.faults.oracle import Oracle, check_map, holes, painted
+from tests.faults.oracle import Oracle, check_map, holes, misread, oracle_of, painted
 from tests.faults.table import count
 
 HEIGHT, WIDTH = 300, 420
@@ -93,11 +93,8 @@ def sources(tmp_path_factory, models: Path, driver: Driver) -> Callable[[str], t
         path, target = place / "source" / "city.tif", place / "out" / "map.tif"
         path.parent.mkdir()
         valid = SOURCES[name](path)
-        words = ["render", str(path), str(target), "--model", str(models / "identity")]
-        words += ["--block", "512", "--overwrite", "--json", "--gsd", "native"]
-        words += ["--scale", "0,255"] if name == "nodata" else []
-        oracle = Oracle(words, target.parent, {"map.tif": None})
-        oracle.learn(driver)
+        more = ["--scale", "0,255"] if name == "nodata" else []
+        oracle = oracle_of(path, target, models / "identity", driver, *more)
         if name != "palette":
             check_map(target, painted(HEIGHT, WIDTH), valid)
         with rasterio.open(path) as src, rasterio.open(target) as dst:
@@ -113,16 +110,12 @@ def failed_reads(
     """Renders with the nth read failing, then undisturbed: how many fired, what was wrong."""
     points, wrong = 0, []
     for nth in numbers:
-        oracle.reset()
-        ended = driver.run(oracle.arguments, replace(NOT_READ, nth=nth), path.parent)
+        fault = replace(NOT_READ, nth=nth)
+        ended, said = misread(driver, oracle, fault, path, path.parent)
         if not ended.fired:
             assert ended.code == 0, ended
             break
         points += 1
-        said = oracle.complaints(ended, 0, 1)
-        if ended.code > 0 and str(path) not in ended.err:
-            said.append(f"does not name the file: {ended.err!r}")
-        said += oracle.go_on(driver)
         wrong += [f"read {nth}: {one}" for one in said]
     return points, wrong
 
