@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -28,9 +25,9 @@ from tilemapper.serve.livemap import Cell, LiveMap
 from tilemapper.serve.picture import Picture
 from tilemapper.serve.previews import Previews
 from tilemapper.serve.scenes import Scene, Scenes
+from tilemapper.serve.scratch import Scratch
 from tilemapper.serve.tiles import Tiles
 
-_PREFIX = "tilemapper-serve-"
 _REMOTE = ("http:/", "https:/", "s3:/")  # as a path has them
 
 
@@ -66,8 +63,8 @@ class Service:
         Lattice(1, 1, overlap_for(tile, setting.overlap), tile)
         choose_device(setting.device)
         check_drivers(setting.allow_drivers)
-        _remove_stale()
-        self.folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+        self._scratch = Scratch()
+        self.folder = self._scratch.path
         options: dict[str, Any] = {"device": setting.device, "precision": setting.precision}
         # A quarter each for predictions, cells, previews, and pictures that are ready to send.
         share = max(1, limits.cache_bytes // 4)
@@ -184,7 +181,7 @@ class Service:
         with self._lock:
             for picture in self._maps.values():
                 picture.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._scratch.close()
 
     def _rendered(self, scene: Scene, live: LiveMap) -> Picture | None:
         job = self.jobs.done(scene, live.model)
@@ -203,19 +200,6 @@ class Service:
         self.jobs.forget(scene)
         self.tiles.forget(scene.id)
         self.cells.drop(lambda key: isinstance(key, tuple) and key[0] == scene.id)
-
-
-def _remove_stale() -> None:
-    """Removes what servers left behind that were killed and could not do so themselves."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
-        number = folder.name.removeprefix(_PREFIX).partition("-")[0]
-        if number.isdigit() and folder.lstat().st_uid == os.getuid() and not folder.is_symlink():
-            try:
-                os.kill(int(number), 0)
-            except ProcessLookupError:
-                shutil.rmtree(folder, ignore_errors=True)
-            except OSError:  # another user's process has this number now
-                continue
 
 
 def _models(names: Sequence[str]) -> list[Model]:
