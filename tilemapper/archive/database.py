@@ -14,7 +14,7 @@ from typing import Self
 from tilemapper.archive.liveness import is_on_network
 from tilemapper.archive.rows import SCHEMA
 from tilemapper.errors import LockedError, TargetError
-from tilemapper.raster.atomic import writing_failed
+from tilemapper.raster.atomic import make_folder, writing_failed
 
 _BUSY_S = 60.0
 _PROBE_BYTES = 1 << 16
@@ -32,10 +32,7 @@ class Database:
         self.path = path
         self._wal = False
         if not read_only:
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise writing_failed(path.parent, error) from error
+            make_folder(path.parent)
         with self.said():
             self.db = self._readable() if read_only else self._connected("")
             self.db.row_factory = sqlite3.Row

@@ -16,7 +16,7 @@ from tilemapper.archive.liveness import birth_of, is_on_network
 from tilemapper.archive.metrics import openmetrics
 from tilemapper.archive.summary import RunSummary
 from tilemapper.errors import JobError
-from tilemapper.raster.atomic import write_text_atomic, writing_failed
+from tilemapper.raster.atomic import make_folder, write_text_atomic, writing_failed
 from tilemapper.raster.dateline import geometry
 from tilemapper.report.archive_page import ArchivePage, Thumbnail, archive_page
 from tilemapper.report.coverage import Footprint
@@ -62,10 +62,9 @@ def leave(job: ArchiveJob, summary: RunSummary, *, metrics: Path | None = None) 
         since_s = ledger.left_at() if stands else 0.0
         _ready(job.root)
         if job.output.stac:
-            _ready(job.root / "items")
-        if job.output.stac:
             from tilemapper.archive import stac  # needs pystac, which is an extra
 
+            _ready(job.root / "items")
             changed = ledger.select("state='done' AND ended_s>=?", (since_s,))
             stac.write_items(job, _visible(job, changed))
             done = ledger.select("state='done' AND NOT gone ORDER BY output")
@@ -86,8 +85,8 @@ def _files(job: ArchiveJob) -> list[str]:
 
 def _ready(folder: Path) -> None:
     """Makes a folder, without the half files of runs that were killed."""
+    make_folder(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         if is_on_network(folder):
             return  # their processes may live on another machine
         for path in folder.glob(".*.tmp.*"):

@@ -14,7 +14,13 @@ from tilemapper.archive import remote, storing
 from tilemapper.archive.job import ArchiveJob
 from tilemapper.archive.template import prefix_of
 from tilemapper.errors import TargetError
-from tilemapper.raster.atomic import atomic_write, check_name, fsync_folder, writing_failed
+from tilemapper.raster.atomic import (
+    atomic_write,
+    check_name,
+    fsync_folder,
+    make_folder,
+    writing_failed,
+)
 
 
 class Outputs:
@@ -112,11 +118,7 @@ def prepare(output: str) -> None:
     """
     if remote.is_remote(output):
         return
-    folder = Path(output).parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise writing_failed(folder, error) from error
+    make_folder(Path(output).parent)
 
 
 def put(staged: Path, output: str, sha256: str) -> str:

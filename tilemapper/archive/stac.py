@@ -15,7 +15,7 @@ from tilemapper import __version__
 from tilemapper.archive.job import ArchiveJob
 from tilemapper.archive.scene import day_of
 from tilemapper.archive.template import prefix_of
-from tilemapper.raster.atomic import write_text_atomic
+from tilemapper.raster.atomic import make_folder, write_text_atomic
 from tilemapper.raster.dateline import enclosing, geometry
 
 FILE = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
@@ -121,7 +121,7 @@ def write_items(job: ArchiveJob, rows: Iterable[dict[str, Any]]) -> int:
     count = 0
     for row in rows:
         path = item_path(job, row["output"])
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         text = json.dumps(make_item(job, row).to_dict(transform_hrefs=False), indent=1)
         write_text_atomic(path, text)
         count += 1

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tilemapper.archive.naming import layer_beside
 from tilemapper.archive.scene import Scene
-from tilemapper.raster.atomic import writing_failed
+from tilemapper.raster.atomic import make_folder
 
 
 class Staging:
@@ -26,10 +26,7 @@ class Staging:
         Raises:
             TargetError, DiskFullError: it cannot be made.
         """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise writing_failed(self.folder, error) from error
+        make_folder(self.folder)
 
     def path(self, scene: Scene, recipe: str) -> Path:
         """Where a scene's map is staged: another place once its source or the options change."""

@@ -32,6 +32,18 @@ def writing_failed(path: Path | str, error: OSError) -> TilemapperError:
     )
 
 
+def make_folder(folder: Path) -> None:
+    """Makes a folder and those above it, where they are not there.
+
+    Raises:
+        DiskFullError, TargetError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise writing_failed(folder, error) from error
+
+
 def check_name(path: Path) -> None:
     """Refuses a path at which nothing can lie, since a name in it is too long.
 

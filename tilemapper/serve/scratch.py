@@ -30,6 +30,7 @@ class Scratch:
         self.path = made.rename(made.with_name(made.name.removeprefix(".")))
 
     def close(self) -> None:
+        """Removes the folder and all that is in it, and lets go of its lock."""
         shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._held)
 

@@ -22,6 +22,7 @@ from tilemapper.errors import TilemapperError, TrainingError
 from tilemapper.raster.atomic import (
     atomic_write,
     fsync_folder,
+    make_folder,
     write_bytes_atomic,
     writing_failed,
 )
@@ -90,10 +91,7 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int) -> None:
         self.folder = folder
         self.keep = keep
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise writing_failed(folder, error) from error
+        make_folder(folder)
 
     def tidy(self) -> None:
         """Removes what a killed run has left half written; only for the run's one owner."""

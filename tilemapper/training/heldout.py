@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tilemapper.raster.atomic import atomic_write
+from tilemapper.raster.atomic import atomic_write, make_folder
 from tilemapper.training.assembly import whole_float32
 from tilemapper.training.legend import Legend
 from tilemapper.training.metrics import MapMetrics, falls, measure_maps
@@ -135,6 +135,6 @@ def write_png(path: Path, image: Images) -> None:
     """Writes (h, w, 3) uint8 atomically."""
     from PIL import Image
 
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with atomic_write(path) as part:
         Image.fromarray(image).save(part, format="PNG", optimize=False)
