@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from hypothesis import HealthCheck, settings
 from rasterio.crs import CRS
 
 from tests.corpus.forks import Forks
@@ -20,6 +21,16 @@ from tests.corpus.forks import Forks
 # needs, two fifths of the time of some. OpenMP reads this when torch is imported; it changes
 # neither how many threads there are nor what they compute. Programs that tests start inherit it.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+# The check says the same of the same tree, on a busy machine too: no property is measured by time,
+# and its examples are always the same. `--hypothesis-profile search` looks for others.
+settings.register_profile(
+    "check", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile(
+    "search", deadline=None, max_examples=5000, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("check")
 
 # The files that take longest, longest first. Begun last, one of them keeps one core busy while all
 # others have nothing left to do.
