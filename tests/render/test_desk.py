@@ -60,16 +60,18 @@ def test_a_view_that_is_handed_back_meanwhile_is_not_taken_for_ones_own(a_desk):
         assert a_desk._view_of(order(source="b.tif"), lambda _: None).source == "b.tif"
 
 
-def at_once(a_desk, orders):
-    """How many of these orders are served at the same time, at most."""
+def at_once(a_desk, orders, together=1):
+    """How many of these orders are served at the same time, at most, by so many meeting."""
     now, most, lock = [0], [0], threading.Lock()
+    met = threading.Barrier(together)
 
     def serve(one):
         with a_desk.open(one, lambda tiles: None):
             with lock:
                 now[0] += 1
                 most[0] = max(most[0], now[0])
-            time.sleep(0.05)
+            met.wait(60)
+            time.sleep(0.05)  # for one more than may
             with lock:
                 now[0] -= 1
 
@@ -77,14 +79,14 @@ def at_once(a_desk, orders):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     return most[0]
 
 
 def test_on_a_cpu_blocks_take_turns_on_a_gpu_two_are_at_it(a_desk):
     assert at_once(a_desk, [order()] * 4) == 1
     assert len(View.made) == 1
-    assert at_once(a_desk, [order("cuda:0")] * 6) == 2
+    assert at_once(a_desk, [order("cuda:0")] * 6, together=2) == 2
     assert a_desk.engines == ["m", "m"]  # one for each device
 
 
@@ -118,7 +120,7 @@ def test_after_an_error_neither_is_trusted(a_desk):
 
 def test_a_gpu_that_starts_slowly_does_not_pass_for_hung(a_desk, monkeypatch):
     heard = threading.Event()
-    monkeypatch.setattr(desk, "painter_of", lambda engine: heard.wait(10))
+    monkeypatch.setattr(desk, "painter_of", lambda engine: heard.wait(60))
     a_desk._engine_of(order("cuda:0"), lambda tiles: heard.set())
     assert heard.is_set()
     a_desk._engine = None

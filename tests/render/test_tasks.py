@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from types import SimpleNamespace
 
@@ -44,32 +45,36 @@ def rendered(monkeypatch, files):
     assert tasks._render(b"", None, "b0-1", "topic", bool(files)) == ("receipt", files)
 
 
-def heard(worker, seconds=0.4):
-    """What is said from now on."""
-    worker.said.clear()
-    time.sleep(seconds)
-    return worker.said
+def on_the_way():
+    """Those that speak for blocks on their way."""
+    return [thread for thread in threading.enumerate() if thread.name == "on-the-way"]
+
+
+def wait_until(true):
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_a_worker_is_heard_of_until_its_block_has_arrived(worker, monkeypatch):
     """On a slow line a block travels for minutes: a silent worker would be given up."""
     rendered(monkeypatch, {"map.tiles": b"pixels"})
-    found = heard(worker)
-    assert len(found) > 2
-    assert found[0] == ("topic", {"ticket": "b0-1", "tiles": 4})
+    worker.said.clear()
+    wait_until(lambda: len(worker.said) > 2)
+    assert worker.said[0] == ("topic", {"ticket": "b0-1", "tiles": 4})
     worker.state.tasks.clear()  # as when the client forgets the ticket
-    time.sleep(0.1)
-    assert not heard(worker)
+    wait_until(lambda: not on_the_way())
 
 
 def test_a_block_that_never_arrives_does_not_keep_its_worker_for_ever(worker, monkeypatch):
     monkeypatch.setattr(tasks, "FETCH_S", 0.1)
     rendered(monkeypatch, {"map.tiles": b"pixels"})
-    time.sleep(0.3)
-    assert not heard(worker)
+    wait_until(lambda: not on_the_way())
+    assert worker.state.tasks
 
 
 def test_a_block_that_does_not_travel_is_over_at_once(worker, monkeypatch):
     rendered(monkeypatch, {})
-    time.sleep(0.1)
-    assert not heard(worker)
+    assert not on_the_way()
+    assert len(worker.said) == 1
