@@ -17,6 +17,7 @@ import rasterio
 from botocore.exceptions import ClientError, EndpointConnectionError
 
 from tests.archive.world import write_archive, write_job, write_scene
+from tests.ports import held_ports
 from tilemapper.archive import remote, storing
 from tilemapper.archive.answers import code_of, is_passing
 from tilemapper.archive.jobfile import load_job
@@ -35,24 +36,25 @@ SECRETS = ("AKIAEXAMPLE", "wJalrSECRET", "hunter2", "SIGNEDabc")
 @pytest.fixture(scope="module")
 def server():
     """Port of an S3 server that also answers plain GETs, ranges included."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    log = subprocess.DEVNULL
-    process = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=log, stderr=log,
-    )  # fmt: skip
-    try:
-        for _ in range(600):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.1)
-        yield port
-    finally:
-        process.terminate()
-        process.wait()
+    with held_ports(1) as (port,):
+        log = subprocess.DEVNULL
+        process = subprocess.Popen(
+            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+            stdout=log, stderr=log,
+        )  # fmt: skip
+        try:
+            deadline = time.monotonic() + 300
+            while True:
+                with socket.socket() as probe:
+                    if probe.connect_ex(("127.0.0.1", port)) == 0:
+                        break
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            yield port
+        finally:
+            process.terminate()
+            process.wait()
 
 
 @pytest.fixture

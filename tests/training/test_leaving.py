@@ -13,8 +13,9 @@ import pytest
 import torch
 from torch import nn
 
+from tests.ports import held_ports
 from tests.training.synthetic_pairs import TINY, write_pairs
-from tests.training.test_parallel import ROOT, free_port
+from tests.training.test_parallel import ROOT
 from tilemapper.networks.model import open_model
 from tilemapper.training import heldout
 from tilemapper.training.checkpoint import read_checkpoint
@@ -118,23 +119,23 @@ def test_all_processes_leave_where_one_of_them_is_stopped(pairs, tmp_path):
             result = train({str(pairs)!r}, out, settings=SETTINGS, stop=stop)
             print(name, result.step, result.stopped, result.model)
     """
-    ports = [str(free_port()) for _ in moments]
     around = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(program), *ports],
-            cwd=ROOT,
-            env={**around, "RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        said = [process.communicate(timeout=120)[0] for process in processes]
-    finally:
-        for process in processes:  # one may wait for the other, in vain
-            process.kill()
+    with held_ports(len(moments)) as ports:
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", textwrap.dedent(program), *map(str, ports)],
+                cwd=ROOT,
+                env={**around, "RANK": str(rank)},
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for rank in range(2)
+        ]
+        try:
+            said = [process.communicate(timeout=600)[0] for process in processes]
+        finally:
+            for process in processes:  # one may wait for the other, in vain
+                process.kill()
     steps = {"held-out pairs": 0, "pairs": 0, "figures": 2, "steps": 1}
     assert said == ["".join(f"{name} {at} True None\n" for name, at in steps.items())] * 2
     assert {p.parent.name for p in tmp_path.glob("*/config.toml")} == {"figures", "steps"}

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import copy
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tests.ports import held_ports
 from tests.training.synthetic_pairs import TINY, write_pairs
 from tilemapper.errors import DeviceError
 from tilemapper.networks.patchgan import Verdict
@@ -39,12 +39,13 @@ def test_two_processes_have_the_losses_of_one_with_the_double_batch(tmp_path):
         "trainer.learning_rate": "1e-3",
     }
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    command += ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
-    command += ["-m", "tilemapper", "train", str(data), "--out", str(tmp_path / "two")]
-    command += ["--threads", "1", *(w for k, v in settings.items() for w in ("--set", f"{k}={v}"))]
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=250, check=False
-    )
+    work = ["-m", "tilemapper", "train", str(data), "--out", str(tmp_path / "two")]
+    work += ["--threads", "1", *(w for k, v in settings.items() for w in ("--set", f"{k}={v}"))]
+    with held_ports(1) as (port,):
+        done = subprocess.run(
+            [*command, "--master-addr", "127.0.0.1", "--master-port", str(port), *work],
+            cwd=ROOT, capture_output=True, text=True, timeout=600, check=False,
+        )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("\n") == 1  # one of the two speaks
     train(data, tmp_path / "one", settings={**settings, "trainer.batch": "4"})
@@ -62,12 +63,6 @@ def test_two_processes_have_the_losses_of_one_with_the_double_batch(tmp_path):
     # Adam turns rounding of a gradient near 0 into whole steps for single weights; most agree.
     moved = [(final[0][n] - final[1][n]).abs().float().flatten() for n in final[0]]
     assert float(torch.cat(moved).mean()) < 1e-4  # four steps of 1e-3 were made
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def torch_weights(run: Path) -> dict[str, torch.Tensor]:
