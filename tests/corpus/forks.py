@@ -213,7 +213,8 @@ def _wait(child: int, patience_s: float) -> tuple[int, Any, bool]:
     deadline = time.monotonic() + patience_s
     handle = os.pidfd_open(child)
     try:
-        stopped = not select.select([handle], [], [], deadline - time.monotonic())[0]
+        left_s = max(0.0, deadline - time.monotonic())
+        stopped = not select.select([handle], [], [], left_s)[0]
         if stopped:
             os.kill(child, signal.SIGKILL)
         _, status, usage = os.wait4(child, 0)
