@@ -95,7 +95,7 @@ def test_a_mosaic_of_thousands_of_scenes_is_made_in_seconds():
     mosaic = Mosaic("column", tuple(group))
     assert mosaic.size == (320_000, 40)
     assert vrt_text(mosaic).count("<ComplexSource>") == 4 * len(found)
-    assert time.process_time() - begun < 15
+    assert time.process_time() - begun < 30
 
 
 def test_a_giant_among_small_scenes_does_not_make_them_be_compared_each_with_each(monkeypatch):

@@ -479,7 +479,7 @@ def test_a_scene_keeps_its_name_when_only_its_signature_changes():
 @pytest.mark.parametrize("kind", ["list", "catalog", "index"])
 def test_servers_are_asked_for_many_scenes_at_once(tmp_path, monkeypatch, kind):
     """One after the other, none of four would get past a barrier for four."""
-    barrier = threading.Barrier(4, timeout=20)
+    barrier = threading.Barrier(4, timeout=60)
 
     def entry(url: str) -> Entry:
         barrier.wait()

@@ -29,7 +29,7 @@ class Recorder:
         pass
 
     def predict(self, tiles):
-        self.go.wait(10)
+        self.go.wait(60)
         self.calls.append(len(tiles))
         if self.error and len(self.calls) > 1:
             raise self.error
@@ -53,7 +53,7 @@ def test_off_a_cpu_every_call_has_the_same_shape(model):
     engine = Recorder("cuda")
     generator = running(engine)
     futures = ask(generator, model, range(6))
-    assert all(future.result(10).shape == (3, 256, 256) for future in futures)
+    assert all(future.result(60).shape == (3, 256, 256) for future in futures)
     assert set(engine.calls) == {4}
     generator.close()
 
@@ -65,7 +65,7 @@ def test_a_tile_that_several_wait_for_is_run_once(model):
     ask(generator, model, ["first"])
     futures = [ask(generator, model, ["same"])[0] for _ in range(5)]
     engine.go.set()
-    assert all(future.result(10) is futures[0].result(10) for future in futures)
+    assert all(future.result(60) is futures[0].result(60) for future in futures)
     assert ask(generator, model, ["same"])[0].done()
     assert sum(engine.calls) == generator.tiles_run == 2
     generator.close()
@@ -81,7 +81,7 @@ def test_what_nobody_waits_for_is_not_run(model):
     kept = ask(generator, model, [0])
     gone.set()
     engine.go.set()
-    kept[0].result(10)
+    kept[0].result(60)
     generator.close()
     assert sum(engine.calls) <= 2 + 8  # one round may have been taken before they went
     assert dropped[-1].cancelled()
@@ -105,7 +105,7 @@ def test_live_tiles_go_before_a_download(model):
         future.add_done_callback(lambda _: order.append("live"))
     engine.go.set()
     for thread in downloads:
-        thread.join(10)
+        thread.join(60)
     generator.close()
     assert order.count("live") == 2
     assert order.index("live") <= 1  # after at most the one batch that ran already
@@ -114,13 +114,13 @@ def test_live_tiles_go_before_a_download(model):
 def test_errors_come_out_where_they_are_waited_for_and_the_thread_goes_on(model):
     engine = Recorder(error=ModelError("broken"))
     generator = running(engine)
-    ask(generator, model, ["good"])[0].result(10)
+    ask(generator, model, ["good"])[0].result(60)
     with pytest.raises(ModelError, match="broken"):
-        ask(generator, model, ["bad"])[0].result(10)
+        ask(generator, model, ["bad"])[0].result(60)
     with pytest.raises(ModelError, match="broken"):
         generator.run_batch(model, np.stack([TILE]))
     engine.error = None
-    ask(generator, model, ["bad"])[0].result(10)
+    ask(generator, model, ["bad"])[0].result(60)
     generator.close()
     with pytest.raises(TilemapperError, match="ending"):
         ask(generator, model, ["late"])
@@ -133,7 +133,7 @@ def test_a_model_that_cannot_be_loaded_is_said_to_those_who_ask(model):
     generator = Generator(cache_bytes=2**20, opener=refuse)
     generator.warm_up(model)
     with pytest.raises(ModelError, match="no weights"):
-        ask(generator, model, ["a"])[0].result(10)
+        ask(generator, model, ["a"])[0].result(60)
     generator.close()
 
 
@@ -152,5 +152,5 @@ def test_what_is_waited_for_is_looked_through_while_nobody_adds_to_it(model):
 
     generator._wanted = Watched()
     with pytest.raises(ModelError, match="no weights"):
-        ask(generator, model, ["a"])[0].result(10)
+        ask(generator, model, ["a"])[0].result(60)
     generator.close()

@@ -27,7 +27,7 @@ class Slow:
         self.go = go
 
     def read(self, row, col, height, width):
-        assert self.go.wait(10)
+        assert self.go.wait(60)
         return np.full((height, width, 3), 7, np.uint8), np.ones((height, width), bool)
 
     def close(self):
@@ -70,10 +70,10 @@ def test_one_preview_is_made_at_a_time_so_that_none_is_dropped_unfinished():
     assert previews.of("b", beginning(go, closed)) is None
     assert previews.of("a", beginning(go, closed)) is first
     go.set()
-    assert first.done.wait(10)
-    assert previews.of("b", beginning(go, closed)).done.wait(10)
+    assert first.done.wait(60)
+    assert previews.of("b", beginning(go, closed)).done.wait(60)
     assert previews.held_bytes == 2 * 4 * 600 * 600
-    previews.of("c", beginning(go, closed)).done.wait(10)
+    previews.of("c", beginning(go, closed)).done.wait(60)
     assert previews.held_bytes == 2 * 4 * 600 * 600
     assert previews.of("b", lambda _side: pytest.fail("b was dropped, and a was older")).keep.all()
 
@@ -82,7 +82,7 @@ def test_a_failed_preview_that_is_dropped_late_leaves_the_next_one():
     previews, go, closed = Previews(8 * 600 * 600), threading.Event(), threading.Event()
     failed = previews.of("a", lambda _side: beginning(go, closed)(10))
     go.set()
-    assert failed.done.wait(10)
+    assert failed.done.wait(60)
     previews.drop("a", failed)
     again = previews.of("a", beginning(go, closed))
     previews.drop("a", failed)  # by another request that waited for it
@@ -94,7 +94,7 @@ def test_no_preview_is_held_of_a_raster_that_is_closed(tmp_path, monkeypatch):
     source = write_raster(tmp_path / "a.tif", noise(600, 600), **place)
     monkeypatch.setattr("tilemapper.serve.picture.MOST_AVERAGED", 2)
     go = threading.Event()
-    monkeypatch.setattr(Preview, "_fill", lambda self, view: go.wait(10))
+    monkeypatch.setattr(Preview, "_fill", lambda self, view: go.wait(60))
     spec, previews = inspect_source(str(source), SourceOptions(), None), Previews(2**20)
     picture = Picture(spec, previews)
     picture.close()  # a request that has found it by then goes on
@@ -109,7 +109,7 @@ def test_a_preview_of_a_raster_that_is_closed_is_no_picture_of_it():
     preview = beginning(go, closed)(600)
     closed.set()
     go.set()
-    assert preview.done.wait(10)
+    assert preview.done.wait(60)
     assert isinstance(preview.error, GoneError)
 
 
@@ -121,7 +121,7 @@ def test_a_preview_that_fails_while_a_tile_is_drawn_from_it_is_not_whole(tmp_pat
     go = threading.Event()
 
     def fail(self, view):
-        assert go.wait(10)
+        assert go.wait(60)
         raise RasterError("the disk is gone")
 
     monkeypatch.setattr(Preview, "_fill", fail)
@@ -133,7 +133,7 @@ def test_a_preview_that_fails_while_a_tile_is_drawn_from_it_is_not_whole(tmp_pat
     def ends_meanwhile(self, *args):
         tile = draw(self, *args)
         go.set()
-        assert previews.of(picture, lambda _side: pytest.fail("is there")).done.wait(10)
+        assert previews.of(picture, lambda _side: pytest.fail("is there")).done.wait(60)
         return tile
 
     monkeypatch.setattr(Picture, "_draw", ends_meanwhile)

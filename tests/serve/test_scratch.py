@@ -32,7 +32,7 @@ def test_a_folder_is_empty_private_and_gone_at_the_end(temporary):
     assert list(temporary.iterdir()) == []
 
 
-def test_the_folder_of_a_killed_server_is_removed_by_the_next_that_of_a_living_one_is_not(temporary):
+def test_the_folder_of_a_killed_server_is_removed_by_the_next_that_of_a_living_one_stays(temporary):
     server = subprocess.Popen(
         [sys.executable, "-c", HOLD],
         env=os.environ | {"TMPDIR": str(temporary)},

@@ -414,7 +414,7 @@ def test_the_budget_ends_a_run_cleanly_and_gives_its_length(pairs, tmp_path):
     result = train(pairs, tmp_path / "run", settings=TINY, budget_minutes=0.01)
     assert result.step >= 1 and result.model is not None
     assert result.finished  # although the steps are but a part of the time
-    assert time.perf_counter() - before < 30
+    assert time.perf_counter() - before < 200
     with pytest.raises(JobError, match="no length"):
         train(pairs, tmp_path / "other", settings=TINY)
 
