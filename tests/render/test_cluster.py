@@ -90,6 +90,12 @@ class Farm:
             assert self.runs[0].poll() is None
             time.sleep(0.05)
 
+    def staffed(self, workers):
+        """Waits for workers: a render gives up after a minute, and a busy machine starts slowly."""
+        address = connection.address_of(str(self.file), insecure=False)
+        with connection.connected(address) as client:
+            client.wait_for_workers(workers, timeout=300)
+
     def close(self):
         for run in self.runs:
             run.kill()
@@ -100,9 +106,12 @@ class Farm:
 @pytest.fixture(scope="module")
 def farm(tmp_path_factory):
     farm = Farm(tmp_path_factory.mktemp("farm"), 2)
-    farm.ready()
-    yield farm
-    farm.close()
+    try:
+        farm.ready()
+        farm.staffed(2)
+        yield farm
+    finally:
+        farm.close()
 
 
 def spread(city, target, model, *, shuffle=None, planned=None, at=None, **options):
@@ -290,6 +299,7 @@ def test_a_worker_without_this_version_of_the_package_is_named_and_lives_on(city
     try:
         farm.ready()
         farm.add("--nthreads=1", f"--preload={old}")
+        farm.staffed(1)
         begun = time.monotonic()
         with pytest.raises(TilemapperError, match=r"worker tcp://\S+ cannot look around \(Module"):
             render(city, target, model, block=512, scheduler=str(farm.file))
@@ -297,8 +307,8 @@ def test_a_worker_without_this_version_of_the_package_is_named_and_lives_on(city
         with pytest.raises(TilemapperError, match=r"worker tcp://\S+ cannot look around \(Module"):
             surveying.cluster_speed(str(farm.file), plan_render(city, target, model), model)
         farm.add()
-        while staff(str(farm.file)) < 2:
-            time.sleep(0.2)
+        farm.staffed(2)
+        assert staff(str(farm.file)) == 2
         with pytest.raises(TilemapperError, match=r"worker tcp://\S+ cannot look around \(Module"):
             render(city, target, model, block=512, scheduler=str(farm.file))
         with pytest.raises(TilemapperError, match=r"worker tcp://\S+ cannot look around \(Module"):
