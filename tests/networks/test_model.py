@@ -258,6 +258,12 @@ def test_a_path_that_is_not_there_is_not_looked_up_as_a_name(alone, path):
         open_model(path)
 
 
+def test_a_model_that_is_being_saved_is_in_no_list(alone):
+    save_model(alone / "first", card(), generator(), "")
+    (alone / "first").rename(alone / ".first.a1b2.tmp")
+    assert list_models() == []
+
+
 def test_a_damaged_card_is_left_out_of_the_list_and_reported(alone):
     save_model(alone / "first", card(), generator(), "")
     (alone / "worse").mkdir()

@@ -118,7 +118,8 @@ def find_models() -> tuple[list[Model], list[ModelError]]:
     models: dict[str, Model] = {}
     faults = []
     for folder in _folders():
-        for card in sorted(folder.glob(f"*/{CARD_NAME}")):
+        # Not those that are being saved: they lie in a hidden folder until they are whole.
+        for card in sorted(folder.glob(f"[!.]*/{CARD_NAME}")):
             try:
                 models.setdefault(card.parent.name, Model(read_card(card.parent), card.parent))
             except ModelError as error:
