@@ -88,6 +88,14 @@ def check_suffix(path: Path, kind: str, own: Sequence[str], then: str = "") -> N
         )
 
 
+def is_at(descriptor: int, path: Path) -> bool:
+    """Whether an open file or folder is the one that a path names now."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
 def fsync_folder(folder: Path) -> None:
     """Makes the names in a folder survive a power cut, where its file system can."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -76,6 +76,8 @@ def render(
         with locked(target) as folder, contextlib.ExitStack() as beside:
             for layer in plan.layers[1:]:
                 beside.enter_context(locked(Path(layer.target)))
+            # Another run may have ended since: hours of work would be refused at their end.
+            check_targets(plan, overwrite=overwrite)
             # All stands already where a run was killed while it tidied up.
             stands = not restart and all_finished(plan)
             staging = open_staging(folder, plan, restart=restart)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from tilemapper.errors import LockedError, RasterChangedError, StagingError, TilemapperError
-from tilemapper.raster.atomic import write_text_atomic, writing_failed
+from tilemapper.raster.atomic import is_at, write_text_atomic, writing_failed
 from tilemapper.raster.identity import check_unchanged
 from tilemapper.render.blockfile import file_sha256
 from tilemapper.render.journal import Receipt, read_journal
@@ -33,6 +33,7 @@ LOG = logging.getLogger(__name__)
 FINISHED = "finished"
 # What file systems answer that have no locks, such as some of a network.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+_TRIES = 10
 
 
 @dataclass
@@ -119,21 +120,19 @@ def locked(target: Path) -> Iterator[Path]:
     """
     folder = staging_folder(target)
     try:
-        folder.mkdir(exist_ok=True)
-        lock = (folder / "lock").open("a")
+        lock = _opened(folder)
+    except BlockingIOError:
+        raise _in_use(target) from None
     except OSError as error:
         raise writing_failed(folder, error) from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # The run that held it may have finished and removed the folder in between.
-            if not _is_at(lock, folder / "lock"):
+            if not is_at(lock.fileno(), folder / "lock"):
                 raise BlockingIOError
         except BlockingIOError:
-            raise LockedError(
-                f"{target}: another run is rendering it; wait for it to end, or choose another "
-                "output"
-            ) from None
+            raise _in_use(target) from None
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise writing_failed(folder / "lock", error) from error
@@ -145,16 +144,33 @@ def locked(target: Path) -> Iterator[Path]:
             # run may have made and locked it anew once ours was removed.
             with contextlib.suppress(OSError):
                 empty = {path.name for path in folder.iterdir()} == {"lock"}
-                if empty and _is_at(lock, folder / "lock"):
+                if empty and is_at(lock.fileno(), folder / "lock"):
                     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _is_at(lock: TextIO, path: Path) -> bool:
-    """Whether an open file is the one that a path names now."""
-    try:
-        return os.path.samestat(os.fstat(lock.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
+def _opened(folder: Path) -> TextIO:
+    """The lock in a staging folder, both made if need be.
+
+    Raises:
+        BlockingIOError: other runs make and remove the folder all the time.
+        OSError: it cannot be made.
+    """
+    for _ in range(_TRIES):
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            if folder.is_file() or (folder.is_symlink() and not folder.is_dir()):
+                raise
+        # A run that ends takes the folder with it, at this moment too.
+        with contextlib.suppress(FileNotFoundError):
+            return (folder / "lock").open("a")
+    raise BlockingIOError
+
+
+def _in_use(target: Path) -> LockedError:
+    return LockedError(
+        f"{target}: another run is rendering it; wait for it to end, or choose another output"
+    )
 
 
 def open_staging(folder: Path, plan: Plan, *, restart: bool) -> Staging:
