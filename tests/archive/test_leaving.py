@@ -205,7 +205,7 @@ def test_half_files_of_a_killed_run_are_tidied_and_those_of_a_living_one_are_not
         for name in names:
             (folder / name).touch()
     with Ledger(job.work / "ledger.sqlite") as ledger:
-        ledger.note_left("none")
+        ledger.note_left("none", ledger.last_end())
     assert leave(job, summary)
     for folder in (job.root, job.root / "items"):
         assert [path.name for path in folder.glob(".*.tmp.*")] == names[1:]
@@ -214,7 +214,7 @@ def test_half_files_of_a_killed_run_are_tidied_and_those_of_a_living_one_are_not
 def test_a_full_disk_while_a_run_is_reported_is_one_line(left, monkeypatch):
     job, summary = left
     with Ledger(job.work / "ledger.sqlite") as ledger:
-        ledger.note_left("none")
+        ledger.note_left("none", ledger.last_end())
 
     def full(*_args, **_more):
         raise OSError(errno.ENOSPC, "No space left on device")

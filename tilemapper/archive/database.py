@@ -7,6 +7,7 @@ import errno
 import os
 import sqlite3
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
@@ -17,6 +18,7 @@ from tilemapper.errors import LockedError, TargetError
 from tilemapper.raster.atomic import make_folder, writing_failed
 
 _BUSY_S = 60.0
+_PAUSE_S = 0.02
 _PROBE_BYTES = 1 << 16
 
 
@@ -39,8 +41,43 @@ class Database:
             if not read_only:
                 # WAL shares memory between processes, which those of two machines do not have.
                 self._wal = not is_on_network(path.parent)
+                self._prepare()
+
+    @classmethod
+    def existing(cls, path: Path) -> Self | None:
+        """The ledger, for one who only looks; None while it has no tables, or is not there.
+
+        A run that starts makes the file first. See `Database` for what is raised.
+        """
+        if not path.exists():
+            return None
+        found = cls(path, read_only=True)
+        try:
+            with found.said():
+                begun = found.db.execute("SELECT 1 FROM sqlite_master").fetchone()
+        except BaseException:
+            found.close()
+            raise
+        if begun is not None:
+            return found
+        found.close()
+        return None
+
+    def _prepare(self) -> None:
+        """Sets the journal's kind and makes the tables, all at once: others read meanwhile."""
+        until_s = time.monotonic() + _BUSY_S
+        while True:
+            try:
+                # SQLite does not wait by itself where two change the kind of a new file.
                 self.db.execute(f"PRAGMA journal_mode={'WAL' if self._wal else 'DELETE'}")
-                self.db.executescript(SCHEMA)
+                break
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > until_s:
+                    raise
+                time.sleep(_PAUSE_S)
+        begun = self.db.execute("SELECT 1 FROM sqlite_master").fetchone()
+        # Where they are all there nothing is written, nor waited for.
+        self.db.executescript(SCHEMA if begun else f"BEGIN IMMEDIATE; {SCHEMA} COMMIT;")
 
     def _connected(self, mode: str) -> sqlite3.Connection:
         return sqlite3.connect(

@@ -70,12 +70,11 @@ def estimate(
         JobError: two scenes would be written to one output, or the ledger is another job's.
     """
     job.render.check_model(model.card.name, has_classes=model.card.head == "palette")
-    path = job.work / "ledger.sqlite"
     digest = model.card.digest
     with contextlib.ExitStack() as stack:
-        ledger = stack.enter_context(Ledger(path, read_only=True)) if path.exists() else None
+        ledger = Ledger.existing(job.work / "ledger.sqlite")
         if ledger is not None:
-            check_owner(job, ledger)
+            check_owner(job, stack.enter_context(ledger))
         plan = plan_archive(
             job, scenes, ledger, model_digest=digest, shard=shard, retry_failed=retry_failed
         )

@@ -58,15 +58,22 @@ class Figures(Database):
         last = float(self.fact("left at") or 0)
         return last if last <= time.time() else 0.0
 
-    def note_left(self, revision: str) -> None:
-        """Notes that the reports of a revision stand, and that later scenes are still to come."""
+    def last_end(self) -> float:
+        """When the last scene ended, as far as that is not in the future; 0 if none did."""
+        with self.said():
+            last = self.db.execute("SELECT COALESCE(MAX(ended_s), 0) FROM scenes").fetchone()[0]
+        return min(float(last), time.time())
+
+    def note_left(self, revision: str, last_end_s: float) -> None:
+        """Notes that the reports of a revision stand, and that later scenes are still to come.
+
+        Both from before they were written: other runs end scenes meanwhile.
+        """
         with self.transaction() as db:
-            last = db.execute("SELECT COALESCE(MAX(ended_s), 0) FROM scenes").fetchone()[0]
-            last = min(last, time.time())  # scenes that ended in the future are told of again
             db.executemany(
                 "INSERT INTO facts (key, value) VALUES (?,?) "
                 "ON CONFLICT (key) DO UPDATE SET value=excluded.value",
-                [("left revision", revision), ("left at", repr(last))],
+                [("left revision", revision), ("left at", repr(last_end_s))],
             )
 
     def note(self, facts: dict[str, str]) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import importlib.util
 import json
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,7 +52,7 @@ def leave(job: ArchiveJob, summary: RunSummary, *, metrics: Path | None = None) 
     Raises:
         TargetError, DiskFullError: something cannot be written.
     """
-    with Ledger(job.work / "ledger.sqlite") as ledger:
+    with Ledger(job.work / "ledger.sqlite") as ledger, _alone(job.work):
         counts = ledger.counts()
         if metrics is not None:
             write_text_atomic(metrics, openmetrics(job.name, counts, summary.to_json()))
@@ -58,6 +61,7 @@ def leave(job: ArchiveJob, summary: RunSummary, *, metrics: Path | None = None) 
         stands = known.endswith(f" {files}") and all((job.root / name).exists() for name in files)
         if stands and known == revision:
             return False
+        last_end_s = ledger.last_end()
         # Of all scenes, where nobody wanted the same before, or somebody took it away.
         since_s = ledger.left_at() if stands else 0.0
         _ready(job.root)
@@ -73,8 +77,20 @@ def leave(job: ArchiveJob, summary: RunSummary, *, metrics: Path | None = None) 
             write_footprints(job, ledger.select("NOT gone ORDER BY source"))
             page = archive_page(_page(job, ledger, counts, summary))
             write_text_atomic(job.root / "report.html", page)
-        ledger.note_left(revision)
+        ledger.note_left(revision, last_end_s)
         return True
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Waits until no other run writes what it leaves: the last one tells of all that ended."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with contextlib.suppress(OSError):  # a file system that locks no folders
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _files(job: ArchiveJob) -> list[str]:

@@ -66,7 +66,10 @@ class Ledger(Runs, Figures):
             return {path: scene for path, scene in self.db.execute(f"{_MADE} {former}")}
 
     def upsert(self, changes: Iterable[Change]) -> None:
-        """Writes planned scenes; those that a living run holds are left as they are."""
+        """Writes planned scenes; those that a living run holds are left as they are.
+
+        So are those that another run has got on with since they were read.
+        """
         changes = list(changes)
         living = ",".join(f"'{run}'" for run in self.living_runs())
         names = ", ".join(Change._fields[:10])
@@ -85,7 +88,8 @@ class Ledger(Runs, Figures):
                 "deaths=CASE WHEN ?11 THEN deaths + ?12 ELSE 0 END, "
                 "output_sha256=CASE WHEN ?11 THEN output_sha256 END, "
                 "made=CASE WHEN output=excluded.output THEN made ELSE 0 END "
-                f"WHERE state != 'running' OR run NOT IN ({living})",
+                f"WHERE (state != 'running' OR run NOT IN ({living})) AND "
+                "(?13 IS NULL OR ?13 = json_array(state, run, attempts, output_stamp))",
                 changes,
             )
 

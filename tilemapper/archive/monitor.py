@@ -48,9 +48,9 @@ class Monitor:
         if self._path is None:
             return
         counts = dict.fromkeys(STATES, 0)
-        ledger_path = self._job.work / "ledger.sqlite"
-        if ledger_path.exists():
-            with Ledger(ledger_path, read_only=True) as ledger:
+        found = Ledger.existing(self._job.work / "ledger.sqlite")
+        if found is not None:
+            with found as ledger:
                 counts = ledger.counts()
         self._summary.left = counts["pending"] + counts["running"]
         self._summary.seconds = round(time.monotonic() - self._begun, 3)

@@ -84,7 +84,7 @@ class _Comparison:
         """One scene's decision."""
         reason, keep = self._why(scene, files, row)
         if scene.fault is not None and reason is not None:
-            self.plan.changes.append(_change(scene, files[0], "failed", None, scene.fault))
+            self.plan.changes.append(_change(scene, files[0], "failed", None, scene.fault, row))
             return Decision(scene, files, False, "cannot be rendered")
         if reason is None:
             return Decision(scene, files, False, keep or "done")
@@ -94,10 +94,10 @@ class _Comparison:
                 f"{scene.name}: the run was killed {MAX_DEATHS} times while rendering it; look at "
                 "it alone with tilemapper render, then run with --retry-failed"
             )
-            self.plan.changes.append(_change(scene, files[0], "failed", None, line))
+            self.plan.changes.append(_change(scene, files[0], "failed", None, line, row))
             return Decision(scene, files, False, "kills the run")
         kept = reason in ("interrupted", "never begun")
-        change = _change(scene, files[0], "pending", reason, None)
+        change = _change(scene, files[0], "pending", reason, None, row)
         self.plan.changes.append(change._replace(keep=kept, died=int(died)))
         return Decision(scene, files, True, reason)
 
@@ -157,8 +157,10 @@ class _Comparison:
         return same
 
 
-def _change(scene: Scene, output: str, state: str, reason: str | None, error: str | None) -> Change:
+def _change(
+    scene: Scene, output: str, state: str, reason: str | None, error: str | None, row: Row | None
+) -> Change:
     return Change(
         scene.id, scene.name, output, state, reason, error, scene.size_bytes, scene.mtime_ns,
-        scene.ctime_ns, scene.etag,
+        scene.ctime_ns, scene.etag, seen="" if row is None else row.seen,
     )  # fmt: skip

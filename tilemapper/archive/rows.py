@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -50,12 +51,20 @@ class Row:
     made: int
     gone: int
 
+    @property
+    def seen(self) -> str:
+        """Changes with each thing that a run does with the scene; as SQLite writes it."""
+        seen = (self.state, self.run, self.attempts, self.output_stamp)
+        return json.dumps(seen, separators=(",", ":"), ensure_ascii=False)
+
 
 class Change(NamedTuple):
     """What planning writes of a scene: ten columns, and what becomes of the others.
 
     keep: attempts and an announced output still count, since source and options are the same.
     died: 1 if a run was killed while it had the scene.
+    seen: `Row.seen` of what it was planned from, "" if there was no row: written only while that
+        holds. None: whatever holds.
     """
 
     id: str
@@ -70,6 +79,7 @@ class Change(NamedTuple):
     etag: str | None
     keep: bool = False
     died: int = 0
+    seen: str | None = None
 
 
 ROW_COLUMNS = ", ".join(Row.__slots__)

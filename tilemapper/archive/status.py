@@ -32,9 +32,10 @@ class Status:
 def status(job: ArchiveJob) -> Status:
     """The status of a job; of one that never ran, zeros."""
     path = job.work / "ledger.sqlite"
-    if not path.exists():
+    found = Ledger.existing(path)
+    if found is None:
         return Status(job.name, str(path), {}, 0, 0, 0.0, 0, [], [], None)
-    with Ledger(path, read_only=True) as ledger:
+    with found as ledger:
         totals = ledger.totals()
         failures = ledger.select("state='failed' AND NOT gone ORDER BY source")
         return Status(
