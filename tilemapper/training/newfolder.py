@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tilemapper.errors import LockedError, TargetError, TilemapperError
-from tilemapper.raster.atomic import check_name, fsync_folder, writing_failed
+from tilemapper.raster.atomic import check_name, fsync_folder, is_at, writing_failed
 
 PART = ".part"
 
@@ -26,6 +26,8 @@ def check_new(out: Path, names: Sequence[str]) -> None:
         return
     try:
         found = {path.name for path in out.iterdir()} if out.is_dir() else {"a file"}
+    except FileNotFoundError:
+        return  # another run has failed, and took the folder with it
     except OSError as error:
         raise writing_failed(out, error) from error
     if found - {PART} and not (PART in found and found <= {PART, *names}):
@@ -77,25 +79,24 @@ def new_folder(out: Path, names: Sequence[str]) -> Iterator[Path]:
 @contextlib.contextmanager
 def _held(out: Path, names: Sequence[str]) -> Iterator[Path]:
     """Makes the empty part, held against other runs."""
-    part = out / PART
-    out.mkdir(parents=True, exist_ok=True)
+    at_work = LockedError(f"{out}: another run is filling it; wait for it")
     try:
-        part.mkdir()
-    except FileExistsError:
-        pass  # of a killed run, or of one that is at work
-    else:
-        if any(path != part for path in out.iterdir()):  # another run has just ended
-            part.rmdir()
-            raise _in_use(out)
-    descriptor = os.open(part, os.O_RDONLY | os.O_DIRECTORY)
+        out.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError as error:  # another run has failed, and took the folder with it
+        raise at_work from error
     try:
         with contextlib.suppress(OSError):  # a file system that locks no folders
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise LockedError(f"{out}: another run is filling it; wait for it") from error
+                raise at_work from error
+        if not is_at(descriptor, out):
+            raise at_work
+        check_new(out, names)  # another run may have ended since
+        (out / PART).mkdir(exist_ok=True)  # it may be there of a killed run
         _clear(out, names)
-        yield part
+        yield out / PART
     finally:
         os.close(descriptor)
 

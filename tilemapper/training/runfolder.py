@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tilemapper.errors import LockedError, TargetError
-from tilemapper.raster.atomic import check_name, write_text_atomic, writing_failed
+from tilemapper.raster.atomic import check_name, is_at, write_text_atomic, writing_failed
 from tilemapper.training.config import TrainingJob
 from tilemapper.training.jobtext import job_text
 
@@ -28,24 +28,23 @@ def open_run(folder: Path, *, resume: bool) -> Iterator[Path]:
         LockedError: another run is at work in it.
     """
     check_name(folder)
-    started = (folder / CONFIG_NAME).exists()
-    if resume and not started:
-        raise TargetError(f"{folder}: no run to resume here; leave out --resume or check the path")
-    if started and not resume:
-        raise TargetError(f"{folder}: has a run already; --resume it or choose another folder")
-    if not started and folder.exists() and (not folder.is_dir() or any(_others(folder))):
-        raise TargetError(f"{folder}: holds other files; choose a new or empty folder")
+    _check(folder, resume=resume)
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("w")
+    except FileNotFoundError as error:  # another run was refused, and took its new folder away
+        raise _at_work(folder) from error
     except OSError as error:
         raise writing_failed(folder, error) from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise LockedError(f"{folder}: another run is training here; wait for it") from error
+            raise _at_work(folder) from error
+        if not is_at(lock.fileno(), folder / ".lock"):
+            raise _at_work(folder)
+        _check(folder, resume=resume)  # another run may have ended since
         for path in [path for path in folder.rglob(".*") if _LITTER.fullmatch(path.name)]:
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(True)
         try:
@@ -53,6 +52,21 @@ def open_run(folder: Path, *, resume: bool) -> Iterator[Path]:
         except Exception:
             _leave_nothing(made)
             raise
+
+
+def _check(folder: Path, *, resume: bool) -> None:
+    """Refuses a folder in which this run has no place. Raises TargetError."""
+    started = (folder / CONFIG_NAME).exists()
+    if resume and not started:
+        raise TargetError(f"{folder}: no run to resume here; leave out --resume or check the path")
+    if started and not resume:
+        raise TargetError(f"{folder}: has a run already; --resume it or choose another folder")
+    if not started and folder.exists() and (not folder.is_dir() or any(_others(folder))):
+        raise TargetError(f"{folder}: holds other files; choose a new or empty folder")
+
+
+def _at_work(folder: Path) -> LockedError:
+    return LockedError(f"{folder}: another run is training here; wait for it")
 
 
 def _leave_nothing(made: list[Path]) -> None:
@@ -72,9 +86,17 @@ def write_config(folder: Path, job: TrainingJob) -> None:
 
 def _others(folder: Path) -> Iterator[Path]:
     """What is not of a run that ended before it could write its job."""
-    for path in folder.iterdir():
+    for path in _inside(folder):
         if path.name == ".lock" or _LITTER.fullmatch(path.name):
             continue
-        if path.name == CHECKPOINTS_NAME and path.is_dir() and not any(path.iterdir()):
+        if path.name == CHECKPOINTS_NAME and path.is_dir() and not _inside(path):
             continue
         yield path
+
+
+def _inside(folder: Path) -> list[Path]:
+    """What lies in a folder; nothing where another run has just taken it away."""
+    try:
+        return list(folder.iterdir())
+    except FileNotFoundError:
+        return []
