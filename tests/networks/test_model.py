@@ -2,6 +2,7 @@ import errno
 import hashlib
 import os
 import pickle
+import threading
 
 import numpy as np
 import pytest
@@ -88,6 +89,32 @@ def test_saving_over_a_model_replaces_it_and_leaves_other_files(saved):
     found.generator()
     names = sorted(path.name for path in saved.folder.iterdir())
     assert names == ["README.md", newer.card.weights, "model.toml", "notes.txt"]
+
+
+def test_two_that_replace_a_model_at_once_do_not_remove_each_others_weights(saved, monkeypatch):
+    real, others = model_module._write_folder, []
+
+    def between(folder, files, *, replacing):
+        real(folder, files, replacing=replacing)
+        if not others:  # the card and weights of the first stand; the second begins
+            work = (folder, card(origin="second"), generator(seed=2), "")
+            others.append(threading.Thread(target=save_model, args=work))
+            others[0].start()
+            others[0].join(1)
+
+    monkeypatch.setattr(model_module, "_write_folder", between)
+    save_model(saved.folder, card(origin="first"), generator(seed=1), "")
+    others[0].join()
+    model = open_model(saved.folder)
+    model.generator()
+    assert model.card.origin == "second"
+    assert [path.name for path in saved.folder.glob("*.safetensors")] == [model.card.weights]
+
+
+def test_a_model_that_was_replaced_since_it_was_opened_is_told_from_a_damaged_one(saved):
+    save_model(saved.folder, card(origin="new"), generator(seed=1), "")
+    with pytest.raises(ModelError, match="another model was put there since"):
+        saved.generator()
 
 
 @pytest.mark.parametrize("over", [False, True])

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,7 +77,24 @@ class Model:
                 )
             return generator.eval()
         path = self.folder / self.card.weights
-        return generator_from(self.card, read_weights(path, self.card), name=str(path))
+        try:
+            data = read_weights(path, self.card)
+        except ModelError:
+            self._check_card()
+            raise
+        return generator_from(self.card, data, name=str(path))
+
+    def _check_card(self) -> None:
+        """Tells of another model in the folder, as a training leaves its best one again and again.
+
+        Raises:
+            ModelError: one stands there.
+        """
+        if read_card(self.folder).digest != self.card.digest:
+            raise ModelError(
+                f"{self.folder}: another model was put there since this one was opened; run the "
+                "same command again"
+            )
 
 
 def open_model(name_or_path: str | Path) -> Model:
@@ -159,18 +179,30 @@ def save_model(folder: Path, card: ModelCard, generator: nn.Module, readme: str)
     if data is not None and weights is not None:
         files = {weights: data, **files}
     try:
-        _write_folder(folder, files, replacing=folder.is_dir())
+        with _alone(folder):
+            _write_folder(folder, files, replacing=folder.is_dir())
+            if replacing:
+                for old in folder.glob("generator*.safetensors"):
+                    if old.name != weights:
+                        old.unlink(missing_ok=True)
     except OSError as error:
         kind = DiskFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else TargetError
         raise kind(
             f"{folder}: cannot be written ({error.strerror}), a model that was there is whole; "
             "make room or save it elsewhere"
         ) from error
-    if replacing:
-        for old in folder.glob("generator*.safetensors"):
-            if old.name != weights:
-                old.unlink(missing_ok=True)
     return Model(card, folder.resolve())
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Waits while another process replaces the model: each removes all weights but its own."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # not there yet, or a file system that locks no folders
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
 
 
 def _write_folder(folder: Path, files: dict[str, bytes], *, replacing: bool) -> None:
