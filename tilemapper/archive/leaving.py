@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import importlib.util
 import json
-import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +16,7 @@ from tilemapper.archive.liveness import birth_of, is_on_network
 from tilemapper.archive.metrics import openmetrics
 from tilemapper.archive.summary import RunSummary
 from tilemapper.errors import JobError
+from tilemapper.paths import alone_in
 from tilemapper.raster.atomic import make_folder, write_text_atomic, writing_failed
 from tilemapper.raster.dateline import geometry
 from tilemapper.report.archive_page import ArchivePage, Thumbnail, archive_page
@@ -52,7 +50,8 @@ def leave(job: ArchiveJob, summary: RunSummary, *, metrics: Path | None = None) 
     Raises:
         TargetError, DiskFullError: something cannot be written.
     """
-    with Ledger(job.work / "ledger.sqlite") as ledger, _alone(job.work):
+    # One run after the other: the last one tells of all that ended.
+    with Ledger(job.work / "ledger.sqlite") as ledger, alone_in(job.work):
         counts = ledger.counts()
         if metrics is not None:
             write_text_atomic(metrics, openmetrics(job.name, counts, summary.to_json()))
@@ -79,18 +78,6 @@ def leave(job: ArchiveJob, summary: RunSummary, *, metrics: Path | None = None) 
             write_text_atomic(job.root / "report.html", page)
         ledger.note_left(revision, last_end_s)
         return True
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Waits until no other run writes what it leaves: the last one tells of all that ended."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        with contextlib.suppress(OSError):  # a file system that locks no folders
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _files(job: ArchiveJob) -> list[str]:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import fcntl
 import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +21,7 @@ from tilemapper.networks.card import (
     card_text,
     read_card,
 )
-from tilemapper.paths import typed_path
+from tilemapper.paths import alone_in, typed_path
 
 if TYPE_CHECKING:
     from torch import nn
@@ -179,7 +176,7 @@ def save_model(folder: Path, card: ModelCard, generator: nn.Module, readme: str)
     if data is not None and weights is not None:
         files = {weights: data, **files}
     try:
-        with _alone(folder):
+        with alone_in(folder):  # each that replaces a model removes all weights but its own
             _write_folder(folder, files, replacing=folder.is_dir())
             if replacing:
                 for old in folder.glob("generator*.safetensors"):
@@ -192,17 +189,6 @@ def save_model(folder: Path, card: ModelCard, generator: nn.Module, readme: str)
             "make room or save it elsewhere"
         ) from error
     return Model(card, folder.resolve())
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Waits while another process replaces the model: each removes all weights but its own."""
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):  # not there yet, or a file system that locks no folders
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-            stack.callback(os.close, descriptor)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
 
 
 def _write_folder(folder: Path, files: dict[str, bytes], *, replacing: bool) -> None:
