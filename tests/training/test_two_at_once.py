@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -59,3 +61,40 @@ def test_a_folder_that_another_run_takes_away_is_not_filled(tmp_path, monkeypatc
     before_the_lock(monkeypatch, lambda: shutil.rmtree(out))
     with pytest.raises(LockedError, match="another run"), new_folder(out, ("A",)):
         pass
+
+
+def a_run(folder):
+    return open_run(folder, resume=False)
+
+
+def pairs(folder):
+    return new_folder(folder, ("A",))
+
+
+@pytest.mark.parametrize("take", [a_run, pairs])
+def test_a_folder_that_can_never_be_made_is_not_to_be_waited_for(tmp_path, monkeypatch, take):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with (
+        pytest.raises(TargetError, match=r"out: cannot be written \(No such file"),
+        take(Path("out")),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("take", [a_run, pairs])
+def test_a_folder_above_that_another_run_takes_away_is_made_again(tmp_path, monkeypatch, take):
+    out, real, left = tmp_path / "runs" / "out", os.mkdir, [1]
+
+    def mkdir(path, *arguments):
+        real(path, *arguments)
+        if left and Path(path) == out.parent:
+            left.pop()
+            out.parent.rmdir()
+
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    with take(out):
+        assert out.is_dir()
+    assert not left

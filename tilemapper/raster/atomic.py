@@ -39,6 +39,10 @@ def make_folder(folder: Path) -> None:
         DiskFullError, TargetError: it cannot be made.
     """
     try:
+        with contextlib.suppress(FileNotFoundError):
+            folder.mkdir(parents=True, exist_ok=True)
+            return
+        # One above it was taken away by another run just then, or none can be made there.
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise writing_failed(folder, error) from error

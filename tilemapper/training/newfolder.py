@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tilemapper.errors import LockedError, TargetError, TilemapperError
-from tilemapper.raster.atomic import check_name, fsync_folder, is_at, writing_failed
+from tilemapper.raster.atomic import check_name, fsync_folder, is_at, make_folder, writing_failed
 
 PART = ".part"
 
@@ -80,8 +80,8 @@ def new_folder(out: Path, names: Sequence[str]) -> Iterator[Path]:
 def _held(out: Path, names: Sequence[str]) -> Iterator[Path]:
     """Makes the empty part, held against other runs."""
     at_work = LockedError(f"{out}: another run is filling it; wait for it")
+    make_folder(out)
     try:
-        out.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
     except FileNotFoundError as error:  # another run has failed, and took the folder with it
         raise at_work from error

@@ -10,7 +10,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tilemapper.errors import LockedError, TargetError
-from tilemapper.raster.atomic import check_name, is_at, write_text_atomic, writing_failed
+from tilemapper.raster.atomic import (
+    check_name,
+    is_at,
+    make_folder,
+    write_text_atomic,
+    writing_failed,
+)
 from tilemapper.training.config import TrainingJob
 from tilemapper.training.jobtext import job_text
 
@@ -30,8 +36,8 @@ def open_run(folder: Path, *, resume: bool) -> Iterator[Path]:
     check_name(folder)
     _check(folder, resume=resume)
     made = [path for path in (folder, *folder.parents) if not path.exists()]
+    make_folder(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("w")
     except FileNotFoundError as error:  # another run was refused, and took its new folder away
         raise _at_work(folder) from error
