@@ -93,7 +93,9 @@ class Database:
         except sqlite3.OperationalError as error:
             found.close()
             at_work = self.path.with_name(f"{self.path.name}-wal").exists()
-            if at_work or "readonly" not in str(error):
+            # The latter on a disk that is mounted for reading.
+            no_log = any(words in str(error) for words in ("readonly", "unable to open"))
+            if at_work or not no_log:
                 raise
             # What WAL needs beside the file even to read it may not be made here, and is not
             # there: no run is at work that could change the file.
