@@ -231,3 +231,16 @@ def test_a_share_is_known_by_its_kind_whatever_its_name(tmp_path, monkeypatch):
     assert is_on_network(share / "maps")
     assert not is_on_network(share / "local" / "maps")
     assert not is_on_network(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "stamp",
+    ['7 "0f1c-2"', "a\\b/c", "\b\t\n\f\r\x01\x1f\x7f", "\u00e9\u65e5\u2028\U0001f600", "", None],
+)
+def test_a_scene_is_planned_anew_whatever_a_store_calls_its_output(ledger, stamp):
+    """What was seen of a row is compared with what SQLite writes of it, letter by letter."""
+    assert ledger.claim("a", "one")
+    ledger.announce("a", "one", sha256="ff", facts={"recipe": "r"})
+    assert ledger.publish("a", "one", lambda: stamp)
+    ledger.upsert([change(seen=ledger.rows()["a"].seen)])
+    assert ledger.state_of("a") == "pending"

@@ -92,7 +92,11 @@ def test_the_status_of_an_archive_is_told_where_it_is_mounted_for_reading(tmp_pa
         subprocess.run([*mounted, "true"], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("mounting needs unshare, and a system that lets one")
-    command = [*mounted, sys.executable, "-m", "tilemapper", "status", str(job), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["counts"]["done"] == 1
+    told = []
+    for words in (["status", str(job)], ["batch", str(job), "--dry-run"]):
+        command = [*mounted, sys.executable, "-m", "tilemapper", *words, "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        told.append(json.loads(done.stdout))
+    assert told[0]["counts"]["done"] == 1
+    assert told[1]["todo"] == 0
