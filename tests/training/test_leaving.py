@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
@@ -15,7 +12,6 @@ from torch import nn
 
 from tests.ports import held_ports
 from tests.training.synthetic_pairs import TINY, write_pairs
-from tests.training.test_parallel import ROOT
 from tilemapper.networks.model import open_model
 from tilemapper.training import heldout
 from tilemapper.training.checkpoint import read_checkpoint
@@ -100,7 +96,7 @@ def test_a_measurement_that_is_broken_off_twice_is_made_all_the_same(pairs, tmp_
     assert held_out(run) == held_out(tmp_path / "straight")
 
 
-def test_all_processes_leave_where_one_of_them_is_stopped(pairs, tmp_path):
+def test_all_processes_leave_where_one_of_them_is_stopped(pairs, forks, tmp_path):
     """Only the first reads held-out pairs and measures; the others wait for it meanwhile."""
     moments = {
         "held-out pairs": (0, 2 * PAIRS - 1),
@@ -118,26 +114,28 @@ def test_all_processes_leave_where_one_of_them_is_stopped(pairs, tmp_path):
             out = {str(tmp_path)!r} + "/" + name
             result = train({str(pairs)!r}, out, settings=SETTINGS, stop=stop)
             print(name, result.step, result.stopped, result.model)
+        # To import torch's compiler takes as long as torch itself.
+        print([name for name in ("torch._dynamo", "sympy") if name in sys.modules])
     """
-    around = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    around = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
     with held_ports(len(moments)) as ports:
         processes = [
-            subprocess.Popen(
-                [sys.executable, "-c", textwrap.dedent(program), *map(str, ports)],
-                cwd=ROOT,
+            forks.start(
+                *ports,
+                cwd=tmp_path,
                 env={**around, "RANK": str(rank)},
-                stdout=subprocess.PIPE,
-                text=True,
+                preload=("tests.training.test_leaving",),
+                code=textwrap.dedent(program),
             )
             for rank in range(2)
         ]
-        try:
-            said = [process.communicate(timeout=600)[0] for process in processes]
-        finally:
-            for process in processes:  # one may wait for the other, in vain
-                process.kill()
+        # One may wait for the other, in vain: the second gets no time of its own.
+        ends = [
+            process.wait(limit_s) for process, limit_s in zip(processes, (600, 10), strict=True)
+        ]
     steps = {"held-out pairs": 0, "pairs": 0, "figures": 2, "steps": 1}
-    assert said == ["".join(f"{name} {at} True None\n" for name, at in steps.items())] * 2
+    wanted = "".join(f"{name} {at} True None\n" for name, at in steps.items()) + "[]\n"
+    assert [end.stdout for end in ends] == [wanted] * 2, ends
     assert {p.parent.name for p in tmp_path.glob("*/config.toml")} == {"figures", "steps"}
 
 
