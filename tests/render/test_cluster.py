@@ -38,6 +38,9 @@ from tilemapper.render.staging import open_staging, staging_folder
 from tilemapper.render.workers import Order
 
 
+ROOT = Path(__file__).parents[2]
+
+
 def digest(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -58,13 +61,35 @@ def expected(city, models, tmp_path_factory):
     return digest(target)
 
 
-class Farm:
-    """A scheduler and workers of their own, as a user starts them."""
+class Forked:
+    """A program of dask's that runs in a fork: it begins in a moment."""
 
-    def __init__(self, folder, workers, *more, env=None):
+    def __init__(self, forks, name, options, env):
+        program = f"from distributed.cli.{name} import main; main()"
+        modules = "distributed.cli.dask_scheduler", "distributed.cli.dask_worker"
+        self._run = forks.start(
+            *options, cwd=ROOT, env=env, preload=modules, code=program, unlimited=True
+        )
+        self.pid = self._run.pid
+
+    def poll(self):
+        return None if self._run.runs else self.pid
+
+    def kill(self):
+        os.kill(self.pid, signal.SIGKILL)
+
+    def wait(self):
+        self._run.wait()
+
+
+class Farm:
+    """A scheduler and workers of their own; without ``forks`` as a user starts them."""
+
+    def __init__(self, folder, workers, *more, env=None, forks=None):
         self.file = folder / "scheduler.json"
-        self.env = {**os.environ, **(env or {})}
+        self.env = env or {}
         self.more = more
+        self.forks = forks
         self.log = (folder / "log").open("w")
         self.runs = []
         host = [f"--host={'tls' if more else 'tcp'}://127.0.0.1", "--port=0"]
@@ -73,9 +98,13 @@ class Farm:
             self.add()
 
     def start(self, name, *options):
-        command = [sys.executable, "-m", f"distributed.cli.{name}", *options, *self.more]
-        command.append("--dashboard-address=127.0.0.1:0")
-        self.runs.append(subprocess.Popen(command, stdout=self.log, stderr=self.log, env=self.env))
+        options = [*options, *self.more, "--dashboard-address=127.0.0.1:0"]
+        if self.forks is not None:
+            self.runs.append(Forked(self.forks, name, options, self.env))
+            return
+        command = [sys.executable, "-m", f"distributed.cli.{name}", *options]
+        env = {**os.environ, **self.env}
+        self.runs.append(subprocess.Popen(command, stdout=self.log, stderr=self.log, env=env))
 
     def add(self, *options):
         options = options or ("--nthreads=1",)
@@ -104,8 +133,10 @@ class Farm:
 
 
 @pytest.fixture(scope="module")
-def farm(tmp_path_factory):
-    farm = Farm(tmp_path_factory.mktemp("farm"), 2)
+def farm(tmp_path_factory, forks):
+    farm = Farm(tmp_path_factory.mktemp("farm"), 1, forks=forks)
+    farm.forks = None  # one worker is what a user has, and imports the package at work
+    farm.add()
     try:
         farm.ready()
         farm.staffed(2)
@@ -292,8 +323,11 @@ def test_a_worker_that_does_not_fit_is_named_before_the_first_block(
     assert "\n" not in text
 
 
-def test_a_worker_without_this_version_of_the_package_is_named_and_lives_on(city, models, tmp_path):
-    farm, model, target = Farm(tmp_path, 0), open_model(models / "slow"), tmp_path / "map.tif"
+def test_a_worker_without_this_version_of_the_package_is_named_and_lives_on(
+    city, models, forks, tmp_path
+):
+    farm, model = Farm(tmp_path, 0, forks=forks), open_model(models / "slow")
+    target = tmp_path / "map.tif"
     old = tmp_path / "old.py"
     old.write_text("import sys\nsys.modules['tilemapper.render.cluster'] = None\n")
     try:
