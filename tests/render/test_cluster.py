@@ -37,7 +37,6 @@ from tilemapper.render.render import render
 from tilemapper.render.staging import open_staging, staging_folder
 from tilemapper.render.workers import Order
 
-
 ROOT = Path(__file__).parents[2]
 
 
