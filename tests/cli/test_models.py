@@ -159,6 +159,20 @@ def test_export_never_replaces_a_file_unasked(shelf, tmp_path):
     assert (tmp_path / "out.onnx").read_text() == "precious"
 
 
+def test_export_leaves_a_model_that_another_put_there_meanwhile(shelf, tmp_path, monkeypatch):
+    out, real = tmp_path / "out", model_module.Model.generator
+
+    def meanwhile(model):
+        monkeypatch.setattr(model_module.Model, "generator", real)
+        assert call("export", "same", out)[0] == 0
+        return real(model)
+
+    monkeypatch.setattr(model_module.Model, "generator", meanwhile)
+    code, _, err = call("export", "small", out)
+    assert (code, err) == (1, f"error: {out}: exists already; choose a new folder\n")
+    assert open_model(out).card.digest == open_model("same").card.digest
+
+
 def test_export_replaces_models_and_empty_folders_and_nothing_else(shelf, tmp_path):
     out = tmp_path / "out"
     out.mkdir()

@@ -6,6 +6,7 @@ from torch import nn
 
 from tests.networks.foreign import AladdinperssonUNet, JunyanzResNet, JunyanzUNet, randomise
 from tilemapper.errors import ModelError, TargetError
+from tilemapper.networks import importers
 from tilemapper.networks.importers import import_checkpoint, read_checkpoint
 from tilemapper.networks.model import open_model
 
@@ -210,6 +211,23 @@ def test_an_import_never_writes_into_a_folder_that_holds_something(tmp_path):
         import_checkpoint(
             tmp_path / "g", tmp_path / "mine", dialect="junyanz", norm_stats="running", **SAID
         )
+
+
+def test_an_import_leaves_the_model_of_another_that_ended_meanwhile(tmp_path, monkeypatch):
+    torch.save(JunyanzUNet(width=1).state_dict(), tmp_path / "g")
+    real, options = read_checkpoint, {"dialect": "junyanz", "norm_stats": "running", **SAID}
+
+    def meanwhile(path, **said):
+        monkeypatch.setattr(importers, "read_checkpoint", real)
+        import_checkpoint(path, tmp_path / "m", licence="the first", **options)
+        return real(path, **said)
+
+    monkeypatch.setattr(importers, "read_checkpoint", meanwhile)
+    with pytest.raises(TargetError, match="exists already"):
+        import_checkpoint(tmp_path / "g", tmp_path / "m", licence="the second", **options)
+    model = open_model(tmp_path / "m")
+    model.generator()
+    assert model.card.licence == "the first"
 
 
 def test_what_torch_does_not_check_is_checked(tmp_path):

@@ -111,6 +111,32 @@ def test_two_that_replace_a_model_at_once_do_not_remove_each_others_weights(save
     assert [path.name for path in saved.folder.glob("*.safetensors")] == [model.card.weights]
 
 
+@pytest.mark.parametrize("replace", [True, False])
+def test_a_new_model_that_comes_while_another_is_saved_is_replaced_whole_or_kept(
+    tmp_path, monkeypatch, replace
+):
+    folder, real, first = tmp_path / "m", model_module._write_folder, []
+
+    def meanwhile(place, files, *, replacing):
+        if not first:
+            first.append(True)
+            save_model(folder, card(origin="first"), generator(seed=1), "")
+        real(place, files, replacing=replacing)
+
+    monkeypatch.setattr(model_module, "_write_folder", meanwhile)
+    work = (folder, card(origin="second"), generator(seed=2), "")
+    if replace:
+        save_model(*work)
+    else:
+        with pytest.raises(TargetError, match="exists already; choose a new folder"):
+            save_model(*work, replace=False)
+    model = open_model(folder)
+    model.generator()
+    assert model.card.origin == ("second" if replace else "first")
+    assert [path.name for path in folder.glob("*.safetensors")] == [model.card.weights]
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
 def test_a_model_that_was_replaced_since_it_was_opened_is_told_from_a_damaged_one(saved):
     save_model(saved.folder, card(origin="new"), generator(seed=1), "")
     with pytest.raises(ModelError, match="another model was put there since"):

@@ -148,7 +148,8 @@ def export_command(name: str, out: Path, overwrite: bool, as_json: bool) -> None
                 f"{out}: holds files and no {CARD_NAME}, a model or an empty folder can be "
                 "replaced; choose another path"
             )
-        save_model(out, model.card, model.generator(), _readme(model))
+        readme = _readme(model)
+        save_model(out, model.card, model.generator(), readme, replace=overwrite)
     click.echo(json.dumps({"model": model.card.name, "out": str(out)}) if as_json else str(out))
 
 

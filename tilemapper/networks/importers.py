@@ -64,7 +64,7 @@ def import_checkpoint(
         f"sha256 {digest}).\nIts training data, terms and figures are those of its authors; "
         "none were measured here.\n"
     )
-    return save_model(folder, card, generator, readme)
+    return save_model(folder, card, generator, readme, replace=False)
 
 
 def read_checkpoint(

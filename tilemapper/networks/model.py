@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tilemapper.errors import DiskFullError, ModelError, TargetError
+from tilemapper.errors import DiskFullError, ModelError, TargetError, TilemapperError
 from tilemapper.networks.card import (
     CARD_NAME,
     ModelCard,
@@ -152,43 +152,66 @@ def _folders() -> list[Path]:
     return [folder.resolve() for folder in [*named, package / "models", *local] if folder.is_dir()]
 
 
-def save_model(folder: Path, card: ModelCard, generator: nn.Module, readme: str) -> Model:
+def save_model(
+    folder: Path, card: ModelCard, generator: nn.Module, readme: str, *, replace: bool = True
+) -> Model:
     """Writes a model folder: weights as float16 safetensors, card with their sha256, README.md.
 
     A new folder appears at once and complete. In an existing model folder the card is replaced
     last and in one step, and names a new weights file: at any moment it holds the old model or
-    the new one. Raises ModelError for weights that are not finite or do not fit the card,
-    TargetError or DiskFullError when the folder cannot be written.
+    the new one, whoever else saves one there. Raises ModelError for weights that are not finite or
+    do not fit the card, TargetError or DiskFullError when the folder cannot be written, TargetError
+    without ``replace`` where it holds a model, also one that came meanwhile.
     """
     from tilemapper.networks.weights import generator_from, pack_weights  # loads torch
 
     data = pack_weights(generator, name=str(folder)) if generator.state_dict() else None
-    digest = None if data is None else hashlib.sha256(data).hexdigest()
-    replacing = (folder / CARD_NAME).exists()
-    weights = None if digest is None else WEIGHTS_NAME
-    if digest is not None and replacing:
-        weights = f"generator-{digest[:12]}.safetensors"
-    values = card.model_dump() | {"weights": weights, "weights_sha256": digest}
+    values = card.model_dump() | {"weights": None, "weights_sha256": None}
+    if data is not None:
+        digest = hashlib.sha256(data).hexdigest()
+        values |= {"weights": WEIGHTS_NAME, "weights_sha256": digest}
     card = card_from(values, where=str(folder))
     if data is not None:
         generator_from(card, data, name=str(folder))
+    while True:
+        there = folder.is_dir()
+        try:
+            with alone_in(folder):  # each that replaces a model removes all weights but its own
+                return Model(_put(folder, card, data, readme, there, replace), folder.resolve())
+        except TilemapperError:
+            raise
+        except OSError as error:
+            if not there and folder.is_dir():
+                continue  # another has put one there since
+            kind = DiskFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else TargetError
+            raise kind(
+                f"{folder}: cannot be written ({error.strerror}), a model that was there is whole; "
+                "make room or save it elsewhere"
+            ) from error
+
+
+def _put(
+    folder: Path, card: ModelCard, data: bytes | None, readme: str, there: bool, replace: bool
+) -> ModelCard:
+    """Writes the files, and removes the weights of a model that they replace; the card as written.
+
+    there: the folder is; where it is not, a rename fails if one has come.
+    """
+    replacing = (folder / CARD_NAME).exists()
+    if replacing and not replace:
+        raise TargetError(f"{folder}: exists already; choose a new folder")
+    if replacing and card.weights_sha256 is not None:
+        name = f"generator-{card.weights_sha256[:12]}.safetensors"
+        card = card.model_copy(update={"weights": name})
     files = {"README.md": readme.encode(), CARD_NAME: card_text(card).encode()}
-    if data is not None and weights is not None:
-        files = {weights: data, **files}
-    try:
-        with alone_in(folder):  # each that replaces a model removes all weights but its own
-            _write_folder(folder, files, replacing=folder.is_dir())
-            if replacing:
-                for old in folder.glob("generator*.safetensors"):
-                    if old.name != weights:
-                        old.unlink(missing_ok=True)
-    except OSError as error:
-        kind = DiskFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else TargetError
-        raise kind(
-            f"{folder}: cannot be written ({error.strerror}), a model that was there is whole; "
-            "make room or save it elsewhere"
-        ) from error
-    return Model(card, folder.resolve())
+    if data is not None and card.weights is not None:
+        files = {card.weights: data, **files}
+    _write_folder(folder, files, replacing=there)
+    if replacing:
+        for old in folder.glob("generator*.safetensors"):
+            if old.name != card.weights:
+                old.unlink(missing_ok=True)
+    return card
 
 
 def _write_folder(folder: Path, files: dict[str, bytes], *, replacing: bool) -> None:
