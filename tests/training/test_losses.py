@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from numpy.testing import assert_array_equal
 from torch import nn
 
 from tilemapper.networks.model import PaletteClass
 from tilemapper.networks.patchgan import Verdict
 from tilemapper.training import losses
+from tilemapper.training.agreement import MOST_CLASSES
 from tilemapper.training.class_loss import IGNORED
 from tilemapper.training.classes import (
     ClassColours,
@@ -124,6 +127,24 @@ def test_classes_are_the_nearest_colours_and_far_ones_are_ignored():
     marked = ClassColours(CLASSES, CPU).mark(pixels.byte()[None])
     assert known_classes(marked).tolist() == [[0, 1, 2, IGNORED]]
     assert nearest_classes(marked).tolist() == [[0, 1, 2, 0]]
+
+
+@pytest.mark.parametrize("count", [1, 20, MOST_CLASSES])
+def test_a_class_is_the_first_of_the_nearest_and_far_beyond_24_levels(count):
+    random = np.random.default_rng(count)
+    palette = random.integers(0, 64, (count, 3)) * 4  # many pixels are as near to two
+    classes = [PaletteClass(name=str(i), colour=tuple(c)) for i, c in enumerate(palette.tolist())]
+    pixels = random.integers(0, 256, (20_000, 3), dtype=np.uint8)
+    pixels[:10_000] = (palette[random.integers(count, size=10_000)] + pixels[:10_000] // 5).clip(
+        0, 255
+    )
+    # A colour is known to seven bits, its even level and the next: it lies between them.
+    distances = np.abs((pixels[:, None] | 1).astype(int) - palette).max(2)
+    marked = ClassColours(classes, CPU).mark(torch.from_numpy(pixels))
+    nearest, far = distances.argmin(1), distances.min(1) > 24
+    assert 0.05 < far.mean() < 0.95
+    assert_array_equal(nearest_classes(marked), nearest)
+    assert_array_equal(known_classes(marked), np.where(far, IGNORED, nearest))
 
 
 def test_painted_classes_are_read_back_and_sure_logits_expect_their_colour():

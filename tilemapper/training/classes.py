@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tilemapper.networks.model import PaletteClass
@@ -33,8 +34,8 @@ class ClassColours:
 
     @functools.cached_property
     def _table(self) -> Tensor:
-        colours = np.array([c.colour for c in self.classes], np.int16)
-        return torch.from_numpy(_marked_colours(colours)).to(self.colours.device)
+        marked = _marked_colours(tuple(c.colour for c in self.classes))
+        return torch.from_numpy(marked).to(self.colours.device)
 
     def mark(self, pixels: Tensor) -> Tensor:
         """(..., 3) uint8 -> (...) uint8, the nearest class by its largest band.
@@ -86,15 +87,18 @@ def class_weights(shares: Tensor, power: float, boost: Tensor | None = None) -> 
     return (weights / (weights * shares).sum().clamp(min=1e-6)).float()
 
 
-def _marked_colours(colours: np.ndarray) -> np.ndarray:
+@functools.lru_cache(maxsize=4)  # the runs of a sweep have one palette
+def _marked_colours(palette: tuple[tuple[int, int, int], ...]) -> NDArray[np.uint8]:
     """For every colour of `BITS` bits a band: the nearest class uint8, with `FAR` if it is."""
+    colours = np.array(palette, np.int16)
     levels = (np.arange(2**BITS, dtype=np.int16) << (8 - BITS)) + (1 << (7 - BITS))
     marked = np.empty((2**BITS,) * 3, np.uint8)
-    # (K, levels) per band; the largest band's distance is taken plane by plane to save memory.
-    red, green, blue = (np.abs(levels[None] - colours[:, b : b + 1]) for b in range(3))
+    # (K, levels) per band: the distance, and below it the class, so that the smallest number has
+    # both; of classes as near the first. The largest band's is taken plane by plane to save memory.
+    number = np.arange(len(colours), dtype=np.int16)[:, None]
+    red, green, blue = (np.abs(levels - colours[:, b : b + 1]) * FAR + number for b in range(3))
     plane = np.maximum(green[:, :, None], blue[:, None, :])
     for i in range(len(levels)):
-        distance = np.maximum(red[:, i, None, None], plane)
-        far = distance.min(0) > FARTHEST
-        marked[i] = distance.argmin(0) | np.where(far, FAR, 0)
+        nearest = np.maximum(red[:, i, None, None], plane).min(0)
+        marked[i] = (nearest & (FAR - 1)) + np.where(nearest >= (FARTHEST + 1) * FAR, FAR, 0)
     return marked.reshape(-1)
