@@ -132,7 +132,7 @@ def test_classes_are_the_nearest_colours_and_far_ones_are_ignored():
 @pytest.mark.parametrize("count", [1, 20, MOST_CLASSES])
 def test_a_class_is_the_first_of_the_nearest_and_far_beyond_24_levels(count):
     random = np.random.default_rng(count)
-    palette = random.integers(0, 64, (count, 3)) * 4  # many pixels are as near to two
+    palette = random.integers(0, 64, (count, 3)) * 4 + [0, 1, 1]  # many pixels are as near to two
     classes = [PaletteClass(name=str(i), colour=tuple(c)) for i, c in enumerate(palette.tolist())]
     pixels = random.integers(0, 256, (20_000, 3), dtype=np.uint8)
     pixels[:10_000] = (palette[random.integers(count, size=10_000)] + pixels[:10_000] // 5).clip(
