@@ -76,6 +76,45 @@ def test_one_who_may_only_read_sees_the_status_of_an_archive(tmp_path, models):
     assert json.loads(done.stdout)["counts"]["done"] == 1
 
 
+def killed_without_wal(ledger: Path) -> None:
+    """A run on a network's disk that was killed while SQLite wrote its change into the ledger."""
+    words = (
+        "import os, sqlite3, sys; db = sqlite3.connect(sys.argv[1], isolation_level=None); "
+        "db.execute('PRAGMA journal_mode=DELETE'); db.execute('PRAGMA cache_size=1'); "
+        "db.execute('BEGIN'); db.execute('UPDATE scenes SET error=hex(randomblob(30000))'); "
+        "os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", words, str(ledger)], check=False)
+    assert ledger.with_name(ledger.name + "-journal").stat().st_size
+
+
+def test_what_a_run_was_killed_in_is_undone_by_who_may_and_told_by_who_may_only_read(
+    tmp_path, models, capsys
+):
+    """Half of it is in the file, which was read as it lay and called damaged."""
+    write_archive(tmp_path / "in", 6)
+    job = write_job(tmp_path, models / "identity", render="batch_size = 1")
+    assert run(cli, ["batch", str(job), "-q"]) == 0
+    folder = tmp_path / "out" / ".tilemapper" / "nightly"
+    ledger = folder / "ledger.sqlite"
+    killed_without_wal(ledger)
+    folder.chmod(0o555)
+    ledger.chmod(0o444)
+    assert PREFIX is not None
+    for words in (["status", str(job)], ["batch", str(job), "--dry-run"]):
+        command = [*PREFIX, sys.executable, "-m", "tilemapper", *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 75
+        assert done.stderr.startswith(f"error: {ledger}: a run is at work in it or was killed, ")
+        assert done.stderr.count("\n") == 1
+    folder.chmod(0o755)
+    ledger.chmod(0o644)
+    capsys.readouterr()
+    assert run(cli, ["status", str(job), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["counts"]["done"] == 6
+    assert not ledger.with_name(ledger.name + "-journal").exists()
+
+
 def read_only(folder: Path) -> list[str]:
     """What to put before a command for which a folder is mounted without the right to write."""
     mount = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'

@@ -92,15 +92,30 @@ class Database:
             found.execute("SELECT 1 FROM sqlite_master").fetchone()
         except sqlite3.OperationalError as error:
             found.close()
-            at_work = self.path.with_name(f"{self.path.name}-wal").exists()
             # The latter on a disk that is mounted for reading.
-            no_log = any(words in str(error) for words in ("readonly", "unable to open"))
-            if at_work or not no_log:
+            if not any(words in str(error) for words in ("readonly", "unable to open")):
                 raise
+            beside = (self.path.with_name(self.path.name + end) for end in ("-journal", "-wal"))
+            if any(path.exists() for path in beside):
+                self._recover()
+                return self._connected("?mode=ro")
             # What WAL needs beside the file even to read it may not be made here, and is not
             # there: no run is at work that could change the file.
             return self._connected("?immutable=1")
         return found
+
+    def _recover(self) -> None:
+        """Undoes what a run was killed in, where one may: half of it is in the file without WAL."""
+        with contextlib.closing(self._connected("?mode=rw")) as db:
+            try:
+                db.execute("SELECT 1 FROM sqlite_master").fetchone()
+            except sqlite3.OperationalError as error:
+                if "locked" in str(error):
+                    raise
+                raise LockedError(
+                    f"{self.path}: a run is at work in it or was killed, and what it wrote last is "
+                    "read only with the right to write here; look again later, or with that right"
+                ) from error
 
     @contextlib.contextmanager
     def said(self) -> Iterator[None]:
