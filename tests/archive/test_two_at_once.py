@@ -10,8 +10,9 @@ import threading
 
 import pytest
 
-from tilemapper.archive import database, stac
+from tilemapper.archive import database, runs, stac
 from tilemapper.archive.estimate import estimate
+from tilemapper.archive.handover import Handover
 from tilemapper.archive.leaving import leave
 from tilemapper.archive.ledger import Ledger
 from tilemapper.archive.planning import plan_archive
@@ -103,6 +104,30 @@ def test_a_scene_that_another_run_has_claimed_since_stays_its_own(small, identit
         late.write(ledger)
         assert (ledger.rows()[scene].state, ledger.rows()[scene].run) == ("running", "one")
         ledger.end_run("one", "ended")
+
+
+@pytest.mark.parametrize("goes_on", ["while the other publishes", "once the other has ended"])
+def test_one_whose_heart_stopped_leaves_a_scene_to_the_one_that_took_it_over(
+    small, identity, monkeypatch, goes_on
+):
+    """Both stage it under one name: it removed the other's file, or failed for want of its own."""
+    real, held, told, other = Handover.publish, [], [], []
+    monkeypatch.setattr(runs, "is_alive", lambda run: False)
+
+    def late(handover, decision, outcome):
+        if not held:
+            held.append((handover, decision, outcome))
+            other.append(run_archive(small, identity))
+            return told[0] if told else real(handover, decision, outcome)
+        if not told and goes_on == "while the other publishes":
+            told.append(real(*held[0]))
+        return real(handover, decision, outcome)
+
+    monkeypatch.setattr(Handover, "publish", late)
+    first = run_archive(small, identity)
+    assert (other[0].done, other[0].failures) == (6, [])
+    assert (first.done, first.failures, first.already_done, first.left) == (0, [], 6, 0)
+    assert not list((small.work / "staging").iterdir())
 
 
 def test_the_last_of_two_that_end_tells_of_the_scenes_of_both(small, identity, monkeypatch):

@@ -94,11 +94,12 @@ class Handover:
             return SceneOutcome(scene.id, "later", redacted(str(error)), stop=True)
         except TilemapperError as error:
             return SceneOutcome(scene.id, "failed", redacted(" ".join(str(error).split())))
+        if not own:
+            # What is staged is left: the other stages under the same name.
+            return SceneOutcome(scene.id, "later", f"{scene.name}: another run took it over")
         for file, _ in files:
             with contextlib.suppress(OSError):
                 file.path.unlink(missing_ok=True)  # of a remote output
-        if not own:
-            return SceneOutcome(scene.id, "later", f"{scene.name}: another run took it over")
         return outcome
 
     def _facts(self, scene: Scene, decision: Decision, outcome: SceneOutcome) -> dict[str, Any]:

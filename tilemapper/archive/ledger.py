@@ -119,6 +119,14 @@ class Ledger(Runs, Figures):
             )
             return changed.rowcount == 1
 
+    def holds(self, scene: str, run: str) -> bool:
+        """Whether a scene is still the run's own; another takes it over once its lease is up."""
+        with self.said():
+            row = self.db.execute(
+                "SELECT 1 FROM scenes WHERE id=? AND run=? AND state='running'", (scene, run)
+            ).fetchone()
+        return row is not None
+
     def announce(self, scene: str, run: str, *, sha256: str, facts: dict[str, Any]) -> bool:
         """Notes what is about to be published, so that a kill in between loses no work."""
         columns = ", ".join(f"{name}=:{name}" for name in facts)
@@ -137,10 +145,7 @@ class Ledger(Runs, Figures):
         """
         # After a power cut, what was announced and stands is found to be done.
         with self.transaction(durable=False) as db:
-            own = db.execute(
-                "SELECT 1 FROM scenes WHERE id=? AND run=? AND state='running'", (scene, run)
-            ).fetchone()
-            if own is None:
+            if not self.holds(scene, run):
                 return False
             stamp = put()
             db.execute(

@@ -92,8 +92,7 @@ class Session:
             if scene.group is not None and not self._stands(scene):
                 continue
             if not self.ledger.claim(scene.id, self.id):
-                del self.waiting[scene.id]  # another run was first
-                self.elsewhere.append(scene.id)
+                self._leave(scene.id)  # another run was first
                 continue
             try:
                 yield self.handover.task(decision, self.options | (more or {}), self.until_s)
@@ -132,6 +131,11 @@ class Session:
         decision = self.waiting[outcome.id]
         if outcome.state == "done":
             outcome = self.handover.publish(decision, outcome)
+        if outcome.state != "done" and not self.ledger.holds(outcome.id, self.id):
+            # This run's heart had stopped. What went wrong since may be the other's doing, which
+            # stages under the same name.
+            self._leave(outcome.id)
+            return
         if outcome.state == "later":
             if outcome.stop:
                 self._stop(outcome.id, outcome.line or "")
@@ -148,6 +152,11 @@ class Session:
             )  # fmt: skip
         del self.waiting[outcome.id]
         self._count(decision, outcome)
+
+    def _leave(self, scene: str) -> None:
+        """Leaves a scene to another run."""
+        del self.waiting[scene]
+        self.elsewhere.append(scene)
 
     def _count(self, decision: Decision, outcome: SceneOutcome) -> None:
         summary, name = self.summary, decision.scene.name
