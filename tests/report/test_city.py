@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import threading
 import zlib
 from pathlib import Path
 
@@ -134,6 +135,42 @@ def test_the_same_seed_and_size_give_the_same_bytes(tmp_path, monkeypatch):
     write_city(tmp_path / "b.tif", truth=tmp_path / "bm.tif", **options)
     assert (tmp_path / "a.tif").read_bytes() == (tmp_path / "b.tif").read_bytes()
     assert (tmp_path / "am.tif").read_bytes() == (tmp_path / "bm.tif").read_bytes()
+
+
+def seed_in(path: Path) -> str:
+    with rasterio.open(path) as src:
+        return src.tags()["TIFFTAG_IMAGEDESCRIPTION"].split(":")[0].rpartition(" ")[2]
+
+
+def test_a_city_that_another_run_has_written_meanwhile_is_left(tmp_path):
+    paths = {"city": tmp_path / "city.tif", "truth": tmp_path / "map.tif"}
+
+    def meanwhile(_pixels: int) -> None:
+        write_city(**paths, height=5, width=5, seed=1)
+
+    with pytest.raises(TargetError, match=r"city\.tif: exists already"):
+        write_city(**paths, height=5, width=5, seed=2, progress=meanwhile)
+    assert [seed_in(path) for path in paths.values()] == ["1", "1"]
+    assert sorted(tmp_path.iterdir()) == sorted(paths.values())
+
+
+def test_two_that_replace_a_city_at_once_leave_its_own_map_beside_it(tmp_path, monkeypatch):
+    paths = {"city": tmp_path / "city.tif", "truth": tmp_path / "map.tif"}
+    size, real, others = {"height": 5, "width": 5, "overwrite": True}, Path.replace, []
+
+    def between(part: Path, path: Path) -> Path:
+        done = real(part, path)
+        if not others:
+            work = {**paths, **size, "seed": 2}
+            others.append(threading.Thread(target=write_city, kwargs=work))
+            others[0].start()
+            others[0].join(1)
+        return done
+
+    monkeypatch.setattr(Path, "replace", between)
+    write_city(**paths, **size, seed=1)
+    others[0].join()
+    assert [seed_in(path) for path in paths.values()] == ["2", "2"]
 
 
 def test_an_existing_file_stays_unless_it_may_be_replaced(tmp_path):

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from tilemapper import __version__
 from tilemapper.errors import OptionError, TargetError
-from tilemapper.paths import real_path
+from tilemapper.paths import alone_in, real_path
 from tilemapper.raster.atomic import GEOTIFF, check_regular, check_suffix
 from tilemapper.raster.writing import GridWriter, grid_writer
 from tilemapper.report.city.painter import Painter
@@ -83,9 +83,10 @@ def write_city(
         raise OptionError(
             f"size: {width}x{height} found, 1 to {LARGEST} pixels a side are needed; choose another"
         )
-    _check_targets([city] if truth is None else [city, truth], overwrite=overwrite)
+    paths = [city] if truth is None else [city, truth]
+    _check_targets(paths, overwrite=overwrite)
     painter = Painter(seed, height, width)
-    with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as naming, contextlib.ExitStack() as stack:
         outputs: list[tuple[int, GridWriter]] = []
         for layer, path in enumerate([city, truth]):
             if path is not None:
@@ -98,6 +99,9 @@ def write_city(
                 progress(window[2] * window[3])
         for _, writer in outputs:  # before any of them has its name
             writer.finish()
+        # So that another run's do not get between the two names: its city would have this map.
+        naming.enter_context(alone_in(city.absolute().parent))
+        _check_targets(paths, overwrite=overwrite)  # another run may have ended since
     return SampleFiles(city, truth, height, width, seed, time.perf_counter() - started)
 
 
