@@ -177,6 +177,25 @@ def test_an_existing_page_needs_overwrite_and_inputs_are_never_replaced(tilemapp
     assert (code, "no such folder" in err) == (1, True)
 
 
+@pytest.mark.parametrize("option", ["--out", "--quicklook"])
+def test_a_page_that_another_run_has_written_meanwhile_is_left(
+    tilemapper, pair, tmp_path, monkeypatch, option
+):
+    made, real = tmp_path / ("r.html" if option == "--out" else "r.png"), door.compare_laid
+
+    def meanwhile(*arguments, **options):
+        made.write_text("another's")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(door, "compare_laid", meanwhile)
+    command = ["compare", *pair, option, made, "--shift-blocks", 0]
+    code, _, err = tilemapper(*command)
+    assert (code, err) == (1, f"error: {made}: exists already; give --overwrite to replace it\n")
+    assert made.read_text() == "another's"
+    assert tilemapper(*command, "--overwrite")[0] == 0
+    assert made.stat().st_size > 100
+
+
 def test_a_truth_is_judged_by_the_palette_that_is_given(tilemapper, pair, tmp_path):
     job = tmp_path / "palette.toml"
     colours = zip(("field", "rail"), MAP_COLOURS[:2].tolist(), strict=True)

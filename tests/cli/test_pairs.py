@@ -9,6 +9,7 @@ from PIL import Image
 
 from tests.training.images import make_pair, write_side_by_side
 from tilemapper.cli.main import cli, run
+from tilemapper.training import palette
 from tilemapper.training.pairs import open_pairs
 
 
@@ -96,3 +97,17 @@ def test_a_palette_whose_classes_have_names_is_not_counted_over(tmp_path, capsys
         assert f"{out.name}: exists already" in capsys.readouterr().err
     assert mine.read_text() == "# named by hand"
     assert away.is_symlink()
+
+
+def test_a_palette_that_was_written_meanwhile_is_left(tmp_path, capsys, monkeypatch):
+    write_side_by_side(tmp_path / "in", 1, size=32)
+    out, real = tmp_path / "palette.toml", palette.count_palette
+
+    def meanwhile(*arguments, **options):
+        out.write_text("# named by hand")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(palette, "count_palette", meanwhile)
+    assert run(cli, ["pairs", "palette", str(tmp_path / "in"), "--out", str(out)]) == 1
+    assert f"{out.name}: exists already" in capsys.readouterr().err
+    assert out.read_text() == "# named by hand"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -82,10 +83,9 @@ def compare(
         OptionError: this GDAL has not one of the drivers.
     """
     check_drivers(allow_drivers)
-    for out in (page, quicklook):
-        for given in (source, target, truth):
-            if out is not None and given is not None:
-                check_target(str(given), Path(out), overwrite=overwrite)
+    outs = [out for out in (page, quicklook) if out is not None]
+    given = [raster for raster in (source, target, truth) if raster is not None]
+    _check_outputs(outs, given, overwrite=overwrite)
     if page is not None and quicklook is not None and real_path(page) == real_path(quicklook):
         raise OptionError(f"{page}: page and quicklook would be one file; name two")
     if quicklook is not None:
@@ -118,6 +118,7 @@ def compare(
                 classes = () if card is None else card.palette
             legend = legend_of(classes)
             found.truth = truth_figures(rendered, true, legend=legend, seed=seed)
+        _check_outputs(outs, given, overwrite=overwrite)  # another run may have ended since
         if page is not None and pictures is not None:
             found.page = str(page)
             looks = take_looks(laid, rendered, found.seams)
@@ -126,6 +127,13 @@ def compare(
             found.quicklook = str(quicklook)
             write_png(Path(quicklook), both)
     return found
+
+
+def _check_outputs(
+    outs: Sequence[str | Path], given: Sequence[str | Path], *, overwrite: bool
+) -> None:
+    for out, raster in itertools.product(outs, given):
+        check_target(str(raster), Path(out), overwrite=overwrite)
 
 
 Overview = tuple[NDArray[np.uint8], NDArray[np.bool_]]

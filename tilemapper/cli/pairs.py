@@ -182,13 +182,17 @@ def palette(
     from tilemapper.training.pairs import open_pairs
     from tilemapper.training.palette import count_palette
 
-    if out is not None:
+    def check_out() -> None:
+        if out is None:
+            return
         check_regular(out)
-    if out is not None and (out.is_file() or out.is_symlink()):
-        raise TargetError(
-            f"{out}: exists already, and its classes may have names by now; choose another path "
-            "or move it away"
-        )
+        if out.is_file() or out.is_symlink():
+            raise TargetError(
+                f"{out}: exists already, and its classes may have names by now; choose another "
+                "path or move it away"
+            )
+
+    check_out()
     source = open_pairs(data)
     kept = open_model(like).card.palette or () if like else ()
     if like and not kept:
@@ -204,6 +208,7 @@ def palette(
         )
     text = found.job_text(str(data))
     if out is not None:
+        check_out()  # another run may have ended since
         write_text_atomic(out, text)
     if as_json:
         entries = [
