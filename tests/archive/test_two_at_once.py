@@ -9,10 +9,13 @@ import sqlite3
 import threading
 
 import pytest
+import rasterio
 
+from tests.archive.world import LEFT, write_job, write_scene
 from tilemapper.archive import database, runs, stac
 from tilemapper.archive.estimate import estimate
 from tilemapper.archive.handover import Handover
+from tilemapper.archive.jobfile import load_job
 from tilemapper.archive.leaving import leave
 from tilemapper.archive.ledger import Ledger
 from tilemapper.archive.planning import plan_archive
@@ -156,3 +159,35 @@ def test_the_last_of_two_that_end_tells_of_the_scenes_of_both(small, identity, m
     assert len(list((small.root / "items").iterdir())) == 6
     links = json.loads((small.root / "collection.json").read_text())["links"]
     assert sum(link["rel"] == "item" for link in links) == 6
+
+
+@pytest.mark.parametrize("kind", ["one", "scene"])
+def test_a_mosaic_that_has_grown_since_a_run_began_is_not_done_without_its_new_scene(
+    tmp_path, models, identity, monkeypatch, kind
+):
+    """A run that listed it before rendered it as it was, under the version that it has now."""
+    for index in range(3):
+        write_scene(tmp_path / "in" / f"{index}.tif", index, at=LEFT + 40 * index)
+    late = tmp_path / "in" / "2.tif"
+    late.rename(tmp_path / "2.tif")
+    path = write_job(tmp_path, models / "identity", render="batch_size = 1")
+    path.write_text(f'{path.read_text()}\n[mosaic]\noutput = "{kind}"\n')
+    job, real = load_job(path), Ledger.claim
+
+    def meanwhile(ledger, *arguments, **options):
+        if not late.exists():
+            (tmp_path / "2.tif").rename(late)
+            digest = identity.card.digest
+            plan_archive(job, listed(job, None), ledger, model_digest=digest).write(ledger)
+        return real(ledger, *arguments, **options)
+
+    monkeypatch.setattr(Ledger, "claim", meanwhile)
+    first = run_archive(job, identity)
+    then = run_archive(job, identity)
+    assert (first.failed, then.failed, then.left) == (0, 0, 0)
+    outputs = sorted((tmp_path / "out").glob("*.tif"))
+    assert len(outputs) == (1 if kind == "one" else 3)
+    for output in outputs:
+        with rasterio.open(output) as src:
+            assert src.width == (120 if kind == "one" else 40)
+    assert first.left > 0

@@ -109,13 +109,17 @@ class Ledger(Runs, Figures):
             db.executemany("UPDATE scenes SET gone=1 WHERE id=? AND state != 'running'",
                            [(i,) for i in ids])  # fmt: skip
 
-    def claim(self, scene: str, run: str) -> bool:
-        """Makes a pending scene the run's own; False if another run was first."""
+    def claim(self, scene: str, run: str, *, etag: str | None = None) -> bool:
+        """Makes a pending scene the run's own; False if another run was first.
+
+        etag: the version that the run knows. A mosaic that has grown since, as another run has
+            noted, would be done as it was under the version that it has now.
+        """
         with self.transaction(durable=False) as db:
             changed = db.execute(
                 "UPDATE scenes SET state='running', run=?, attempts=attempts+1, started_s=?, "
-                "error=NULL, output_sha256=NULL WHERE id=? AND state='pending'",
-                (run, time.time(), scene),
+                "error=NULL, output_sha256=NULL WHERE id=? AND state='pending' AND etag IS ?",
+                (run, time.time(), scene, etag),
             )
             return changed.rowcount == 1
 

@@ -91,7 +91,7 @@ class Session:
             scene = decision.scene
             if scene.group is not None and not self._stands(scene):
                 continue
-            if not self.ledger.claim(scene.id, self.id):
+            if not self._claim(scene):
                 self._leave(scene.id)  # another run was first
                 continue
             try:
@@ -102,10 +102,13 @@ class Session:
             except TilemapperError as error:
                 self.close(SceneOutcome(scene.id, "failed", " ".join(str(error).split())))
 
+    def _claim(self, scene: Scene) -> bool:
+        return self.ledger.claim(scene.id, self.id, etag=scene.etag)
+
     def _stands(self, part: Scene) -> bool:
         """Whether the mosaic of a part is done; if it failed or was skipped, so is the part."""
         state = self.ledger.state_of(str(part.group))
-        if state in ("failed", "skipped") and self.ledger.claim(part.id, self.id):
+        if state in ("failed", "skipped") and self._claim(part):
             why = "could not be rendered" if state == "failed" else "is left out by a filter"
             line = f"{part.name}: its mosaic {why}; see the mosaic's own reason"
             self.tries[part.id] = self.job.run.retries
