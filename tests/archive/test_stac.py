@@ -15,7 +15,7 @@ from pystac.extensions.projection import SCHEMA_URI as PROJECTION
 from pystac.extensions.projection import ProjectionExtension
 from pystac.validation.stac_validator import JsonSchemaSTACValidator
 
-from tests.archive.world import write_archive, write_job, write_scene
+from tests.archive.world import LEFT, write_archive, write_job, write_scene
 from tests.conftest import noise, write_raster
 from tilemapper.archive.jobfile import load_job
 from tilemapper.archive.leaving import leave
@@ -170,3 +170,29 @@ def test_the_item_of_a_long_path_has_a_name_that_a_disk_takes(tmp_path, models, 
     leave(job, summary)
     items = [json.loads(path.read_text()) for path in (job.root / "items").iterdir()]
     assert len({item["id"] for item in items}) == 2
+
+
+@pytest.mark.parametrize("kind", ["one", "scene", "cell"])
+def test_the_maps_of_a_mosaic_have_items_that_say_what_they_are_made_of(
+    tmp_path, models, identity, kind
+):
+    """A mosaic has no address; told in words for one, it ended the run as a defect."""
+    for index in range(2):
+        write_scene(tmp_path / "in" / f"{index}.tif", index, at=LEFT + 40 * index)
+    path = write_job(tmp_path, models / "identity", render="batch_size = 1")
+    text = path.read_text()
+    if kind == "cell":
+        text = text.replace("{relpath}_map", "{mosaic}_{row}_{col}")
+    path.write_text(f'{text}\n[mosaic]\noutput = "{kind}"\n')
+    job = load_job(path)
+    assert leave(job, run_archive(job, identity))
+    items = [json.loads(file.read_text()) for file in (job.root / "items").iterdir()]
+    assert len(items) == (2 if kind == "scene" else 1)
+    for item in items:
+        valid(pystac.STACObjectType.ITEM, item)
+        sources = [link["href"] for link in item["links"] if link["rel"] == "derived_from"]
+        words = item["properties"].get("tilemapper:source", "")
+        if kind == "scene":
+            assert (words, Path(sources[0].removeprefix("file://")).exists()) == ("", True)
+        else:
+            assert (words.startswith("mosaic of 2 scenes from "), sources) == (True, [])

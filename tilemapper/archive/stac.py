@@ -57,6 +57,7 @@ def make_item(job: ArchiveJob, row: dict[str, Any]) -> pystac.Item:
         "processing:software": {"tilemapper": __version__},
         "tilemapper:model": facts["model"],
         "tilemapper:model_sha256": facts["model_sha256"],
+        "tilemapper:source": None if _source_href(row["source"]) else row["source"],
         "tilemapper:recipe": row["recipe"],
         "tilemapper:seconds": row["seconds"],
         "tilemapper:overlap_disagreement": facts["overlap_disagreement"],
@@ -84,7 +85,8 @@ def make_item(job: ArchiveJob, row: dict[str, Any]) -> pystac.Item:
     item.add_link(pystac.Link("root", "../collection.json", pystac.MediaType.JSON))
     item.add_link(pystac.Link("collection", "../collection.json", pystac.MediaType.JSON))
     item.add_link(pystac.Link("parent", "../collection.json", pystac.MediaType.JSON))
-    item.add_link(pystac.Link("derived_from", _source_href(row["source"]), title="Source"))
+    if (source := _source_href(row["source"])) is not None:
+        item.add_link(pystac.Link("derived_from", source, title="Source"))
     item.collection_id = job.name
     return item
 
@@ -112,8 +114,11 @@ def _href(job: ArchiveJob, output: str) -> str:
     return "../" + output.removeprefix(root) if output.startswith(root) else output
 
 
-def _source_href(source: str) -> str:
-    return source if "://" in source else Path(source).as_uri()
+def _source_href(source: str) -> str | None:
+    """The address of a source; None of a mosaic, which is told in words."""
+    if Path(source).is_absolute():
+        return Path(source).as_uri()
+    return source if "://" in source.partition(" ")[0] else None
 
 
 def write_items(job: ArchiveJob, rows: Iterable[dict[str, Any]]) -> int:
