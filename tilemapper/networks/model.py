@@ -41,6 +41,7 @@ __all__ = [
 DEFAULT_MODEL = "maps"
 FOLDERS_VARIABLE = "TILEMAPPER_MODELS"
 WEIGHTS_NAME = "generator.safetensors"
+_NOT_EMPTY = (errno.ENOTEMPTY, errno.EEXIST)  # said where a renamed folder would go
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,7 @@ def save_model(
         except TilemapperError:
             raise
         except OSError as error:
-            if not there and folder.is_dir():
+            if error.errno in _NOT_EMPTY and not there and folder.is_dir():
                 continue  # another has put one there since
             kind = DiskFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else TargetError
             raise kind(
