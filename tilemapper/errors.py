@@ -41,6 +41,10 @@ class StagingError(TilemapperError, RuntimeError):
     """The blocks staged beside an output belong to another plan or are damaged."""
 
 
+class OtherPlanError(StagingError):
+    """What is staged beside an output belongs to another plan, or has blocks of another size."""
+
+
 class DeviceError(TilemapperError, RuntimeError):
     """The device is missing, or too small for one tile."""
 

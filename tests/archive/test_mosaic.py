@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import errno
 import itertools
+import json
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -18,12 +20,14 @@ from tests.conftest import UTM, noise, write_raster
 from tilemapper.archive import mosaic as mosaic_module
 from tilemapper.archive.cutting import cut
 from tilemapper.archive.jobfile import load_job
+from tilemapper.archive.ledger import Ledger
 from tilemapper.archive.mosaic import Member, Mosaic, _meet, _touching, mosaics_of
 from tilemapper.archive.mosaic_vrt import vrt_text
 from tilemapper.archive.part import Part
 from tilemapper.archive.run import run_archive
 from tilemapper.archive.scene import Scene
 from tilemapper.archive.scenes import discover
+from tilemapper.archive.units import listed
 from tilemapper.errors import DiskFullError, TargetError
 from tilemapper.networks.model import open_model
 from tilemapper.render.render import render
@@ -158,6 +162,52 @@ def test_a_mosaic_is_rendered_as_if_it_had_never_been_cut(pieces, pixels, models
         }  # fmt: skip
     again = run_archive(job, open_model(job.render.model))
     assert (again.done, again.left, again.failed) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(("block", "kept"), [(512, 1), (1024, 0)])
+def test_a_mosaic_that_was_interrupted_goes_on(tmp_path, models, block, kept):
+    """Nobody can say --restart to an archive: blocks of another size are thrown away by itself."""
+    for index in range(2):
+        path = tmp_path / "in" / f"{index}.tif"
+        path.parent.mkdir(exist_ok=True)
+        write_raster(path, noise(40, 530, index), transform=at(0, 530 * index))
+    job = job_over(tmp_path, models / "identity", "one", "{mosaic}")
+    model, output = open_model(job.render.model), job.root / "0.tif"
+    file = tmp_path / "nightly.toml"
+    text = file.read_text()
+
+    def stop(event):
+        if event.get("tiles") == 0:  # a block is done
+            raise KeyboardInterrupt
+
+    file.write_text(text.replace("[run]", "block = 512\n[run]"))
+    with pytest.raises(KeyboardInterrupt):
+        run_archive(load_job(file), model, tell=stop)
+    file.write_text(text.replace("[run]", f"block = {block}\n[run]"))
+    summary = run_archive(load_job(file), model)
+    assert summary.done == 1, summary.failures
+    with Ledger(job.work / "ledger.sqlite") as ledger:
+        (row,) = ledger.select()
+    assert json.loads(row["facts"])["blocks_resumed"] == kept
+    if kept:
+        gone_on = output.read_bytes()
+        shutil.rmtree(job.root)
+        run_archive(load_job(file), model)
+        assert output.read_bytes() == gone_on
+
+
+@pytest.mark.parametrize("kind", ["one", "cell"])
+def test_maps_that_lie_among_their_scenes_are_no_part_of_a_mosaic(pieces, models, kind):
+    name = "{mosaic}_{row}_{col}" if kind == "cell" else "{stem}"
+    job = job_over(pieces, models / "identity", kind, f"../in/maps/{name}_map")
+    model = open_model(job.render.model)
+    assert run_archive(job, model).failed == 0
+    before = [unit.id for unit in listed(job)]
+    again = run_archive(job, model)
+    assert (again.done, again.failed, again.left) == (0, 0, 0)
+    assert [unit.id for unit in listed(job)] == before and len(before) == {"one": 1, "cell": 2}[
+        kind
+    ]
 
 
 def test_rendered_one_by_one_the_scenes_would_not_fit(pieces, pixels, models):

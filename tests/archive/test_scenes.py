@@ -67,7 +67,15 @@ def test_a_link_that_leads_to_itself_hides_no_folder_beside_it(tmp_path):
 def test_a_glob_leaves_out_what_only_lies_beside_rasters(tmp_path):
     made = write_scene(tmp_path / "a.tif", 1)
     other = write_scene(tmp_path / "b.tif", 2).rename(tmp_path / "b.img")
-    for beside in ("a.tif.aux.xml", "a.tif.msk", "a.tif.ovr", "a.TFW", "readme.txt", "a.json"):
+    for beside in (
+        "a.tif.aux.xml",
+        "a.tif.msk",
+        "a.tif.ovr",
+        "a.TFW",
+        "readme.txt",
+        "a.json",
+        "report.html",
+    ):
         (tmp_path / beside).write_bytes(b"")
     assert names(str(tmp_path / "*")) == [str(made), str(other)]
     assert names(str(tmp_path / "*.ovr")) == [str(tmp_path / "a.tif.ovr")]

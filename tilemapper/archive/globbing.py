@@ -14,7 +14,7 @@ from tilemapper.archive.scene import Scene, bare, local_scene
 
 # What lies beside rasters: their masks, overviews, statistics and places, and what tells of them.
 BESIDE = (
-    ".msk", ".ovr", ".xml", ".txt", ".lst", ".json", ".geojson", ".csv", ".md", ".prj",
+    ".msk", ".ovr", ".xml", ".txt", ".lst", ".json", ".geojson", ".csv", ".md", ".html", ".prj",
     ".tfw", ".tifw", ".jgw", ".jpgw", ".pgw", ".pngw", ".j2w", ".wld",
 )  # fmt: skip
 _ESCAPED = re.compile(r"\[([*?\[])\]")  # what `glob.escape` makes of what begins a pattern

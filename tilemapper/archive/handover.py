@@ -12,13 +12,12 @@ from tilemapper.archive import publishing, remote, storing
 from tilemapper.archive.decisions import Decision
 from tilemapper.archive.job import ArchiveJob
 from tilemapper.archive.ledger import Ledger
-from tilemapper.archive.mosaic_vrt import vrt_text
+from tilemapper.archive.mosaic_vrt import write_vrt
 from tilemapper.archive.scene import Scene
 from tilemapper.archive.staging import Staging
 from tilemapper.archive.task import SceneOutcome, SceneTask
 from tilemapper.errors import TargetError, TilemapperError, TryAgainError
 from tilemapper.networks.model import Model
-from tilemapper.raster.atomic import write_text_atomic
 from tilemapper.raster.secrets import redacted
 
 
@@ -51,7 +50,7 @@ class Handover:
         options = dict(options)
         if scene.mosaic is not None:
             publishing.prepare(scene.path)
-            write_text_atomic(Path(scene.path), vrt_text(scene.mosaic))
+            write_vrt(Path(scene.path), scene.mosaic)
             # Its members were opened one by one, by first bytes and header, when it was made.
             options["allow_drivers"] = (*options["allow_drivers"], "VRT")
         return SceneTask(

@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from xml.sax.saxutils import escape
 
 from tilemapper.archive.mosaic import Member, Mosaic
+from tilemapper.raster.atomic import atomic_write
+
+_NS = 10**18  # in 2001
+
+
+def write_vrt(path: Path, mosaic: Mosaic) -> None:
+    """Writes the virtual raster of a mosaic, with a time that its members decide.
+
+    A source's time is part of a render's plan. With that of the moment, a run that goes on after a
+    kill would find the blocks of another source, and no two runs would make the same bytes.
+
+    Raises:
+        TargetError, DiskFullError: it cannot be written.
+    """
+    with atomic_write(path) as part:
+        part.write_bytes(vrt_text(mosaic).encode())
+        time_ns = _NS + int(mosaic.version[:12], 16)  # three days at most
+        os.utime(part, ns=(time_ns, time_ns))
 
 
 def vrt_text(mosaic: Mosaic) -> str:

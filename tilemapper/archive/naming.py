@@ -27,8 +27,7 @@ def name_outputs(
         JobError: two scenes would be written to one file, or one over its own raster.
     """
     real = _Folders()
-    own = {real.path(path): scene for path, scene in (made or {}).items()}
-    scenes = [s for s in scenes if own.get(real.path(s.name)) in (None, s.id)]
+    scenes = without_made(scenes, made or {})
     outputs: dict[str, tuple[str, ...]] = {}
     first: dict[str, Scene] = {}
     for scene in scenes:
@@ -49,6 +48,13 @@ def name_outputs(
                 )
     # Outputs that lie among the sources are listed with them at the next run.
     return {s.id: outputs[s.id] for s in scenes if first.get(real.path(s.name)) in (None, s)}
+
+
+def without_made(scenes: list[Scene], made: Mapping[str, str]) -> list[Scene]:
+    """Scenes without those that are files that runs ``made`` of other ones."""
+    real = _Folders()
+    own = {real.path(path): scene for path, scene in made.items()}
+    return [s for s in scenes if own.get(real.path(s.name)) in (None, s.id)]
 
 
 class _Folders:

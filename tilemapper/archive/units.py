@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from tilemapper.archive.job import ArchiveJob
+from tilemapper.archive.ledger import Ledger
 from tilemapper.archive.mosaic import Member, Mosaic, mosaics_of
+from tilemapper.archive.naming import without_made
 from tilemapper.archive.part import Part
 from tilemapper.archive.scene import Scene
 from tilemapper.archive.scenes import discover
@@ -24,6 +26,7 @@ def listed(job: ArchiveJob, model_gsd_m: float | None = None) -> list[Scene]:
 
     Raises:
         JobError: the archive cannot be listed.
+        TargetError, LockedError: its ledger cannot be read.
         TryAgainError: a server does not answer.
     """
     scenes = discover(job.source)
@@ -32,6 +35,11 @@ def listed(job: ArchiveJob, model_gsd_m: float | None = None) -> list[Scene]:
     for scene in scenes:
         if scene.passes:  # rendered without it, the mosaic would be done again tomorrow
             raise TryAgainError(str(scene.fault))
+    # After the listing: what another run has put there meanwhile is known by now.
+    ledger = Ledger.existing(job.work / "ledger.sqlite")
+    if ledger is not None:
+        with ledger:  # maps that lie among their scenes touch them, and are no part of a mosaic
+            scenes = without_made(scenes, ledger.all_made())
     mosaics, alone = mosaics_of(job, scenes)
     units = [unit for mosaic in mosaics for unit in _units(job, mosaic, model_gsd_m)]
     return units + [_plain(job, scene) for scene in alone]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import time
@@ -18,6 +19,7 @@ from tilemapper.archive.task import TIME_IS_UP, SceneOutcome, SceneTask, StagedF
 from tilemapper.errors import (
     DeviceLostError,
     LockedError,
+    OtherPlanError,
     RasterError,
     TilemapperError,
     TryAgainError,
@@ -111,7 +113,13 @@ def _render(
         _filter(task)
     model = engine.model if engine is not None else task.model
     options = {**task.options, **task.layers, "tick": _ticking(task, tick)}
-    result = render(task.path, task.staged, model, overwrite=True, engine=engine, **options)
+    rendered = functools.partial(
+        render, task.path, task.staged, model, overwrite=True, engine=engine, **options
+    )
+    try:
+        result = rendered()
+    except OtherPlanError:  # as of a machine with another device: nobody can say --restart here
+        result = rendered(restart=True)
     if _stamp(task.path) != before:
         for path in (task.staged, *task.layers.values()):
             Path(path).unlink(missing_ok=True)

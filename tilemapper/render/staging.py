@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-from tilemapper.errors import LockedError, RasterChangedError, StagingError, TilemapperError
+from tilemapper.errors import LockedError, OtherPlanError, RasterChangedError, TilemapperError
 from tilemapper.raster.atomic import is_at, write_text_atomic, writing_failed
 from tilemapper.raster.identity import check_unchanged
 from tilemapper.render.blockfile import file_sha256
@@ -177,7 +177,7 @@ def open_staging(folder: Path, plan: Plan, *, restart: bool) -> Staging:
     """The staging of a plan in its locked folder, with the blocks that are done already.
 
     Raises:
-        StagingError: it holds blocks of another plan or size, and ``restart`` is off.
+        OtherPlanError: it holds blocks of another plan or size, and ``restart`` is off.
         DiskFullError, TargetError: it cannot be written.
     """
     staging = Staging(folder, plan)
@@ -188,13 +188,13 @@ def open_staging(folder: Path, plan: Plan, *, restart: bool) -> Staging:
                 path = folder / name
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         elif stored.get("fingerprint") != plan.fingerprint:
-            raise StagingError(
+            raise OtherPlanError(
                 f"{folder}: holds an unfinished render with other {_differences(stored, plan)}; "
                 "give the same options to go on with it, or --restart to begin anew"
             )
         elif stored.get("block") != plan.block:
             # Blocks of another size have the same names, but cover other ground.
-            raise StagingError(
+            raise OtherPlanError(
                 f"{folder}: holds blocks of {stored.get('block')} px, {plan.block} px are asked "
                 "for; leave out --block to go on with them, or give --restart to begin anew"
             )
