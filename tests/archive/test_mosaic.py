@@ -28,9 +28,10 @@ from tilemapper.archive.run import run_archive
 from tilemapper.archive.scene import Scene
 from tilemapper.archive.scenes import discover
 from tilemapper.archive.units import listed
-from tilemapper.errors import DiskFullError, TargetError
+from tilemapper.errors import DiskFullError, RasterError, TargetError
 from tilemapper.networks.model import open_model
 from tilemapper.render.render import render
+from tilemapper.render.verify import verify
 
 WHOLE = Affine(1, 0, 583_000, 0, -1, 4_507_000)
 HEIGHT, WIDTH = 320, 400
@@ -162,6 +163,31 @@ def test_a_mosaic_is_rendered_as_if_it_had_never_been_cut(pieces, pixels, models
         }  # fmt: skip
     again = run_archive(job, open_model(job.render.model))
     assert (again.done, again.left, again.failed) == (0, 0, 0)
+
+
+def test_a_piece_of_a_mosaic_is_verified_where_it_lies(tmp_path, models):
+    (tmp_path / "in").mkdir()
+    for name, col, width in (("a", 0, 530), ("b", 511, 523)):
+        write_raster(tmp_path / "in" / f"{name}.tif", noise(40, width), transform=at(0, col))
+    job = job_over(tmp_path, models / "classes", "scene", "{stem}")
+    file = tmp_path / "nightly.toml"
+    layers = "".join(f'{kind} = "out/{kind}/{{stem}}.tif"\n' for kind in ("classes", "uncertainty"))
+    file.write_text(file.read_text().replace("[run]", f"{layers}[run]"))
+    run_archive(load_job(file), open_model(job.render.model))
+    (vrt,) = (job.work / "mosaics").glob("*.vrt")
+    again = {"source": vrt, "model": models / "classes", "device": "cpu", "blocks": 1}
+    piece = job.root / "b.tif"
+    for path in (piece, job.root / "classes" / "b.tif", job.root / "uncertainty" / "b.tif"):
+        verdict = verify(path, **again)
+        assert (verdict.faults, verdict.blocks_rendered) == ([], 1)
+    said = {"row 0, col 512": "transform", "row 1, col 511": "planned", "somewhere": "PIECE tag is"}
+    for place, fault in said.items():
+        with rasterio.open(piece, "r+", IGNORE_COG_LAYOUT_BREAK="YES") as dst:
+            dst.update_tags(TILEMAPPER_PIECE=place)
+        try:
+            assert fault in str(verify(piece, **again).faults)
+        except RasterError as error:
+            assert fault in str(error)
 
 
 @pytest.mark.parametrize(("block", "kept"), [(512, 1), (1024, 0)])

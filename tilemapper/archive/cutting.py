@@ -45,7 +45,9 @@ def cut(
         if driver == "COG":
             # Between two classes there is none that is their mean.
             mean = "NEAREST" if layer == "classes" else "AVERAGE"
-            plain |= {"LEVEL": "1", "OVERVIEW_RESAMPLING": mean}
+            # Those of the whole may lie half a pixel beside the part's.
+            own = {"OVERVIEWS": "IGNORE_EXISTING", "OVERVIEW_RESAMPLING": mean}
+            plain |= {"LEVEL": "1", **own}
         else:
             plain |= {"TILED": "YES"}
         try:
@@ -112,9 +114,8 @@ def _window_vrt(whole: DatasetReader, path: str, window: tuple[int, int, int, in
             "</SimpleSource>"
         )
 
-    tags = "".join(
-        f'<MDI key="{escape(key)}">{escape(value)}</MDI>' for key, value in whole.tags().items()
-    )
+    said = whole.tags() | {"TILEMAPPER_PIECE": f"row {row}, col {col}"}
+    tags = "".join(f'<MDI key="{escape(key)}">{escape(value)}</MDI>' for key, value in said.items())
     names = ("Red", "Green", "Blue") if whole.count == 3 else (whole.colorinterp[0].name.title(),)
     bands = "".join(
         f'<VRTRasterBand dataType="Byte" band="{band}"><ColorInterp>{name}</ColorInterp>'

@@ -68,11 +68,16 @@ def render_again(
     plan: dict[str, Any],
     engine: Engine,
     blocks: Iterable[Block],
+    *,
+    first: tuple[int, int] = (0, 0),
 ) -> Iterator[tuple[Block, bool]]:
-    """Each of the blocks, and whether it renders as the map, or this layer beside one, has it."""
+    """Each of the blocks, and whether it renders as the map, or this layer beside one, has it.
+
+    first: row and column of the plan's grid at which the map begins, if it is a piece.
+    """
     with rasterio.Env(GDAL_CACHEMAX=CACHE_MB << 20), SourceView(spec) as view:
         for block in blocks:
-            yield block, _same(dst, view, spec, engine, plan, block, kind)
+            yield block, _same(dst, view, spec, engine, plan, block, kind, first)
 
 
 def _same(
@@ -83,7 +88,10 @@ def _same(
     plan: dict[str, Any],
     block: Block,
     kind: Kind,
+    first: tuple[int, int],
 ) -> bool:
+    window = Window(col_off=block.col, row_off=block.row, width=block.width, height=block.height)
+    block = Block(block.row + first[0], block.col + first[1], block.height, block.width)
     lattice = Lattice(spec.height, spec.width, plan["overlap"], plan["tile"])
     tiles = read_tile_rows(view, lattice, block, spec.fill)
     squares = kind == "uncertainty" and not engine.is_palette
@@ -91,6 +99,5 @@ def _same(
     parts = list(to_layers(rows, palette_of(engine.model), (kind,)))
     pixels = np.concatenate([layers[kind] for layers, _ in parts], axis=1)
     keep = np.concatenate([kept for _, kept in parts])
-    window = Window(col_off=block.col, row_off=block.row, width=block.width, height=block.height)
     kept = dst.dataset_mask(window=window) > 0
     return np.array_equal(kept, keep) and np.array_equal(dst.read(window=window) * kept, pixels)

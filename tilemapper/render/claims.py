@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from affine import Affine
 from rasterio.crs import CRS
 
 from tilemapper.errors import RasterError, TilemapperError
 from tilemapper.raster.area import Area
 from tilemapper.raster.drivers import DEFAULT_DRIVERS
 from tilemapper.raster.encode import stored_crs
+from tilemapper.raster.geometry import shifted
 from tilemapper.raster.identity import TIMES, identity_of
 from tilemapper.raster.lattice import Lattice
 from tilemapper.raster.opening import is_remote, open_raster
@@ -31,19 +34,28 @@ CORNER, STEP = 1e-3, 1e-9
 
 @dataclass(frozen=True)
 class Claim:
-    """A map's plan: its values, the source as it has it, and the CRS a GeoTIFF makes of its own."""
+    """A map's plan: its values, the source as it has it, and the CRS a GeoTIFF makes of its own.
+
+    first: row and column of the plan's grid at which the map begins; more than 0, 0 only in a piece
+    that was cut out of a mosaic's map.
+    """
 
     plan: dict[str, Any]
     spec: SourceSpec
     crs: CRS | None
+    first: tuple[int, int] = (0, 0)
+    is_piece: bool = False
 
     @classmethod
-    def of(cls, target: str, text: str) -> Claim:
-        """The plan in a tag's text.
+    def of(cls, target: str, text: str, piece: str | None = None) -> Claim:
+        """The plan in a tag's text; ``piece``: what another tag says of a part of a mosaic's map.
 
         Raises:
-            RasterError: the tag is damaged.
+            RasterError: a tag is damaged.
         """
+        place = re.fullmatch(r"row (\d{1,9}), col (\d{1,9})", piece or "row 0, col 0")
+        if place is None:
+            raise RasterError(f"{target}: its TILEMAPPER_PIECE tag is damaged; render it again")
         try:
             plan = json.loads(text)
             spec = SourceSpec.from_json(plan["source"] | {"notices": ()})
@@ -66,13 +78,21 @@ class Claim:
             raise RasterError(
                 f"{target}: its TILEMAPPER_PLAN tag is damaged ({reason}); render it again"
             ) from error
-        return cls(plan, spec, crs)
+        return cls(plan, spec, crs, (int(place[1]), int(place[2])), piece is not None)
+
+    def has_size(self, height: int, width: int) -> bool:
+        """Whether a raster has the size that was planned, or is a piece that lies in it."""
+        row, col = self.first
+        if self.is_piece:
+            return row + height <= self.spec.height and col + width <= self.spec.width
+        return (height, width) == (self.spec.height, self.spec.width)
 
     def lies_at(self, crs: CRS | None, transform: Sequence[float]) -> bool:
         """Whether a raster lies where this one was planned, to a small part of a pixel."""
         if not self.spec.crs_wkt and not placed(self.spec.transform):
             return not crs and not placed(tuple(transform))  # pixels alone, counted up or down
-        a, b, c, d, e, f = self.spec.transform[:6]
+        row, col = self.first
+        a, b, c, d, e, f = shifted(Affine(*self.spec.transform[:6]), row=row, col=col)[:6]
         pixel = max(math.hypot(a, d), math.hypot(b, e))
         steps = zip((a, b, d, e), (transform[at] for at in (0, 1, 3, 4)), strict=True)
         return (

@@ -27,16 +27,20 @@ BOUNDS, LOSSY_BOUNDS = (4.0, 32.0), (16.0, 96.0)
 MASKS_APART = 0.05  # share of a block
 
 
-def overview_fault(target: str, dst: Any, *, kind: str, lossless: bool, seed: int) -> str:
+def overview_fault(
+    target: str, dst: Any, *, kind: str, lossless: bool, seed: int, piece: bool = False
+) -> str:
     """What is wrong with the overviews, "" if nothing; ``dst`` is the raster, opened.
 
     Args:
         target: its path.
         dst: its full resolution.
-        kind: map, classes or uncertainty; only of a map may GDAL have made the overviews.
+        kind: map, classes or uncertainty; of a map GDAL may have made the overviews.
         lossless: its compression keeps every pixel.
         seed: of the file blocks that are looked at.
+        piece: of a mosaic's map or layer, of which GDAL made the overviews whatever the kind.
     """
+    by_gdal = piece or kind == "map"
     bounds = BOUNDS if lossless else LOSSY_BOUNDS
     with ExitStack() as stack:
         below = dst
@@ -44,7 +48,7 @@ def overview_fault(target: str, dst: Any, *, kind: str, lossless: bool, seed: in
             above = stack.enter_context(open_raster(target, overview=level))
             height, width = -(-below.height // 2), -(-below.width // 2)
             # GDAL's COG driver leaves out half a pixel at odd ends where it makes all levels anew.
-            spare = 1 if kind == "map" else 0
+            spare = 1 if by_gdal else 0
             if not (
                 0 <= height - above.height <= spare * (below.height % 2)
                 and 0 <= width - above.width <= spare * (below.width % 2)
@@ -55,7 +59,7 @@ def overview_fault(target: str, dst: Any, *, kind: str, lossless: bool, seed: in
                 )
             for block in _some_blocks(above, seed):
                 try:
-                    good = _agrees(below, above, block, kind, bounds)
+                    good = _agrees(below, above, block, kind, bounds, by_gdal=by_gdal)
                 except RasterioError as error:
                     return f"overview {level + 1} cannot be read ({error})"
                 if not good:
@@ -69,7 +73,15 @@ def _some_blocks(dst: Any, seed: int) -> list[Block]:
     return random.Random(seed).sample(blocks, min(BLOCKS, len(blocks)))
 
 
-def _agrees(below: Any, above: Any, block: Block, kind: str, bounds: tuple[float, float]) -> bool:
+def _agrees(
+    below: Any,
+    above: Any,
+    block: Block,
+    kind: str,
+    bounds: tuple[float, float],
+    *,
+    by_gdal: bool,
+) -> bool:
     """Whether a block of a level is the level below it, halved."""
     window = Window(
         2 * block.col,
@@ -79,10 +91,12 @@ def _agrees(below: Any, above: Any, block: Block, kind: str, bounds: tuple[float
     )
     expected, keep = halve(*_read(below, window), average=kind != "classes")
     found, kept = _read(above, Window(block.col, block.row, block.width, block.height))
-    if kind != "map":
+    if not by_gdal:
         return np.array_equal(keep, kept) and np.array_equal(expected, found)
     if (keep != kept).mean() > MASKS_APART:
         return False
+    if kind == "classes":
+        return True  # which of four classes is taken is GDAL's affair
     both = keep & kept
     apart = _cells((expected.astype(np.int16) - found) * both)
     count = _cells(both[None])

@@ -19,7 +19,6 @@ from tilemapper.networks.model import Model
 from tilemapper.raster.encode import FILE_BLOCK, LOSSLESS
 from tilemapper.raster.lattice import Block, Lattice
 from tilemapper.raster.opening import gdal_name, open_raster
-from tilemapper.raster.spec import SourceSpec
 from tilemapper.render.again import Kind, engine_again, render_again
 from tilemapper.render.blocks import CACHE_MB
 from tilemapper.render.claims import Claim, source_of
@@ -90,12 +89,12 @@ def verify(
                 f"{target}: has no TILEMAPPER_PLAN tag, so tilemapper did not render it; verify "
                 "works on its outputs only"
             )
-        claim = Claim.of(str(target), tags["TILEMAPPER_PLAN"])
+        claim = Claim.of(str(target), tags["TILEMAPPER_PLAN"], tags.get("TILEMAPPER_PIECE"))
         verdict.note("tags", good=not missing, fault=f"tags are missing: {', '.join(missing)}")
         spec = source_of(claim, str(target), source)
         verdict.note(
             "size",
-            good=(dst.height, dst.width) == (spec.height, spec.width),
+            good=claim.has_size(dst.height, dst.width),
             fault=f"{dst.width} x {dst.height} px found, {spec.width} x {spec.height} planned",
         )
         verdict.note(
@@ -109,7 +108,9 @@ def verify(
         with rasterio.Env(GDAL_CACHEMAX=CACHE_MB << 20):
             _check_pixels(verdict, dst)
         if verdict.ok:
-            fault = overview_fault(str(target), dst, kind=kind, lossless=lossless, seed=seed)
+            fault = overview_fault(
+                str(target), dst, kind=kind, lossless=lossless, seed=seed, piece=claim.is_piece
+            )
             verdict.note("overviews", good=not fault, fault=fault)
         if not lossless:
             verdict.notices.append(
@@ -122,8 +123,9 @@ def verify(
                     "memory ran out while it was rendered, and some blocks have another batch "
                     "than the others: these may differ in the last bits when rendered again"
                 )
-            chosen = _choose(spec, blocks, seed)
-            for block, same in render_again(dst, kind, spec, claim.plan, engine, chosen):
+            chosen = _choose(dst.height, dst.width, blocks, seed)
+            work = render_again(dst, kind, spec, claim.plan, engine, chosen, first=claim.first)
+            for block, same in work:
                 verdict.note(block.name, good=same, fault=f"block {block.name} renders otherwise")
                 verdict.blocks_rendered += 1
                 if tick is not None:
@@ -169,9 +171,9 @@ def _is_lossless(dst: Any) -> bool:
     return name.removeprefix("ADOBE_") in LOSSLESS or said.startswith("LOSSLESS")
 
 
-def _choose(spec: SourceSpec, count: int, seed: int) -> list[Block]:
+def _choose(height: int, width: int, count: int, seed: int) -> list[Block]:
     """File blocks at random, the last one always among them: edges are where errors live."""
-    blocks = Lattice(spec.height, spec.width).blocks(FILE_BLOCK)
+    blocks = Lattice(height, width).blocks(FILE_BLOCK)
     chosen = random.Random(seed).sample(blocks[:-1], min(count - 1, len(blocks) - 1))
     return [*chosen, blocks[-1]]
 
