@@ -362,6 +362,12 @@ def test_a_part_that_a_full_disk_does_not_take_ends_with_the_disks_own_reason(
         cut(part, tmp_path / "part.tif", driver="COG", options={})
 
 
+def test_a_part_that_is_not_to_keep_its_pixels_is_not_refused_for_it(tmp_path):
+    whole = write_raster(tmp_path / "whole.tif", noise(40, 40), transform=WHOLE)
+    part = Part(str(whole), cell=(0, 0), cell_px=256)
+    assert cut(part, tmp_path / "part.tif", driver="GTiff", options={"COMPRESS": "webp"})
+
+
 def test_a_part_whose_folder_cannot_be_written_is_no_defect(tmp_path):
     whole = write_raster(tmp_path / "whole.tif", noise(300, 300), transform=WHOLE)
     part = Part(str(whole), cell=(0, 0), cell_px=256)

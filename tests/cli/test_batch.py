@@ -64,6 +64,14 @@ def test_progress_tells_scenes_pixels_rate_and_time_left(job, monkeypatch):
     assert all(re.fullmatch(words, line) for line in said)
 
 
+def test_a_failure_names_its_scene_whatever_its_reason_speaks_of(job):
+    job.write_text(job.read_text().replace("[run]", 'tone = "match"\n[run]'))
+    for command in (batch, batch, status):
+        _, out, err = call(command, str(job))
+        lines = [line for line in (out + err).splitlines() if "--tone match" in line]
+        assert len({re.search(r"scene_\d+\.tif: --tone", line)[0] for line in lines}) == 3
+
+
 def test_failures_end_with_3_and_one_line_each(job):
     (job.parent / "in" / "empty.tif").write_bytes(b"")
     code, out, err = call(batch, str(job))

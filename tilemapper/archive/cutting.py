@@ -17,6 +17,7 @@ from tilemapper.archive.naming import layer_beside
 from tilemapper.archive.part import Part, window_of
 from tilemapper.errors import RasterError, StagingError
 from tilemapper.raster.atomic import write_text_atomic
+from tilemapper.raster.encode import is_lossless
 from tilemapper.raster.gdal_writing import gdal_writes
 from tilemapper.raster.geometry import shifted
 from tilemapper.raster.opening import open_raster
@@ -61,7 +62,7 @@ def cut(
                 )  # fmt: skip
         finally:
             virtual.unlink(missing_ok=True)
-        if not {"JPEG", "WEBP"} & set(options.values()):
+        if is_lossless(options):
             _compare(whole, target, window)
         return True
 

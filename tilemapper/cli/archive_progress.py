@@ -19,6 +19,11 @@ def say_nothing_listed() -> None:
     )
 
 
+def reason_of(scene: str, error: str | None) -> str:
+    """Why a scene was not rendered, by its name: of an option alone nobody could tell which."""
+    return error if error and scene in error else f"{scene}: {error or 'no reason is known'}"
+
+
 class ArchiveProgress:
     """Events as JSON lines on stdout, failures and progress on stderr."""
 
@@ -48,9 +53,10 @@ class ArchiveProgress:
             self._bar.set_postfix_str(f"{self._mpx(seconds)}, {self._failed} failed", refresh=False)
             self._bar.update(1)
         if event["state"] == "failed":
-            self._say(f"failed: {event['error']}")
+            self._say(f"failed: {reason_of(event['scene'], event['error'])}")
         elif self._verbose:
-            self._say(f"{event['state']}: {event['output'] or event['error']}")
+            what = event["output"] or reason_of(event["scene"], event["error"])
+            self._say(f"{event['state']}: {what}")
         if self._bar is None and time.monotonic() - self._said > LOG_EVERY_S:
             self._said = time.monotonic()
             self._say(self._line())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tilemapper.cli.archive_progress import ArchiveProgress, say_nothing_listed
+from tilemapper.cli.archive_progress import ArchiveProgress, reason_of, say_nothing_listed
 from tilemapper.cli.options import OrWord, debug_option, talk_options
 from tilemapper.errors import TryAgainError
 
@@ -179,7 +179,8 @@ def _print_summary(job: ArchiveJob, summary: RunSummary, as_json: bool, quiet: b
     if not quiet:
         # Those of this run were named when they happened.
         for failure in summary.failures[: summary.failed_before]:
-            click.echo(f"failed before: {failure['error'] or failure['scene']}", err=True)
+            said = reason_of(failure["scene"], failure["error"])
+            click.echo(f"failed before: {said}", err=True)
     if summary.stopped:
         click.echo(f"stopped early: {summary.stopped}; run the same command again", err=True)
     click.echo(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tilemapper.cli.archive_progress import reason_of
 from tilemapper.cli.options import debug_option, json_option
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ def status(job: Path, show_next: bool | None, as_json: bool) -> None:
     for run in found.runs:
         click.echo(f"running  {run}")
     for failure in found.failures:
-        click.echo(f"failed   {failure['error']} ({failure['attempts']} attempts)")
+        said = reason_of(failure["scene"], failure["error"])
+        click.echo(f"failed   {said} ({failure['attempts']} attempts)")
     if upcoming is not None:
         why = ", ".join(f"{count} {reason}" for reason, count in upcoming.reasons.items())
         click.echo(f"next     {upcoming.todo} to render" + (f": {why}" if why else ""))
