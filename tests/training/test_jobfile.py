@@ -156,6 +156,8 @@ def test_a_wrong_job_is_refused_in_one_line(tmp_path, text, words):
          "generator_arguments": "{depth=2}"}, "crop is 36, a multiple of 8"),
         ("fast", {"losses.overlap_disagreement": "1", "rotation": "9.5"}, "rotation is 9.5, 0 is"),
         ("classic", {"losses.jaccard": "1"}, "losses.jaccard needs networks.head = palette"),
+        ("classic", {"losses.class_boost": "{road=3.0}"}, "class_boost needs networks.head"),
+        ("cyclegan", {"gan_weight": "0", "cycle": "0", "identity": "0"}, "no loss is left, set "),
         ("cyclegan", {"losses.feature_matching": "1"}, "losses.feature_matching is 1.0"),
         ("cyclegan", {"losses.gan_from": "0.3"}, "losses.gan_from is 0.3"),
         ("cyclegan", {"losses.joint_batch": "true"}, "joint_batch is true, .* set it to false"),

@@ -63,6 +63,8 @@ def _of_classes(job: TrainingJob) -> str:
         return "losses.cross_entropy needs networks.head = palette"
     if job.losses.jaccard and not palette_head:
         return "losses.jaccard needs networks.head = palette"
+    if job.losses.class_boost and not palette_head:
+        return "losses.class_boost needs networks.head = palette"
     names = [c.name for c in job.palette]
     strange = [name for name in job.losses.class_boost if name not in names]
     if strange:
@@ -85,6 +87,8 @@ def _of_cyclegan(job: TrainingJob) -> str:
                     f"{section}.{name} is {json.dumps(value)}, trainer.task cyclegan has no use "
                     f"for it, set it to {json.dumps(off)}"
                 )
+    if not (job.losses.gan_weight or job.losses.cycle or job.losses.identity):
+        return "no loss is left, set losses.gan_weight or losses.cycle"
     return ""
 
 
