@@ -64,28 +64,23 @@ def test_several_values_are_a_sweep_that_ends_with_one_table(pairs, tmp_path, ca
 
 
 def test_runs_of_a_sweep_whose_values_differ_in_a_slash_alone_have_folders_of_their_own(
-    pairs, tmp_path, capsys, monkeypatch
+    pairs, tmp_path, capsys
 ):
-    from tilemapper.api import train as api
-
-    usual = api.train_run
-
-    def without_init(data, out, *, settings, **options):
-        del settings["networks.init"]
-        return usual(data, out, settings=settings, **options)
-
-    monkeypatch.setattr(api, "train_run", without_init)
     out = tmp_path / "sweep"
-    assert train(pairs, "--out", out, settings=("steps=1", "networks.init=a/b,a_b,a%2Fb")) == 0
+    assert train(pairs, "--out", out, settings=("steps=1", "origin=a/b,a_b,a%2Fb")) == 0
     lines = capsys.readouterr().out.splitlines()[1:]
-    assert [line.split()[0] for line in lines] == ["init=a/b", "init=a_b", "init=a%2Fb"]
+    assert [line.split()[0] for line in lines] == ["origin=a/b", "origin=a_b", "origin=a%2Fb"]
     folders = {folder.name for folder in out.iterdir() if folder.is_dir()}
-    assert folders == {"init=a%2Fb", "init=a_b", "init=a%252Fb"}
+    assert folders == {"origin=a%2Fb", "origin=a_b", "origin=a%252Fb"}
 
 
 def test_a_sweep_with_a_value_that_is_none_is_refused_before_its_first_run(pairs, tmp_path, capsys):
     out = tmp_path / "sweep"
-    wrong = {("steps=1", "losses.l1=0.0,foo"): "losses.l1 is 'foo'", ("steps=1,0",): "no length"}
+    wrong = {
+        ("steps=1", "losses.l1=0.0,foo"): "losses.l1 is 'foo'",
+        ("steps=1,0",): "no length",
+        ("steps=1", "init=,nosuch"): "nosuch: no model of this name",
+    }
     for settings, words in wrong.items():
         assert train(pairs, "--out", out, settings=settings) == 1
         assert words in capsys.readouterr().err

@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.training.synthetic_pairs import TINY, make_pair, stopped_after, write_pairs
+from tests.training.synthetic_pairs import COLOURS, TINY, make_pair, stopped_after, write_pairs
 from tilemapper.api.train import train_and_report
 from tilemapper.errors import (
     DeviceError,
@@ -30,12 +30,15 @@ from tilemapper.errors import (
     TargetError,
     TrainingError,
 )
-from tilemapper.networks.model import open_model
+from tilemapper.networks.model import ModelCard, open_model, save_model
 from tilemapper.training import checkpoint, export, pix2pix
+from tilemapper.training.assembly import make_generator, model_to_start_from
 from tilemapper.training.checkpoint import read_checkpoint, write_checkpoint
+from tilemapper.training.config import TrainingJob
 from tilemapper.training.dataset import Dataset
 from tilemapper.training.heldout import HeldOut
 from tilemapper.training.jobfile import load_job
+from tilemapper.training.jobtext import toml_value
 from tilemapper.training.lossplot import loss_plot
 from tilemapper.training.pairs import open_pairs, pack_pairs, split_pairs
 from tilemapper.training.recording import read_events
@@ -255,6 +258,22 @@ def test_extra_pairs_that_a_resumed_run_leaves_out_were_learned_from(pairs, tmp_
     assert (len(learned), learned[1]) == (2, digest_pairs(open_pairs(extra), range(2)))
 
 
+def test_a_val_folder_alone_has_nothing_to_learn_from(tmp_path):
+    write_pairs(tmp_path / "pairs" / "val", 2)
+    with pytest.raises(PairError, match="held-out pairs only, others are needed to learn from"):
+        train(tmp_path / "pairs", tmp_path / "run", settings={**TINY, "trainer.steps": "1"})
+
+
+def test_a_model_too_small_to_render_is_told_of_and_one_image_has_no_gap(pairs, tmp_path):
+    """Of one crop as small as its stride the network's lowest level has one value to norm."""
+    said: list[str] = []
+    small = {**TINY, "trainer.steps": "1", "augment.crop": "16", "losses.gan": "none"}
+    result = train(pairs, tmp_path, settings=small, notice=said.append)
+    assert [line.partition(",")[0] for line in said] == ["augment.crop is 16"]
+    assert open_model(result.model).card.train_eval_gap is None
+    assert "None" not in (result.model / "README.md").read_text()
+
+
 def test_extra_pairs_join_in(pairs, tmp_path):
     extra = write_pairs(tmp_path / "extra", 2)
     settings = {**TINY, "trainer.steps": "1", "data.extra": f'[{{path="{extra}", share=0.5}}]'}
@@ -372,6 +391,19 @@ def test_a_model_of_another_kind_is_no_start(pairs, tmp_path, change, words):
     with pytest.raises(JobError, match=words) as caught:
         train(pairs, tmp_path / "second", settings={**settings, **start, **change})
     assert "\n" not in str(caught.value)
+
+
+def test_a_model_is_a_start_for_its_own_activations_alone_and_for_any_dropout(tmp_path):
+    def job(arguments: str) -> TrainingJob:
+        start = {"networks.init": f'"{tmp_path / "start"}"', "networks.generator": "unet"}
+        changes = {"generator_arguments": f"{{width=2, depth=2{arguments}}}"}
+        return load_job(preset="cyclegan", overrides={**start, **changes})
+
+    card = ModelCard(name="start", architecture="unet", arguments={"width": 2, "depth": 2})
+    saved = save_model(tmp_path / "start", card, make_generator(job("")), "")
+    assert model_to_start_from(job(", dropout=0.1")) == saved
+    with pytest.raises(JobError, match=r"'skip': 'leaky'.* is needed; set the generator_"):
+        model_to_start_from(job(', skip="leaky"'))
 
 
 def test_a_boosted_class_weighs_more(pairs, tmp_path, monkeypatch):
@@ -660,6 +692,27 @@ def test_a_checkpoint_of_another_architecture_is_refused(pairs, tmp_path):
     words = r"of other networks than the job's \(size mismatch for \S+: .*\); resume with"
     with pytest.raises(TrainingError, match=words):
         train(pairs, run, resume=True, settings={"networks.generator_arguments": wider})
+
+
+def test_weights_that_would_mean_something_else_are_not_gone_on_with(pairs, tmp_path):
+    def palette(*names: str) -> str:
+        named = zip(names, COLOURS, strict=False)
+        return toml_value([{"name": name, "colour": colour} for name, colour in named])
+
+    unet = {"networks.generator": "unet", "networks.generator_arguments": "{width=2, depth=2}"}
+    settings = {**TINY, **unet, "palette": palette("land", "house", "lake"), "trainer.steps": "1"}
+    train(pairs, tmp_path, settings={**settings, "losses.gan": "none"})
+    rgb = {"networks.head": "rgb", "losses.cross_entropy": "0", "losses.l1": "1"}
+    leaky = {"networks.generator_arguments": '{width=2, depth=2, skip="leaky"}'}
+    others = {
+        "data.direction": rgb | {"data.direction": "BtoA"},
+        "networks.head": rgb,
+        "networks.generator_arguments": leaky,
+        "palette": {"palette": palette("land", "lake", "house")},
+    }
+    for key, changes in others.items():
+        with pytest.raises(TrainingError, match=rf"other networks than the job's \({key} was "):
+            train(pairs, tmp_path, resume=True, settings=changes)
 
 
 @pytest.mark.parametrize("missing", ["modules", "step", "job"])

@@ -89,6 +89,7 @@ def _sweep(
 ) -> None:
     """Runs all combinations; what is done when one fails is shown before its error."""
     from tilemapper.training.jobfile import read_job
+    from tilemapper.training.making import check_alone
     from tilemapper.training.runfolder import CONFIG_NAME
 
     varied = [key for key in combinations[0] if len({c[key] for c in combinations}) > 1]
@@ -102,7 +103,7 @@ def _sweep(
         chosen = {**options, "resume": begun}
         named = {key: chosen[key] for key in ("preset", "config", "resume", "budget_minutes")}
         # All of them before the first: hours later is late to learn of a value that is none.
-        read_job(folder, settings=combination, **named)
+        check_alone(read_job(folder, settings=combination, **named), resume=begun)
         runs.append((name, folder, combination, chosen))
     rows: list[tuple[str, RunResult]] = []
     try:

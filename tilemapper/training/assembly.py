@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from tilemapper.errors import DeviceError, JobError
+from tilemapper.networks.arguments import generator_arguments
 from tilemapper.networks.build import build_discriminator, build_generator
-from tilemapper.networks.model import open_model
+from tilemapper.networks.model import Model, open_model
 from tilemapper.networks.processor import gains_by_bf16
 from tilemapper.training.config import TrainerConfig, TrainingJob
 from tilemapper.training.optimisers import InOrderAdam, InOrderAdamW
@@ -34,17 +35,15 @@ def make_discriminator(job: TrainingJob) -> nn.Module:
     return build_discriminator({"bands": bands, **job.networks.discriminator_arguments})
 
 
-def start_from(generator: nn.Module, job: TrainingJob) -> tuple[str, ...]:
-    """Gives the generator the weights of the model ``networks.init`` names; nothing without one.
-
-    Returns the digests of what that model has learned from, as far as its card says.
+def model_to_start_from(job: TrainingJob) -> Model | None:
+    """The model ``networks.init`` names, if any, its card found to be of the job's kind.
 
     Raises:
-        ModelError: there is no such model, or it is damaged.
+        ModelError: there is no such model, or its card is damaged.
         JobError: it is of another architecture, head or palette than the job's.
     """
     if not job.networks.init:
-        return ()
+        return None
     model = open_model(job.networks.init)
     card, networks = model.card, job.networks
     palette = job.palette if networks.head == "palette" else ()
@@ -53,15 +52,34 @@ def start_from(generator: nn.Module, job: TrainingJob) -> tuple[str, ...]:
             f"networks.init {card.name}: {card.head} head of {card.channels} channels found, "
             f"{networks.head} of {job.channels} (the same classes) is needed; change the job's"
         )
-    try:
-        generator.load_state_dict(model.generator().state_dict())
-    except RuntimeError as error:
+    # Compared by themselves: weights also load into a network of other activations or padding.
+    found = generator_kind(card.architecture, card.arguments)
+    if found != generator_kind(networks.generator, networks.generator_arguments):
         raise JobError(
             f"networks.init {card.name}: {card.architecture} {card.arguments} found, "
             f"{networks.generator} {networks.generator_arguments} is needed; set the "
             "generator_arguments of the model"
-        ) from error
-    return card.trained_sha256
+        )
+    return model
+
+
+def generator_kind(architecture: str, arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The architecture, and of its arguments, completed, those that outlive training."""
+    values = generator_arguments(architecture, arguments).model_dump()
+    return architecture, {n: v for n, v in values.items() if not n.startswith("dropout")}
+
+
+def start_from(generator: nn.Module, job: TrainingJob) -> tuple[str, ...]:
+    """Gives the generator the weights of the model ``networks.init`` names; nothing without one.
+
+    Returns the digests of what that model has learned from, as far as its card says. Raises as
+    `model_to_start_from`, and ModelError for damaged weights.
+    """
+    model = model_to_start_from(job)
+    if model is None:
+        return ()
+    generator.load_state_dict(model.generator().state_dict())
+    return model.card.trained_sha256
 
 
 def place(

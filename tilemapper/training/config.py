@@ -90,7 +90,7 @@ class NetworksConfig(Section):
     """Generator and discriminator; the ``_arguments`` are those of `tilemapper.networks.build`.
 
     ``init``: name or folder of a model that the generator starts from instead of fresh weights;
-    its architecture, arguments and palette must be the job's.
+    its architecture, arguments (dropout aside) and palette must be the job's.
     """
 
     generator: str = "unet"

@@ -15,7 +15,6 @@ from tilemapper.training.config import TrainingJob
 from tilemapper.training.feed import Group
 from tilemapper.training.heldout import HeldOut, spread
 from tilemapper.training.legend import Legend, legend_of
-from tilemapper.training.metrics import figure_names
 from tilemapper.training.pairs import open_pairs, split_pairs
 from tilemapper.training.pixels import Pixels, load_pixels
 from tilemapper.training.sources import PairSource
@@ -38,7 +37,7 @@ class Dataset:
     ``turned`` of the files are not taken as they say they are to be shown.
     ``check`` is called for each pair that is read, and may raise.
     Raises as `open_pairs`, `split_pairs` and `load_pixels`, and JobError when the job does not fit
-    the pairs: its figure is none of theirs, or its palette has other colours than they have.
+    the pairs: they have no room for its rotation, or other colours than its palette.
     """
 
     def __init__(
@@ -52,8 +51,7 @@ class Dataset:
     ) -> None:
         self.job, self.folder, self.check = job, folder, check
         config = job.data
-        self.legend = legend_of(job.palette) if config.direction == "AtoB" else None
-        _check_best_by(job, self.legend)
+        self.legend = job_legend(job)
         self.source = open_pairs(data, direction=config.direction, unpaired=config.unpaired)
         self.split = split_pairs(
             self.source,
@@ -61,6 +59,11 @@ class Dataset:
             overlaps=find_overlaps(data, config.overlaps),
             seed=config.split_seed,
         )
+        if not self.split.train:
+            raise PairError(
+                f"{data}: held-out pairs only, others are needed to learn from; name the folder "
+                "that train lies in beside val"
+            )
         self.digest = digest_split(self.source, self.split)
         chosen = [(self.source, i) for i in self.split.train]
         held_out = {self.source.place(i) for i in self.split.held_out}
@@ -124,13 +127,9 @@ class Dataset:
         )
 
 
-def _check_best_by(job: TrainingJob, legend: Legend | None) -> None:
-    name, there = job.trainer.best_by, [*figure_names(legend), "loss"]
-    if name not in there:
-        raise JobError(
-            f"trainer.best_by = {name}: no such figure, one of {', '.join(there)} is needed; "
-            "choose one with --set"
-        )
+def job_legend(job: TrainingJob) -> Legend | None:
+    """What the maps of a job are judged by; None where it paints photographs."""
+    return legend_of(job.palette) if job.data.direction == "AtoB" else None
 
 
 def _check_room(job: TrainingJob, smallest: int) -> None:

@@ -132,8 +132,12 @@ def refresh_statistics(
     generator.eval()
 
 
-def train_eval_gap(generator: nn.Module, trainer: Trainer) -> float:
-    """Mean difference in grey levels between the batch's own statistics and the frozen ones."""
+def train_eval_gap(generator: nn.Module, trainer: Trainer) -> float | None:
+    """Mean difference in grey levels between the batch's own statistics and the frozen ones.
+
+    None where a norm has one value alone, and so no statistics, as of one image of which the
+    lowest level of a network leaves one pixel.
+    """
     assert trainer.held_out is not None
     source = trainer.held_out.source[:GAP_IMAGES]
     frozen = generate(
@@ -143,7 +147,10 @@ def train_eval_gap(generator: nn.Module, trainer: Trainer) -> float:
     for drop in own.modules():
         if isinstance(drop, nn.Dropout):
             drop.eval()
-    varying = generate(own, source, trainer.held_out.paint, trainer.device, batch=GAP_IMAGES)
+    try:
+        varying = generate(own, source, trainer.held_out.paint, trainer.device, batch=GAP_IMAGES)
+    except ValueError:  # so torch says it
+        return None
     return round(float(np.abs(frozen.astype(np.float32) - varying).mean()), 3)
 
 
@@ -171,13 +178,16 @@ def _figures(card: ModelCard, held_out: int) -> str:
         return "## Figures\nNone: no pairs were held out."
     colour = ", most likely colour" if card.head == "palette" else ""
     rows = [f"| {name} | {value:.4g} |" for name, value in card.metrics.items()]
+    gap = [
+        "\nOutputs with a batch's own statistics differ from those with the frozen ones by "
+        f"{card.train_eval_gap} grey levels on average."
+    ]
     return "\n".join(
         [
             f"## Figures\nCentre crops of {held_out} held-out pairs{colour}.\n",
             "| figure | value |\n|---|---|",
             *rows,
-            "\nOutputs with a batch's own statistics differ from those with the frozen ones by "
-            f"{card.train_eval_gap} grey levels on average.",
+            *(gap if card.train_eval_gap is not None else []),
         ]
     )
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tilemapper.errors import TrainingError
-from tilemapper.training.assembly import Average
+from tilemapper.training.assembly import Average, generator_kind
+from tilemapper.training.config import TrainingJob
 from tilemapper.training.task import Task
 
 
@@ -35,6 +37,30 @@ def take_up(state: Mapping[str, Any], task: Task, average: Average | None) -> No
     if average:  # which begins now where there was none
         average.network.load_state_dict(state["average"] or state["modules"]["generator"])
     task.load_extra_state(state["extra"])
+
+
+def check_meaning(state: Mapping[str, Any], job: TrainingJob) -> None:
+    """Refuses weights that fit the job's generator and mean something else in it.
+
+    Another activation, class or direction has no weights; call it within `refusing_others`.
+    """
+    was, now = _meaning(json.loads(state["job"])), _meaning(job.plain())
+    for key, value in was.items():
+        if value != now[key]:
+            raise ValueError(f"{key} was {json.dumps(value)}")
+
+
+def _meaning(job: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys by which the same weights paint something else, defaults of arguments included."""
+    networks = job["networks"]
+    name, arguments = generator_kind(networks["generator"], networks["generator_arguments"])
+    return {
+        "data.direction": job["data"]["direction"],
+        "networks.head": networks["head"],
+        "networks.generator": name,
+        "networks.generator_arguments": arguments,
+        "palette": job["palette"] if networks["head"] == "palette" else [],
+    }
 
 
 @contextlib.contextmanager

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import torch
 
-from tilemapper.training.assembly import start_from
+from tilemapper.errors import JobError
+from tilemapper.training.assembly import model_to_start_from, start_from
 from tilemapper.training.checkpoint import Checkpoints
 from tilemapper.training.classes import class_weights
 from tilemapper.training.config import TrainingJob
 from tilemapper.training.cyclegan import CycleGan
-from tilemapper.training.dataset import Dataset
+from tilemapper.training.dataset import Dataset, job_legend
 from tilemapper.training.feed import Feed
+from tilemapper.training.metrics import figure_names
 from tilemapper.training.parallel import Processes
 from tilemapper.training.pix2pix import Pix2Pix
 from tilemapper.training.runfolder import CHECKPOINTS_NAME
@@ -21,6 +23,22 @@ from tilemapper.training.trainer import Trainer
 
 # Pixels looked at for the shares of the classes: enough for three digits of the rarest.
 SHARE_SAMPLE = 4_000_000
+
+
+def check_alone(job: TrainingJob, *, resume: bool) -> None:
+    """Refuses what can be told without a pair: to read them takes minutes.
+
+    Raises:
+        ModelError, JobError: as `model_to_start_from`, and for a figure that there is not.
+    """
+    name, there = job.trainer.best_by, [*figure_names(job_legend(job)), "loss"]
+    if name not in there:
+        raise JobError(
+            f"trainer.best_by = {name}: no such figure, one of {', '.join(there)} is needed; "
+            "choose one with --set"
+        )
+    if not resume:  # a checkpoint has weights of its own
+        model_to_start_from(job)
 
 
 def make_trainer(

@@ -13,6 +13,7 @@ import torch
 from tilemapper import notebook
 from tilemapper.errors import DeviceError, DiskFullError, device_fault, lacks_device_memory
 from tilemapper.memory import kept_memory
+from tilemapper.networks.renderable import PHASE
 from tilemapper.training.assembly import choose_device, compiler_fault
 from tilemapper.training.checkpoint import newest_step
 from tilemapper.training.config import TrainingJob
@@ -20,7 +21,7 @@ from tilemapper.training.dataset import NOTABLY_FAR, Dataset
 from tilemapper.training.export import export_model
 from tilemapper.training.jobfile import read_job
 from tilemapper.training.lossplot import write_loss_plot
-from tilemapper.training.making import make_trainer
+from tilemapper.training.making import check_alone, make_trainer
 from tilemapper.training.parallel import (
     Processes,
     any_of,
@@ -113,6 +114,7 @@ def train(
                 resume=resume,
                 budget_minutes=budget_minutes,
             )
+            check_alone(job, resume=resume)
             limits = Limits(None if budget_minutes is None else 60 * budget_minutes, stop)
             try:
                 run = _Run(job, Path(data), folder, chosen, processes, notice, limits)
@@ -172,6 +174,12 @@ class _Run:
                 f"{self.data.turned} images say that they are to be shown turned (EXIF), and are "
                 "taken as they are stored, as render takes them; turn their pixels if the other "
                 "images of their pairs were made so, tilemapper pairs check looks for those"
+            )
+        if job.augment.crop % PHASE and processes.rank == 0:
+            notice(
+                f"augment.crop is {job.augment.crop}, and rasters are rendered by models whose "
+                f"tiles are a multiple of {PHASE} px; this one can be exported, and measured with "
+                "evaluate --whole"
             )
         self.split = self.data.split
         unused = len(self.data.source) - len(self.split.train) - len(self.split.held_out)

@@ -18,7 +18,7 @@ from tilemapper.training.config import TrainingJob
 from tilemapper.training.feed import Feed
 from tilemapper.training.heldout import HeldOut, write_png
 from tilemapper.training.judge import Judge
-from tilemapper.training.learnt import learnt, refusing_others, take_up
+from tilemapper.training.learnt import check_meaning, learnt, refusing_others, take_up
 from tilemapper.training.parallel import Processes, any_of, from_first, mean_over
 from tilemapper.training.recording import Recorder
 from tilemapper.training.split import SplitDigest
@@ -243,6 +243,7 @@ class Trainer:
             self.digest.check(state.get("split"))
         with refusing_others():
             take_up(state, self.task, self.average)
+            check_meaning(state, self.job)
             self.step, self.trained_s = int(state["step"]), float(state["trained_s"])
             self._before_s = float(state.get("elapsed_s", self.trained_s))  # older ones lack it
             self.judge.load(state)
