@@ -88,6 +88,16 @@ def test_a_sound_file_of_any_kind_is_opened(tmp_path: Path, driver: str, nodata:
         assert src.shape == (90, 130)
 
 
+def test_overviews_of_a_raster_without_georeferencing_are_opened(tmp_path: Path):
+    """GDAL gives such an overview no transform, and what is found there is never twice the same."""
+    path = made(tmp_path / "a.tif", crs=None, transform=None)
+    with rasterio.open(path, "r+") as dst:
+        dst.build_overviews([2, 4])
+    for level, shape in enumerate([(45, 65), (23, 33)]):
+        with open_raster(path, overview=level) as src:
+            assert src.shape == shape
+
+
 def test_values_that_equal_nothing_are_the_same_twice(tmp_path: Path):
     path = write_raster(tmp_path / "a.tif", city(dtype="float32"), nodata=float("nan"))
     with open_raster(path) as src:

@@ -56,14 +56,20 @@ def _answer(src: DatasetReader, ask: Callable[[DatasetReader], object]) -> str:
         return f"{type(error).__name__}: {error}"
 
 
-def check_same(path: str, one: DatasetReader, other: DatasetReader) -> None:
+def check_same(
+    path: str, one: DatasetReader, other: DatasetReader, *, overview: bool = False
+) -> None:
     """Refuses a raster of which two openings, that share nothing, say different things.
+
+    overview: one of its overviews was opened. Of a raster without georeferencing GDAL leaves an
+    overview's transform as it found the memory: nobody asks for it, and none is compared.
 
     Raises:
         RasterError: they do.
     """
     first, second = answers(one), answers(other)
-    differ = [name for name in _QUESTIONS if first[name] != second[name]]
+    asked = [name for name in _QUESTIONS if not (overview and name == "transform")]
+    differ = [name for name in asked if first[name] != second[name]]
     if differ:
         raise RasterError(
             f"{path}: opened twice, and found two different headers ({', '.join(differ)}): a read "

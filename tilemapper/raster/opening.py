@@ -148,7 +148,7 @@ def _check_again(path: str, src: DatasetReader, overview: int | None) -> None:
     except GDAL_ERRORS as error:
         raise _refusal(path, [src.driver], [error]) from error
     with again:
-        check_same(path, src, again)
+        check_same(path, src, again, overview=overview is not None)
 
 
 def _refusal(path: str, drivers: Sequence[str], failures: Sequence[Exception]) -> RasterError:
