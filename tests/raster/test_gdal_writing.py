@@ -27,6 +27,9 @@ def test_gdals_own_errors_become_one_of_ours():
         gdal_writes("m", "check --co"),
     ):
         raise RasterioIOError("the\ncause")
+    # What rasterio makes of a failure of GDAL's that has no words, as of overviews of one pixel.
+    with pytest.raises(TargetError, match=r"^m: GDAL cannot write it \(Unknown"), gdal_writes("m"):
+        raise SystemError("Unknown GDAL Error")
 
 
 def test_what_others_print_meanwhile_comes_out_at_the_end(capfd):

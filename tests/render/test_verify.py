@@ -182,6 +182,31 @@ def test_overviews_that_gdal_makes_of_an_odd_number_of_pixels_are_good(
     assert verify(target).faults == []
 
 
+@pytest.mark.parametrize(("height", "width"), [(12, 17), (70, 1027)])
+def test_overviews_that_gdal_makes_of_a_mask_of_single_pixels_are_good(tmp_path, height, width):
+    """It takes one pixel of four, where we keep what any of them is; small ones have no mean."""
+    mask = noise(height, width, seed=1)[0] > 80
+    plain = write_raster(tmp_path / "plain.tif", noise(height, width), mask=mask)
+    target = tmp_path / "map.tif"
+    rasterio.shutil.copy(plain, target, driver="COG", overview_count="3")
+    with rasterio.open(target) as dst:
+        assert overview_fault(str(target), dst, kind="map", lossless=True, seed=0) == ""
+
+
+def test_overviews_with_the_mask_of_another_picture_are_found(tmp_path):
+    """By what is masked all around, whichever of both is the masked one."""
+    mask = np.indices((200, 220)).sum(axis=0) % 100 < 50
+    target = write_raster(tmp_path / "map.tif", np.full((3, 200, 220), 99, np.uint8), mask=mask)
+    with rasterio.open(target, "r+") as dst:
+        dst.build_overviews([2])
+    for other in (mask | True, mask & False):
+        with rasterio.open(target, "r+") as dst:
+            dst.write_mask(other)
+        with rasterio.open(target) as dst:
+            fault = overview_fault(str(target), dst, kind="map", lossless=True, seed=0)
+        assert fault == "overview 1 shows another picture at r0000000-c0000000"
+
+
 @pytest.mark.parametrize("model", ["classes", "unet"])
 def test_overviews_of_a_masked_map_and_its_layers_are_good(tmp_path, model):
     mask = np.ones((1100, 1301), bool)

@@ -34,7 +34,7 @@ def gdal_writes(target: Path | str, advice: str = "choose another path") -> Iter
     with _libtiff_lines(printed):
         try:
             yield
-        except (RasterioError, CPLE_BaseError) as error:
+        except (RasterioError, CPLE_BaseError, SystemError) as error:  # the last: without words
             cause = error
     if cause is None and not printed:
         return

@@ -25,6 +25,7 @@ BLOCKS = 4  # looked at of each level
 CELL = 16
 BOUNDS, LOSSY_BOUNDS = (4.0, 32.0), (16.0, 96.0)
 MASKS_APART = 0.05  # share of a block
+FEW = CELL * CELL // 4  # pixels of a cell that are too few for a mean: half a pixel shows in them
 
 
 def overview_fault(
@@ -89,19 +90,39 @@ def _agrees(
         min(2 * block.width, below.width - 2 * block.col),
         min(2 * block.height, below.height - 2 * block.row),
     )
-    expected, keep = halve(*_read(below, window), average=kind != "classes")
+    pixels, valid = _read(below, window)
+    expected, keep = halve(pixels, valid, average=kind != "classes")
     found, kept = _read(above, Window(block.col, block.row, block.width, block.height))
     if not by_gdal:
         return np.array_equal(keep, kept) and np.array_equal(expected, found)
-    if (keep != kept).mean() > MASKS_APART:
+    if _masks_apart(valid, kept) > MASKS_APART:
         return False
     if kind == "classes":
         return True  # which of four classes is taken is GDAL's affair
     both = keep & kept
     apart = _cells((expected.astype(np.int16) - found) * both)
     count = _cells(both[None])
-    means = np.abs(apart[:, count[0] > 0]) / count[:, count[0] > 0]
+    enough = count[0] > FEW
+    means = np.abs(apart[:, enough]) / count[:, enough]
     return not means.size or bool(means.mean() <= bounds[0] and means.max() <= bounds[1])
+
+
+def _masks_apart(valid: NDArray[np.bool_], kept: NDArray[np.bool_]) -> float:
+    """Share of a block that is kept where the level below is masked all around, or not where valid.
+
+    Between those GDAL takes one pixel of four, where we keep what any of them is.
+    """
+    none = np.zeros((1, *valid.shape), np.uint8)
+    some_valid, some_masked = (halve(none, mask, average=False)[1] for mask in (valid, ~valid))
+    wrong = np.where(kept, ~_spread(some_valid), ~_spread(some_masked))
+    return float(wrong.mean())
+
+
+def _spread(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """What is True or touches what is, (height, width); the rim too, beyond which nobody looked."""
+    padded = np.pad(mask, 1, constant_values=True)
+    rows = padded[:-2] | padded[1:-1] | padded[2:]
+    return rows[:, :-2] | rows[:, 1:-1] | rows[:, 2:]
 
 
 def _read(dst: Any, window: Window) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
