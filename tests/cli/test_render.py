@@ -158,6 +158,25 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(tilemapper, make_raster, t
     assert sorted(path.name for path in tmp_path.iterdir()) == ["city.tif"]
 
 
+@pytest.mark.parametrize("option", ["--uncertainty", "--report"])
+def test_a_dry_run_refuses_what_the_run_would(tilemapper, make_raster, tmp_path, option):
+    there = tmp_path / "there.tif"
+    there.touch()
+    args = ("render", make_raster(64, 64), tmp_path / "map.tif", "--model", "identity", "--dry-run")
+    code, out, err = tilemapper(*args, option, there)
+    assert (code, out) == (1, "") and f"{there}: exists already" in err
+    assert tilemapper(*args, option, there, "--overwrite")[0] == 0
+
+
+def test_a_page_is_written_over_no_layer_and_no_mask(tilemapper, make_raster, tmp_path):
+    args = ("render", make_raster(64, 64), tmp_path / "map.tif", "--model", "identity")
+    same = tmp_path / "same.tif"
+    for option in ("--uncertainty", "--mask"):
+        code, _, err = tilemapper(*args, option, same, "--report", same, "--overwrite")
+        assert code == 2 and f"{option[2:]} and the page would be one file; name two" in err
+    assert not same.exists()
+
+
 def test_bands_scale_and_nodata_from_the_command_line(tilemapper, tmp_path):
     pixels = (noise(300, 300, bands=4).astype(np.uint16) + 100) * 4
     pixels[:, :50] = 7

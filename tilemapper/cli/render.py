@@ -172,15 +172,15 @@ def render(
     tilemapper render s3://bucket/city.tif map.tif --bounds 583000,4506000,585000,4508000
     """  # noqa: D301 (\b is click's mark for lines to keep)
     options = library_options(given)
+    if report is not None:
+        from tilemapper.cli.report import check_report, write_report
+
+        check_report(report, source, target, options)
     if dry_run:
         _print_plan(source, target, options, as_json)
         return
     from tilemapper.render.render import render as render_raster
 
-    if report is not None:
-        from tilemapper.cli.report import check_report, write_report
-
-        check_report(report, source, target, overwrite=options["overwrite"])
     with Progress(silent=quiet or not sys.stderr.isatty()) as progress:
         result = render_raster(
             source,

@@ -12,17 +12,19 @@ if TYPE_CHECKING:
     from tilemapper.render.outcome import RenderResult
 
 
-def check_report(report: str, source: str, target: str, *, overwrite: bool) -> None:
+def check_report(report: str, source: str, target: str, options: dict[str, Any]) -> None:
     """Refuses a page that may not be written, before the raster is rendered.
 
     Raises:
-        OptionError, TargetError: it is the map itself, or exists.
+        OptionError, TargetError: it is the map itself, a layer or the mask's file, or exists.
     """
     from tilemapper.render.targets import check_target
 
-    check_target(source, Path(report), overwrite=overwrite)
-    if real_path(report) == real_path(target):
-        raise OptionError(f"{report}: the map and its page would be one file; name two")
+    check_target(source, Path(report), overwrite=options["overwrite"])
+    others = {name: options[name] for name in ("classes", "uncertainty", "mask")}
+    for name, path in ({"map": target} | others).items():
+        if path is not None and real_path(report) == real_path(path):
+            raise OptionError(f"{report}: the {name} and the page would be one file; name two")
 
 
 def write_report(report: str, source: str, result: RenderResult, options: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from tilemapper.render.plan import Plan
 from tilemapper.render.planning import plan_render
 from tilemapper.render.speed import tiles_a_second
 from tilemapper.render.staging import stored_plan
-from tilemapper.render.targets import check_target
+from tilemapper.render.targets import check_target, check_targets
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,7 @@ def estimate(
     opened = model if isinstance(model, Model) else open_model(model)
     with rasterio.Env(GDAL_CACHEMAX=CACHE_MB << 20):
         plan = plan_render(source, target, opened, restart=restart, **options)
+        check_targets(plan, overwrite=overwrite)
     scheduler, insecure = options.get("scheduler"), bool(options.get("insecure"))
     rate = _speed(plan, opened, scheduler, insecure=insecure)
     return Estimate(
