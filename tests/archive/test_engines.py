@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
+import rasterio
 
+from tests.archive.world import write_scene
 from tilemapper.archive import engines
-from tilemapper.archive.worker import gpu_of
+from tilemapper.archive.rendering import Render
+from tilemapper.archive.task import SceneTask
+from tilemapper.archive.worker import gpu_of, render_scene
 from tilemapper.errors import DeviceError, DeviceLostError
+from tilemapper.networks.build import build_generator
+from tilemapper.networks.card import ModelCard
+from tilemapper.networks.model import open_model, save_model
 from tilemapper.render.nannies import UnfitError
 
 
@@ -25,16 +33,49 @@ def test_scenes_that_come_at_once_share_one_engine(monkeypatch):
         made.append(model)
         return SimpleNamespace()
 
-    monkeypatch.setattr(engines, "open_model", lambda name: name)
+    monkeypatch.setattr(engines, "model_of", lambda name, sha256: name)
     monkeypatch.setattr(engines, "engine_for", slow)
     monkeypatch.setattr(engines, "painter_of", prepared.append)
     options = dict.fromkeys(("device", "precision", "batch_size", "tta", "compiled"))
-    task = SimpleNamespace(model="one that no other test has", options=options)
+    task = SimpleNamespace(model="one that no other test has", model_sha256="", options=options)
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(engines._engine_for, [task] * 4))
     engines._engine.cache_clear()
     assert len(made) == 1
     assert all(engine is found[0] for engine in (*found, *prepared))
+
+
+def test_a_worker_takes_the_model_that_the_run_began_with(tmp_path):
+    """A cluster outlives models that are trained into one folder: it painted with the first."""
+
+    folder = tmp_path / "model"
+
+    def begun_with(value: int) -> SceneTask:
+        shutil.rmtree(folder, ignore_errors=True)
+        arguments = {"value": value}
+        card = ModelCard(name="again", architecture="constant", arguments=arguments)
+        generator = build_generator("constant", arguments, card.channels, card.head)
+        save_model(folder, card, generator, "# again\n")
+        digest = open_model(folder).card.digest
+        return SceneTask("a", source, str(tmp_path / "map.tif"), str(folder), digest, options)
+
+    source = str(write_scene(tmp_path / "a.tif", 0))
+    options = Render(batch_size=1, device="cpu").options()
+    for value in (200, 100):
+        task = begun_with(value)
+        assert engines.render_on_worker(task).line is None
+        with rasterio.open(task.staged) as src:
+            assert (src.read() == value).all()
+            assert src.tags()["TILEMAPPER_MODEL_SHA256"] == task.model_sha256
+
+    late = begun_with(200)
+    begun_with(100)
+    outcome = engines.render_on_worker(late)
+    engines._engine.cache_clear()
+    assert outcome.state == "failed"
+    assert "is another model than the run began with" in str(outcome.line)
+    # So it is in the client, from which a scene's blocks are spread.
+    assert render_scene(late).line == outcome.line
 
 
 @pytest.mark.parametrize("broken", [True, False])

@@ -529,7 +529,9 @@ def test_an_interruption_that_a_library_made_a_failure_of_is_no_fault_of_the_sce
             raise ValueError("validator") from error
 
     monkeypatch.setattr(worker, "_render", interrupted)
-    task = SceneTask(id="scene", path="scene.tif", staged="map.tif", model="maps", options={})
+    task = SceneTask(
+        id="scene", path="scene.tif", staged="map.tif", model="maps", model_sha256="", options={}
+    )
     with pytest.raises(Interrupted):
         worker.render_scene(task)
 

@@ -284,7 +284,7 @@ def test_each_of_our_own_workers_renders_on_the_one_gpu_that_it_sees(
         return iter(())
 
     monkeypatch.setattr(calls, "spread_calls", spread_calls)
-    task = SceneTask("a", "a.tif", "a_map.tif", "maps", {"device": device, "overlap": 64})
+    task = SceneTask("a", "a.tif", "a_map.tif", "maps", "", {"device": device, "overlap": 64})
     list(Spread(device=device, **where).many(iter([task])))
     assert given["device"] == device
     assert [one.options for one in given["tasks"]] == [{"device": seen, "overlap": 64}]

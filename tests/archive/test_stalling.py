@@ -18,6 +18,7 @@ from tilemapper.archive.run import run_archive
 from tilemapper.archive.stalling import left_if_stalled, watched
 from tilemapper.archive.task import SceneTask
 from tilemapper.errors import JobError, RasterError, TryAgainError
+from tilemapper.networks.model import open_model
 
 LIMIT_S = 0.2
 
@@ -110,7 +111,9 @@ def test_the_line_of_a_worker_names_the_scene_and_the_key_but_no_secret(
     path = "https://host/a.tif?X-Amz-Signature=abcdef"
     options = {"device": "cpu", "precision": "fp32", "batch_size": 1, "tta": False,
                "compiled": False}  # fmt: skip
-    task = SceneTask("1", path, "/staged.tif", str(models / "identity"), options, stall_s=LIMIT_S)
+    folder = str(models / "identity")
+    sha256 = open_model(folder).card.digest
+    task = SceneTask("1", path, "/staged.tif", folder, sha256, options, stall_s=LIMIT_S)
     with pytest.raises(TryAgainError) as caught:
         render_on_worker(task)
     assert str(caught.value).startswith("https://host/a.tif")

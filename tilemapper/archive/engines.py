@@ -11,9 +11,9 @@ import torch
 
 from tilemapper.archive.stalling import Sign, left_if_stalled, line_of
 from tilemapper.archive.task import SceneOutcome, SceneTask, one_line
-from tilemapper.archive.worker import gpu_of, render_scene
+from tilemapper.archive.worker import gpu_of, model_of, render_scene
 from tilemapper.errors import DeviceError, DeviceLostError, TilemapperError, TryAgainError
-from tilemapper.networks.model import Model, open_model
+from tilemapper.networks.model import Model
 from tilemapper.render.cuda.painter import painter_of
 from tilemapper.render.devices import (
     auto_batch,
@@ -82,7 +82,7 @@ def _end_if_broken(device: str | torch.device) -> None:
 def _engine_for(task: SceneTask) -> Engine:
     """The engine of the task; scenes that come at once, as on a GPU, share one."""
     with _OPENING:
-        engine = _engine(task.model, *_engine_options(task))
+        engine = _engine(task.model, task.model_sha256, *_engine_options(task))
         painter_of(engine)  # before another scene is painted: see `Painter.prepare`
     return engine
 
@@ -94,10 +94,17 @@ def _engine_options(task: SceneTask) -> tuple[Any, ...]:
 
 @functools.lru_cache(maxsize=1)
 def _engine(
-    model: str, device: str, precision: str, batch_size: int | None, tta: bool, compiled: bool
+    model: str,
+    sha256: str,
+    device: str,
+    precision: str,
+    batch_size: int | None,
+    tta: bool,
+    compiled: bool,
 ) -> Engine:
+    """By the model's digest too: a cluster outlives models that are trained into one folder."""
     return engine_for(
-        open_model(model), device=device, precision=precision, batch_size=batch_size, tta=tta,
+        model_of(model, sha256), device=device, precision=precision, batch_size=batch_size, tta=tta,
         compiled=compiled,
     )  # fmt: skip
 

@@ -58,6 +58,7 @@ class Handover:
             path=scene.path,
             staged=str(staged),
             model=str(self.model.folder),
+            model_sha256=self.model.card.digest,
             options=options,
             layers=self.staging.layers(staged, self.job.render.layers()),
             bounds=self.job.source.bounds,

@@ -17,14 +17,16 @@ TIME_IS_UP = "the time budget is used up"
 class SceneTask:
     """All that a worker needs. ``path`` may hold a signature: it is neither stored nor shown.
 
-    layers: where to stage what is written besides the map. until_s: when the run's time is up, as
-    `time.time` tells it. stall_s: without a sign of life for so long, the scene counts as hung.
+    model, model_sha256: its folder, and its card's digest when the run began. layers: where to
+    stage what is written besides the map. until_s: when the run's time is up, as `time.time` tells
+    it. stall_s: without a sign of life for so long, the scene counts as hung.
     """
 
     id: str
     path: str
     staged: str
     model: str
+    model_sha256: str
     options: dict[str, Any]
     layers: dict[str, str] = field(default_factory=dict)
     bounds: tuple[float, float, float, float] | None = None

@@ -19,6 +19,7 @@ from tilemapper.archive.task import TIME_IS_UP, SceneOutcome, SceneTask, StagedF
 from tilemapper.errors import (
     DeviceLostError,
     LockedError,
+    ModelError,
     OtherPlanError,
     RasterError,
     TilemapperError,
@@ -26,6 +27,7 @@ from tilemapper.errors import (
     interruption_behind,
     shortage,
 )
+from tilemapper.networks.model import Model, open_model
 from tilemapper.raster.dateline import touches
 from tilemapper.raster.opening import open_raster
 from tilemapper.raster.secrets import redacted
@@ -111,7 +113,7 @@ def _render(
     outcome.head_sha256 = head_sha256(task.path)
     if task.bounds is not None or task.min_px is not None:
         _filter(task)
-    model = engine.model if engine is not None else task.model
+    model = engine.model if engine is not None else model_of(task.model, task.model_sha256)
     options = {**task.options, **task.layers, "tick": _ticking(task, tick)}
     rendered = functools.partial(
         render, task.path, task.staged, model, overwrite=True, engine=engine, **options
@@ -136,6 +138,21 @@ def _render(
         "blocks_resumed": result.blocks_resumed,
         **asdict(place_of(task.staged)),
     }
+
+
+def model_of(folder: str, sha256: str) -> Model:
+    """The model that a run began with; not another that stands in its place by now, or here.
+
+    Raises:
+        ModelError: there is none, or it is another.
+    """
+    model = open_model(folder)
+    if model.card.digest != sha256:
+        raise ModelError(
+            f"{folder}: is another model than the run began with; put the same one on all "
+            "machines, and run the same command again"
+        )
+    return model
 
 
 def _ticking(task: SceneTask, tick: Callable[[int], None] | None) -> Callable[[int], None]:
