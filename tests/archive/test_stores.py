@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import pickle
+import re
 import socket
 import subprocess
 import sys
@@ -12,9 +14,12 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import numpy as np
 import pytest
 import rasterio
 from botocore.exceptions import ClientError, EndpointConnectionError
+from numpy.typing import NDArray
+from rasterio.shutil import copy
 
 from tests.archive.world import write_archive, write_job, write_scene
 from tests.ports import held_ports
@@ -22,9 +27,14 @@ from tilemapper.archive import remote, storing
 from tilemapper.archive.answers import code_of, is_passing
 from tilemapper.archive.jobfile import load_job
 from tilemapper.archive.ledger import Ledger
+from tilemapper.archive.mosaic_vrt import gdal_path
 from tilemapper.archive.run import run_archive
 from tilemapper.archive.scenes import discover
 from tilemapper.errors import TargetError, TryAgainError
+from tilemapper.networks.model import open_model
+from tilemapper.raster.source import SourceView
+from tilemapper.render.render import render
+from tilemapper.render.workers import Order, examine, versions
 
 pytestmark = pytest.mark.skipif(
     not (importlib.util.find_spec("moto") and importlib.util.find_spec("flask")),
@@ -146,6 +156,58 @@ def test_scenes_of_a_bucket_are_rendered_into_it_and_an_unchanged_one_is_left_al
     run_archive(job, identity, tell=told.append)
     assert told[0]["reasons"] == {"source changed": 1, "output missing": 1, "output altered": 1}
     assert not list((job.work / "staging").iterdir())
+
+
+def painted(source: str, folder: Path, model: Path, **options) -> NDArray[np.uint8]:
+    render(source, folder / "map.tif", model, overwrite=True, batch_size=1, **options)
+    with rasterio.open(folder / "map.tif") as src:
+        return src.read()
+
+
+@pytest.mark.parametrize("kind", ["s3", "http", "members"])
+def test_a_raster_that_is_another_by_now_is_read_anew_in_the_same_process(
+    store, server, tmp_path, models, kind
+):
+    """GDAL kept the first one's pixels: a notebook, or a standing worker, painted those."""
+    address = "s3://maps/a.tif" if kind == "s3" else f"http://127.0.0.1:{server}/maps/a.tif"
+    source = str(tmp_path / "a.vrt") if kind == "members" else address
+    for index, size in enumerate((40, 40, 300)):  # of the same size, and of another
+        made = write_scene(tmp_path / "made.tif", index, size=size, at=500_000)
+        put_public(store, "a.tif", made.read_bytes())
+        if kind == "members":
+            copy(made, source, driver="VRT")
+            text = Path(source).read_text()
+            name = re.search("<SourceFilename.*</SourceFilename>", text)
+            assert name is not None
+            remote_name = f"<SourceFilename>{gdal_path(address)}</SourceFilename>"
+            Path(source).write_text(text.replace(name[0], remote_name))
+        with rasterio.open(made) as src:
+            found = painted(source, tmp_path, models / "identity", allow_drivers=("VRT",))
+            assert (found == src.read()).all()
+
+
+def test_a_worker_reads_anew_what_its_client_found_to_be_another(store, server, tmp_path, models):
+    """It read the first one for an earlier render, and refused the second as changed, for good."""
+    address, model = f"http://127.0.0.1:{server}/maps/a.tif", open_model(models / "identity")
+    order = tmp_path / "order"
+    client = (
+        "import pickle, sys; from pathlib import Path\n"
+        "from tilemapper.networks.model import open_model\n"
+        "from tilemapper.render.planning import plan_render\n"
+        "plan = plan_render(sys.argv[1], None, open_model(sys.argv[2]), batch_size=1)\n"
+        "Path(sys.argv[3]).write_bytes(pickle.dumps(plan))"
+    )
+    for index, size in enumerate((40, 300)):
+        made = write_scene(tmp_path / "made.tif", index, size=size)
+        put_public(store, "a.tif", made.read_bytes())
+        program = [sys.executable, "-c", client, address, str(model.folder), str(order)]
+        subprocess.run(program, check=True)
+        plan = pickle.loads(order.read_bytes())
+        look = examine(Order(plan, model, tmp_path, ("", ""), versions()))
+        assert look.faults == ()
+        with rasterio.open(made) as src, SourceView(plan.source) as view:
+            read, _ = view.read(row=0, col=0, height=size, width=size)
+            assert (read == np.moveaxis(src.read(), 0, 2)).all()
 
 
 def test_a_kill_before_the_last_copy_leaves_nothing_under_the_final_key(

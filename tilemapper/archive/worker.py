@@ -29,7 +29,7 @@ from tilemapper.errors import (
 )
 from tilemapper.networks.model import Model, open_model
 from tilemapper.raster.dateline import touches
-from tilemapper.raster.opening import open_raster
+from tilemapper.raster.opening import forget, open_raster
 from tilemapper.raster.secrets import redacted
 from tilemapper.render.blockfile import file_sha256
 from tilemapper.render.devices import is_broken
@@ -205,6 +205,7 @@ def _filter(task: SceneTask) -> None:
         _Skip: one of them leaves the scene out.
     """
     allow = tuple(task.options.get("allow_drivers", ()))
+    forget(task.path)
     with open_raster(task.path, allow_drivers=allow) as src:
         if task.min_px is not None and min(src.height, src.width) < task.min_px:
             raise _Skip(f"{src.width} x {src.height} px, smaller than source.min_px {task.min_px}")

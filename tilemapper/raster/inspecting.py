@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import rasterio
 from numpy.typing import NDArray
 from rasterio.io import DatasetReader
 
@@ -14,7 +15,7 @@ from tilemapper.raster.aoi import lay_on_pixels, read_polygons
 from tilemapper.raster.bands import Bands, choose_bands
 from tilemapper.raster.drivers import check_drivers
 from tilemapper.raster.identity import identity_of
-from tilemapper.raster.opening import open_raster
+from tilemapper.raster.opening import forget, open_raster, read_options
 from tilemapper.raster.pixels import Pixels
 from tilemapper.raster.placing import Grid, output_grid
 from tilemapper.raster.sampling import sample_values
@@ -47,7 +48,11 @@ def inspect_source(path: str, options: SourceOptions, model_gsd_m: float | None)
         OptionError: an option does not fit this raster, or this GDAL.
     """
     check_drivers(options.allow_drivers)
-    with open_raster(path, allow_drivers=options.allow_drivers) as src:
+    forget(path)
+    with (
+        rasterio.Env(**read_options(path)),
+        open_raster(path, allow_drivers=options.allow_drivers) as src,
+    ):
         bands = choose_bands(src, path, options)
         grid = output_grid(src, path, options, model_gsd_m)
         aoi = _aoi(path, options.mask, grid)

@@ -41,6 +41,10 @@ _REMOTE_OPTIONS = {
     "GDAL_HTTP_MAX_RETRY": "3",
     "GDAL_HTTP_RETRY_DELAY": "1",  # and more each time; left alone it begins with half a minute
 }
+# GDAL keeps what it has read of a server's files for as long as the process lives, their sizes too,
+# and asks no more whether they have changed. With this, until they are closed.
+_NOT_KEPT = {"CPL_VSIL_CURL_NON_CACHED": "/vsicurl/:/vsis3/"}
+_opened: set[str] = set()  # remote paths, of which something may be kept
 # rasterio lets some of GDAL's own errors out, which are not rasterio's.
 GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError, ValueError, AttributeError)
 _warnings_lock = threading.Lock()
@@ -53,7 +57,19 @@ def is_remote(path: str) -> bool:
 
 def read_options(path: str) -> dict[str, str]:
     """GDAL's settings for opening and reading it; for ``rasterio.Env``."""
-    return _READ_OPTIONS | (_REMOTE_OPTIONS if is_remote(path) else {})
+    # Of a VRT's members on servers nothing is kept: here nobody knows which those are.
+    return _READ_OPTIONS | (_REMOTE_OPTIONS if is_remote(path) else _NOT_KEPT)
+
+
+def forget(path: str) -> None:
+    """Has a remote raster read anew that was opened in this process before; it may be another.
+
+    To be called where a job begins: the openings of one job share what was read.
+    """
+    if path in _opened:
+        with contextlib.suppress(*GDAL_ERRORS), rasterio.Env(**_NOT_KEPT):
+            _open_with(path, "GTiff", None).close()
+        _opened.discard(path)
 
 
 def gdal_name(path: str) -> str:
@@ -164,4 +180,6 @@ def _open_with(path: str, driver: str, overview: int | None) -> DatasetReader:
         # That there is no georeferencing is said by the source view, in our words.
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with rasterio.Env(**read_options(path)):
+            if is_remote(path):
+                _opened.add(path)
             return rasterio.open(gdal_name(path), driver=driver, **options)

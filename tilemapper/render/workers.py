@@ -18,6 +18,7 @@ from tilemapper.errors import DeviceError, ModelError, RasterError, StagingError
 from tilemapper.networks.card import CARD_NAME
 from tilemapper.networks.model import Model, open_model
 from tilemapper.raster.atomic import fsync_folder, writing_failed
+from tilemapper.raster.opening import forget
 from tilemapper.raster.source import SourceView
 from tilemapper.render.blockfile import file_sha256, publish
 from tilemapper.render.blocks import CACHE_MB
@@ -87,6 +88,7 @@ def examine(order: Order) -> Look:
     os.environ.setdefault("GDAL_CACHEMAX", str(CACHE_MB))
     try:
         choose_device(order.plan.device)
+        forget(order.plan.source.path)
         SourceView(order.plan.source).close()
     except (DeviceError, RasterError) as error:
         faults.append(f"cannot take part: {error}")
