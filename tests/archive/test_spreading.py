@@ -160,8 +160,10 @@ def test_scenes_are_spread_whole_first_and_block_by_block_when_they_are_few(
 
 
 def test_a_cluster_is_asked_how_many_workers_it_has(monkeypatch):
-    monkeypatch.setattr(calls, "staff", lambda scheduler, insecure: 8)
-    remote = Spread(scheduler="tls://host:8786")
+    monkeypatch.setattr(
+        calls, "staff", lambda scheduler, insecure, device: {"auto": 8, "cpu": 9}[device]
+    )
+    remote = Spread(scheduler="tls://host:8786", device="auto")
     assert remote.staff == 8
     assert remote.few() == {"scheduler": "tls://host:8786", "insecure": False}
 

@@ -351,6 +351,28 @@ def test_a_worker_without_this_version_of_the_package_is_named_and_lives_on(
         farm.close()
 
 
+def test_whole_rasters_go_to_workers_that_declare_a_gpu_where_there_are_some(farm, forks):
+    where = str(farm.file)
+    options = {"failed": min, "scheduler": where, "lonely_s": 2.0}
+    farm.forks = forks
+    farm.add("--nthreads=1", "--resources=GPU=1")
+    farm.forks = None
+    chosen = farm.runs.pop()
+    try:
+        farm.staffed(3)
+        assert (staff(where, device="auto"), staff(where, device="cpu")) == (1, 3)
+        seen = set(spread_calls(lambda _: os.getpid(), iter("abcdef"), device="auto", **options))
+        assert len(seen) == 1
+        left = spread_calls(lambda _: os.getpid(), iter("ab" * 9), device="cuda", **options)
+        assert {next(left)} == seen
+    finally:
+        chosen.kill()
+        chosen.wait()
+    # The others could not render it: what waits for a GPU would wait for ever.
+    with pytest.raises(NoWorkerError, match="no worker with a GPU for 2 s"):
+        list(left)
+
+
 def test_whole_rasters_go_to_workers_of_the_clients_versions_alone(farm, monkeypatch):
     options = {"failed": min, "scheduler": str(farm.file)}
     assert list(spread_calls(str.upper, iter("a"), **options)) == ["A"]

@@ -36,7 +36,7 @@ class Spread:
             return self.workers
         from tilemapper.render.calls import staff  # loads dask
 
-        return staff(self.scheduler, insecure=self.insecure)
+        return staff(self.scheduler, insecure=self.insecure, device=self.device)
 
     def many(self, tasks: Iterator[SceneTask]) -> Iterable[SceneOutcome]:
         """Whole scenes over the workers.

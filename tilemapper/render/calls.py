@@ -27,15 +27,20 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def staff(scheduler: str, *, insecure: bool = False) -> int:
-    """How many workers a running cluster has now.
+def staff(scheduler: str, *, insecure: bool = False, device: str = "cpu") -> int:
+    """How many workers a running cluster has now that `spread_calls` would ask.
 
     Raises:
         NoWorkerError: no scheduler answers.
         OptionError: its address may not be used.
     """
     with connected(address_of(scheduler, insecure=insecure)) as client:
-        return len(candidates(client, gpu=False) or {})
+        return len(candidates(client, _asks_for_gpu(device)) or {})
+
+
+def _asks_for_gpu(device: str) -> bool:
+    """Whether workers that declare a GPU are to be asked alone, where there are some."""
+    return not device.startswith("cpu")
 
 
 def spread_calls(
@@ -60,7 +65,8 @@ def spread_calls(
         workers: processes to start here, if no ``scheduler`` is named.
         scheduler: of a running cluster; see `tilemapper.render.address.scheduler_address`.
         insecure: take a scheduler on another machine without TLS.
-        device: of our own workers; on ``cuda`` each sees one.
+        device: of our own workers, on ``cuda`` each sees one. Of a running cluster those that
+            declare the resource ``GPU`` are asked alone, if there are some and it is not ``cpu``.
         lonely_s: how long a cluster without any worker is waited for.
 
     Raises:
@@ -70,14 +76,17 @@ def spread_calls(
     """
     with contextlib.ExitStack() as stack:
         own: OwnWorkers | None = None
+        gpu = False
         if scheduler is None:
             own = stack.enter_context(own_workers(workers, device, dashboard=False))
         address = address_of(scheduler, insecure=insecure) if own is None else own.cluster
         client = stack.enter_context(connected(address))
         if own is None:
-            here = candidates(client, gpu=False) or {}
+            here = candidates(client, _asks_for_gpu(device)) or {}
             check_versions(client, here, time.monotonic() + lonely_s)
-        yield from _answered(client, own, work, items, failed, lonely_s)
+            # Decided once: a call that waits for a GPU is run by no other worker.
+            gpu = any(here.values())
+        yield from _answered(client, own, work, items, failed, lonely_s, gpu=gpu)
 
 
 def _answered(
@@ -87,6 +96,8 @@ def _answered(
     items: Iterator[Item],
     failed: Callable[[Item, str], Result],
     lonely_s: float,
+    *,
+    gpu: bool,
 ) -> Iterator[Result]:
     answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
     again: list[Item] = []
@@ -100,13 +111,14 @@ def _answered(
                     f"workers: none is left with a GPU that can be used ({unfit.why}); look at "
                     "them with nvidia-smi, then run the same command again"
                 )
-            present = len(candidates(client, gpu=False) or {})  # none when no scheduler answers
+            here = candidates(client, gpu) or {}  # none when no scheduler answers
+            present = sum(here.values()) if gpu else len(here)
             if present:
                 staffed_s = time.monotonic()
             elif time.monotonic() - staffed_s > lonely_s:
                 raise NoWorkerError(
-                    f"cluster: no worker for {lonely_s:.0f} s; start some, then run the same "
-                    "command again"
+                    f"cluster: no worker {'with a GPU ' if gpu else ''}for {lonely_s:.0f} s; start "
+                    "some, then run the same command again"
                 )
             if own is not None:
                 own.revive()
@@ -116,7 +128,8 @@ def _answered(
                     more = False
                     break
                 key, count = f"tilemapper-call-{run}-{count}", count + 1
-                future = client.submit(work, item, key=key, pure=False)
+                needs = {"GPU": 1} if gpu else None
+                future = client.submit(work, item, key=key, pure=False, resources=needs)
                 out[key] = (future, item)
                 future.add_done_callback(lambda done: answers.put(done.key))
             if not (out or again or more):
