@@ -186,7 +186,9 @@ def test_a_raster_that_is_another_by_now_is_read_anew_in_the_same_process(
             assert (found == src.read()).all()
 
 
-def test_a_worker_reads_anew_what_its_client_found_to_be_another(store, server, tmp_path, models):
+def test_a_worker_reads_anew_what_its_client_found_to_be_another(
+    store, server, tmp_path, models, forks
+):
     """It read the first one for an earlier render, and refused the second as changed, for good."""
     address, model = f"http://127.0.0.1:{server}/maps/a.tif", open_model(models / "identity")
     order = tmp_path / "order"
@@ -200,8 +202,8 @@ def test_a_worker_reads_anew_what_its_client_found_to_be_another(store, server, 
     for index, size in enumerate((40, 300)):
         made = write_scene(tmp_path / "made.tif", index, size=size)
         put_public(store, "a.tif", made.read_bytes())
-        program = [sys.executable, "-c", client, address, str(model.folder), str(order)]
-        subprocess.run(program, check=True)
+        planned = forks.run(address, model.folder, order, cwd=tmp_path, code=client)
+        assert planned.code == 0, planned.stderr
         plan = pickle.loads(order.read_bytes())
         look = examine(Order(plan, model, tmp_path, ("", ""), versions()))
         assert look.faults == ()

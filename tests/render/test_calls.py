@@ -46,7 +46,8 @@ class FakeClient:
         names = (f"tcp://{index}" for index in range(self.workers))
         return {"workers": {name: {"resources": {}, "status": "running"} for name in names}}
 
-    def submit(self, _work, item, *, key, pure):
+    def submit(self, _work, item, *, key, pure, resources):
+        assert resources is None  # these workers declare none
         self.sent.append(item)
         return FakeFuture(key, *self._ends.pop(0))
 
@@ -74,7 +75,7 @@ class FakeOwn:
 
 def answered(client: FakeClient, items: str, lonely_s: float = 0.0, own=None) -> list[object]:
     failed = lambda item, line: (item, line)  # noqa: E731
-    return list(calls._answered(client, own, str.upper, iter(items), failed, lonely_s))
+    return list(calls._answered(client, own, str.upper, iter(items), failed, lonely_s, gpu=False))
 
 
 def test_a_scheduler_that_is_gone_is_no_defect():
