@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from dataclasses import replace
@@ -184,8 +185,14 @@ def listening(processes):
     return found
 
 
-def test_two_workers_one_killed_in_a_block_make_the_same_bytes(city, models, expected, tmp_path):
+def test_two_workers_one_killed_in_a_block_make_the_same_bytes(
+    city, models, expected, tmp_path, monkeypatch
+):
     target, seen, ticks = tmp_path / "map.tif", set(), []
+    everyones = tmp_path / "tmp"
+    everyones.mkdir()
+    monkeypatch.setenv("TMPDIR", str(everyones))
+    monkeypatch.setattr(tempfile, "tempdir", None)
 
     def tick(tiles):
         ticks.append(tiles)
@@ -199,6 +206,7 @@ def test_two_workers_one_killed_in_a_block_make_the_same_bytes(city, models, exp
     assert sum(ticks) == result.tiles
     assert not children()
     assert not staging_folder(target).exists()
+    assert not list(everyones.iterdir())
 
 
 def test_a_running_cluster_makes_the_same_bytes_in_any_order(

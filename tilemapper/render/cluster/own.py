@@ -98,8 +98,12 @@ def own_workers(count: int, device: str, *, dashboard: bool) -> Iterator[OwnWork
     with (
         _kept(ENVIRONMENT),
         quiet_dask(),
-        dask.config.set(CONFIG | {PRELOAD: [HUSH, *dask.config.get(PRELOAD, [])]}),
         tempfile.TemporaryDirectory(prefix="tilemapper-", ignore_cleanup_errors=True) as scratch,
+        dask.config.set(
+            CONFIG
+            | {PRELOAD: [HUSH, *dask.config.get(PRELOAD, [])]}
+            | {"temporary-directory": scratch}  # or locks of dask's stay among everyone's files
+        ),
     ):
         threads = CUDA_AT_ONCE if device.startswith("cuda") else 1
         found = environments(count, device)
