@@ -57,7 +57,8 @@ def watched(process: subprocess.Popen) -> Iterator[set[str]]:
 
     def watch() -> None:
         while not stop.wait(0.05):
-            seen.update(listening(psutil.Process(process.pid)))
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ended while it was looked at
+                seen.update(listening(psutil.Process(process.pid)))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
