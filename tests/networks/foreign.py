@@ -116,6 +116,61 @@ class AladdinperssonUNet(nn.Module):
         return self.final_up(torch.cat([x, skips[0]], 1))
 
 
+# Input, output, kernel, stride, expansion of each block, as Google's EfficientNet-Lite0 has them.
+LITE_BLOCKS = [
+    (32, 16, 3, 1, 1),
+    *[(16, 24, 3, 2, 6), (24, 24, 3, 1, 6)],
+    *[(24, 40, 5, 2, 6), (40, 40, 5, 1, 6)],
+    *[(40, 80, 3, 2, 6), (80, 80, 3, 1, 6), (80, 80, 3, 1, 6)],
+    *[(80, 112, 5, 1, 6), (112, 112, 5, 1, 6), (112, 112, 5, 1, 6)],
+    *[(112, 192, 5, 2, 6), (192, 192, 5, 1, 6), (192, 192, 5, 1, 6), (192, 192, 5, 1, 6)],
+    (192, 320, 3, 1, 6),
+]
+
+
+class LiteBlock(nn.Module):
+    def __init__(self, bands, width, kernel, stride, expansion):
+        super().__init__()
+        wide = bands * expansion
+        if expansion > 1:
+            self._expand_conv = nn.Conv2d(bands, wide, 1, bias=False)
+            self._bn0 = nn.BatchNorm2d(wide, eps=1e-3)
+        self._depthwise_conv = nn.Conv2d(
+            wide, wide, kernel, stride, kernel // 2, groups=wide, bias=False
+        )
+        self._bn1 = nn.BatchNorm2d(wide, eps=1e-3)
+        self._project_conv = nn.Conv2d(wide, width, 1, bias=False)
+        self._bn2 = nn.BatchNorm2d(width, eps=1e-3)
+        self.skip = stride == 1 and bands == width
+
+    def forward(self, x):
+        y = x
+        if hasattr(self, "_expand_conv"):
+            y = self._bn0(self._expand_conv(y)).clamp(0, 6)
+        y = self._bn1(self._depthwise_conv(y)).clamp(0, 6)
+        y = self._bn2(self._project_conv(y))
+        return x + y if self.skip else y
+
+
+class EfficientNetLite(nn.Module):
+    """The features before the classifier; where it halves, it pads all sides alike as ours does."""
+
+    def __init__(self):
+        super().__init__()
+        self._conv_stem = nn.Conv2d(3, 32, 3, 2, 1, bias=False)
+        self._bn0 = nn.BatchNorm2d(32, eps=1e-3)
+        self._blocks = nn.ModuleList(LiteBlock(*block) for block in LITE_BLOCKS)
+        self._conv_head = nn.Conv2d(320, 1280, 1, bias=False)
+        self._bn1 = nn.BatchNorm2d(1280, eps=1e-3)
+        self._fc = nn.Linear(1280, 10)
+
+    def forward(self, x):
+        x = self._bn0(self._conv_stem(x)).clamp(0, 6)
+        for block in self._blocks:
+            x = block(x)
+        return x
+
+
 def randomise(network, seed=0):
     """Random weights and norm statistics of a size that keeps all activations in play."""
     generator = torch.Generator().manual_seed(seed)

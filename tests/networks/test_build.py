@@ -17,6 +17,7 @@ from tilemapper.networks.build import build_discriminator, build_generator
         ("unet", {"upsample": "bilinear"}, "upsample is 'bilinear'"),
         ("unet", {"dropout": float("nan")}, "dropout is nan"),
         ("residual", {"stride": 8}, "stride is 8"),
+        ("efficientnet", {"width": 1}, "width is 1"),
         ("resnet", {"blocks": 10**9}, "blocks is 1000000000"),
         ("constant", {"value": 256}, "value is 256"),
     ],

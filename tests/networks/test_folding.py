@@ -14,6 +14,7 @@ NETWORKS = [
     ("unet", {"width": 4, "depth": 6, "upsample": "resize", "padding": "reflect", "skip": "leaky"}),
     ("residual", {"width": 4}),
     ("residual", {"width": 4, "stride": 32}),
+    ("efficientnet", {"width": 4}),
     ("resnet", {"width": 4, "norm": "batch", "blocks": 2}),
     ("resnet", {"width": 4, "norm": "batch", "blocks": 2, "upsample": "resize"}),
 ]

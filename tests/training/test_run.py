@@ -17,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.networks.foreign import EfficientNetLite, randomise
 from tests.training.synthetic_pairs import COLOURS, TINY, make_pair, stopped_after, write_pairs
 from tilemapper.api.train import train_and_report
 from tilemapper.errors import (
@@ -31,6 +32,7 @@ from tilemapper.errors import (
     TrainingError,
 )
 from tilemapper.networks.model import ModelCard, open_model, save_model
+from tilemapper.networks.pretrained import read_encoder
 from tilemapper.training import checkpoint, export, pix2pix
 from tilemapper.training.assembly import make_generator, model_to_start_from
 from tilemapper.training.checkpoint import read_checkpoint, write_checkpoint
@@ -404,6 +406,32 @@ def test_a_model_is_a_start_for_its_own_activations_alone_and_for_any_dropout(tm
     assert model_to_start_from(job(", dropout=0.1")) == saved
     with pytest.raises(JobError, match=r"'skip': 'leaky'.* is needed; set the generator_"):
         model_to_start_from(job(', skip="leaky"'))
+
+
+def test_an_encoder_starts_from_a_published_network(pairs, tmp_path):
+    published = tmp_path / "lite0.pth"
+    torch.save(randomise(EfficientNetLite()).state_dict(), published)
+    settings = TINY | {
+        "augment.crop": "32",
+        "networks.generator": "efficientnet",
+        "networks.generator_arguments": "{width=2}",
+        "networks.encoder": f'"{published}"',
+        "trainer.steps": "2",
+        "trainer.learning_rate": "1e-9",
+    }
+    run = tmp_path / "run"
+    train(pairs, run, settings=settings, **stopped_after(1))
+    wanted = read_encoder(published)
+    published.unlink()  # a resumed run needs its checkpoint only
+    model = train(pairs, run, resume=True).model
+    for name, tensor in weights(run).items():
+        if name.startswith("generator.encoder.") and tensor.dim() == 4:
+            place = name.removeprefix("generator.encoder.")
+            assert torch.allclose(tensor, wanted[place], atol=1e-6)
+    assert model is not None
+    assert "encoder started from lite0.pth; " in open_model(model).card.recipe
+    with pytest.raises(ModelError, match=r"lite0\.pth: not found"):  # before a pair is read
+        train(tmp_path / "no pairs", tmp_path / "new", settings=settings)
 
 
 def test_a_boosted_class_weighs_more(pairs, tmp_path, monkeypatch):

@@ -106,6 +106,22 @@ class ResNetArguments(Arguments):
         return 4
 
 
+class EfficientNetArguments(Arguments):
+    """Arguments of the U-Net over EfficientNet-Lite0, whose own widths are fixed.
+
+    ``width``: channels of the decoder at half size; 1.5, 2 and 4 times as many further in.
+    """
+
+    width: Annotated[int, Field(ge=2, le=512)] = 32
+    bands: Annotated[int, Field(ge=1, le=16)] = 3
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    @property
+    def multiple(self) -> int:
+        """Height and width of the input must be multiples of this."""
+        return 32
+
+
 class IdentityArguments(Arguments):
     """``sleep_s``: seconds that every batch takes on top, to stand in for a slow network."""
 
@@ -148,6 +164,7 @@ GENERATORS: dict[str, type[Arguments]] = {
     "unet": UNetArguments,
     "residual": ResidualArguments,
     "resnet": ResNetArguments,
+    "efficientnet": EfficientNetArguments,
     "identity": IdentityArguments,
     "constant": ConstantArguments,
 }

@@ -15,6 +15,7 @@ from tilemapper.networks.arguments import (
     generator_arguments,
     parse,
 )
+from tilemapper.networks.efficientnet import EfficientUNet
 from tilemapper.networks.layers import initialise
 from tilemapper.networks.patchgan import PatchGAN, TwoScalePatchGAN
 from tilemapper.networks.residual import ResidualUNet
@@ -26,6 +27,7 @@ _NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "unet": UNet,
     "residual": ResidualUNet,
     "resnet": ResNet,
+    "efficientnet": EfficientUNet,
     "identity": Identity,
     "constant": Constant,
 }

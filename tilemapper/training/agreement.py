@@ -125,6 +125,10 @@ def _of_networks(job: TrainingJob) -> str:
     crop, networks = job.augment.crop, job.networks
     if networks.generator in WITHOUT_WEIGHTS:
         return f"networks.generator {networks.generator} has no weights to train"
+    if networks.encoder and networks.generator != "efficientnet":
+        return f"networks.encoder needs networks.generator = efficientnet, not {networks.generator}"
+    if networks.encoder and networks.init:
+        return "networks.encoder and networks.init are both set, leave one out"
     for name, bands in (("generator", 3), ("discriminator", 3 if _is_cyclegan(job) else 6)):
         found = getattr(networks, f"{name}_arguments").get("bands", bands)
         if found != bands:
@@ -139,10 +143,11 @@ def _of_networks(job: TrainingJob) -> str:
             f"augment.crop is {crop}, a multiple of {arguments.multiple} is needed by "
             f"networks.generator {networks.generator}"
         )
-    # The residual U-Net has norms at its innermost level, which is then a single pixel.
-    norm = getattr(arguments, "norm", "none")
+    # These two have norms at their innermost level, which is then a single pixel.
+    norm = getattr(arguments, "norm", "batch")
     alone = norm.startswith("instance") or (norm == "batch" and job.trainer.batch == 1)
-    if networks.generator == "residual" and crop == arguments.multiple and alone:
+    deep = networks.generator in ("residual", "efficientnet")
+    if deep and crop == arguments.multiple and alone:
         return f"augment.crop is {crop}, at least {2 * crop} is needed by norm {norm} of one value"
     least = LEAST_SIDE * 2**judge.n_layers * judge.scales
     if job.losses.gan != "none" and crop < least:

@@ -6,6 +6,7 @@ import copy
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +15,9 @@ from torch import Tensor, nn
 from tilemapper.errors import DeviceError, JobError
 from tilemapper.networks.arguments import generator_arguments
 from tilemapper.networks.build import build_discriminator, build_generator
+from tilemapper.networks.efficientnet import EfficientUNet
 from tilemapper.networks.model import Model, open_model
+from tilemapper.networks.pretrained import read_encoder
 from tilemapper.networks.processor import gains_by_bf16
 from tilemapper.training.config import TrainerConfig, TrainingJob
 from tilemapper.training.optimisers import InOrderAdam, InOrderAdamW
@@ -70,11 +73,13 @@ def generator_kind(architecture: str, arguments: Mapping[str, Any]) -> tuple[str
 
 
 def start_from(generator: nn.Module, job: TrainingJob) -> tuple[str, ...]:
-    """Gives the generator the weights of the model ``networks.init`` names; nothing without one.
+    """Gives the generator the weights that ``networks.init`` or ``networks.encoder`` names, if any.
 
-    Returns the digests of what that model has learned from, as far as its card says. Raises as
-    `model_to_start_from`, and ModelError for damaged weights.
+    Returns the digests of the pairs that such a model has learned from, as far as its card says.
+    Raises as `model_to_start_from` and `read_encoder`, and ModelError for damaged weights.
     """
+    if isinstance(generator, EfficientUNet) and job.networks.encoder:
+        generator.encoder.load_state_dict(read_encoder(Path(job.networks.encoder)))
     model = model_to_start_from(job)
     if model is None:
         return ()

@@ -90,7 +90,9 @@ class NetworksConfig(Section):
     """Generator and discriminator; the ``_arguments`` are those of `tilemapper.networks.build`.
 
     ``init``: name or folder of a model that the generator starts from instead of fresh weights;
-    its architecture, arguments (dropout aside) and palette must be the job's.
+    its architecture, arguments (dropout aside) and palette must be the job's. ``encoder``: file
+    with an EfficientNet-Lite0 trained on ImageNet (a state dict of PyTorch, named as
+    efficientnet_pytorch does), from which the encoder of generator "efficientnet" starts.
     """
 
     generator: str = "unet"
@@ -98,6 +100,7 @@ class NetworksConfig(Section):
     head: Literal["rgb", "palette"] = "rgb"
     discriminator_arguments: dict[str, float | int | str | bool] = {}
     init: str = ""
+    encoder: str = ""
 
 
 class LossesConfig(Section):

@@ -219,8 +219,10 @@ def _held_out(split: Split, job: TrainingJob) -> str:
 
 def _start(trainer: Trainer) -> str:
     """Where the weights came from, if not from chance."""
-    name = trainer.job.networks.init
-    return f"started from the weights of {Path(name).name}; " if name else ""
+    networks = trainer.job.networks
+    if networks.encoder:
+        return f"encoder started from {Path(networks.encoder).name}; "
+    return f"started from the weights of {Path(networks.init).name}; " if networks.init else ""
 
 
 def _terms(trainer: Trainer) -> list[str]:

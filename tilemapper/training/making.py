@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from tilemapper.errors import JobError
+from tilemapper.networks.pretrained import read_encoder
 from tilemapper.training.assembly import model_to_start_from, start_from
 from tilemapper.training.checkpoint import Checkpoints
 from tilemapper.training.classes import class_weights
@@ -29,7 +30,8 @@ def check_alone(job: TrainingJob, *, resume: bool) -> None:
     """Refuses what can be told without a pair: to read them takes minutes.
 
     Raises:
-        ModelError, JobError: as `model_to_start_from`, and for a figure that there is not.
+        ModelError, JobError: as `model_to_start_from` and `read_encoder`, and for a figure that
+            there is not.
     """
     name, there = job.trainer.best_by, [*figure_names(job_legend(job)), "loss"]
     if name not in there:
@@ -39,6 +41,8 @@ def check_alone(job: TrainingJob, *, resume: bool) -> None:
         )
     if not resume:  # a checkpoint has weights of its own
         model_to_start_from(job)
+        if job.networks.encoder:
+            read_encoder(Path(job.networks.encoder))
 
 
 def make_trainer(
