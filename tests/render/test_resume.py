@@ -16,7 +16,7 @@ from rasterio.shutil import copy as copy_raster
 from rasterio.windows import Window
 
 from tests.conftest import noise, read_raster, write_raster
-from tilemapper.errors import DiskFullError, RasterError, StagingError, TargetError
+from tilemapper.errors import DiskFullError, OtherPlanError, RasterError, StagingError, TargetError
 from tilemapper.networks.model import open_model
 from tilemapper.raster import identity, limits
 from tilemapper.raster.opening import open_raster
@@ -24,6 +24,7 @@ from tilemapper.raster.stored import StoredBlocks
 from tilemapper.render import finish as finish_module
 from tilemapper.render import staging as staging_module
 from tilemapper.render import targets as targets_module
+from tilemapper.render.estimate import estimate
 from tilemapper.render.planning import plan_render
 from tilemapper.render.render import render
 from tilemapper.render.staging import locked, staging_folder, stored_plan
@@ -58,6 +59,21 @@ def test_blocks_of_another_size_are_not_taken_for_ones_own(
         render(city, target, models / "identity", block=1024)
     assert render(city, target, models / "identity").blocks_resumed == 2
     assert np.array_equal(read_raster(target), read_raster(city))
+
+
+@pytest.mark.parametrize("other", [{"overlap": 32}, {"block": 1024}], ids=str)
+def test_a_dry_run_beside_other_blocks_refuses_what_the_run_would(
+    make_raster, models, tmp_path, interrupted, other
+):
+    city, target = make_raster(600, 1500), tmp_path / "map.tif"
+    interrupted(city, target, models / "identity")
+    with pytest.raises(OtherPlanError) as run:
+        render(city, target, models / "identity", **{"block": 512} | other)
+    with pytest.raises(OtherPlanError) as dry:
+        estimate(city, target, models / "identity", **{"block": 512} | other)
+    assert str(dry.value) == str(run.value)
+    assert estimate(city, target, models / "identity", restart=True, **other).blocks
+    assert estimate(city, target, models / "identity", block=512).blocks == 6
 
 
 def test_a_restart_chooses_its_blocks_anew(make_raster, models, tmp_path, interrupted):

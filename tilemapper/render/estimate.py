@@ -14,7 +14,7 @@ from tilemapper.render.division import named_gpus
 from tilemapper.render.plan import Plan
 from tilemapper.render.planning import plan_render
 from tilemapper.render.speed import tiles_a_second
-from tilemapper.render.staging import stored_plan
+from tilemapper.render.staging import check_stored, staging_folder, stored_plan
 from tilemapper.render.targets import check_target, check_targets
 
 
@@ -81,11 +81,14 @@ def estimate(
     the first tile.
     """
     target = Path(target)
-    check_target(str(source), target, overwrite=overwrite or stored_plan(target) is not None)
+    stored = stored_plan(target)
+    check_target(str(source), target, overwrite=overwrite or stored is not None)
     opened = model if isinstance(model, Model) else open_model(model)
     with rasterio.Env(GDAL_CACHEMAX=CACHE_MB << 20):
         plan = plan_render(source, target, opened, restart=restart, **options)
         check_targets(plan, overwrite=overwrite)
+        if stored is not None and not restart:
+            check_stored(staging_folder(target), stored, plan)
     scheduler, insecure = options.get("scheduler"), bool(options.get("insecure"))
     rate = _speed(plan, opened, scheduler, insecure=insecure)
     return Estimate(

@@ -173,6 +173,25 @@ def _in_use(target: Path) -> LockedError:
     )
 
 
+def check_stored(folder: Path, stored: dict[str, Any], plan: Plan) -> None:
+    """Refuses to go on with blocks that are not those of the plan; ``stored``: theirs.
+
+    Raises:
+        OtherPlanError: they are of another plan, or of another size.
+    """
+    if stored.get("fingerprint") != plan.fingerprint:
+        raise OtherPlanError(
+            f"{folder}: holds an unfinished render with other {_differences(stored, plan)}; "
+            "give the same options to go on with it, or --restart to begin anew"
+        )
+    if stored.get("block") != plan.block:
+        # Blocks of another size have the same names, but cover other ground.
+        raise OtherPlanError(
+            f"{folder}: holds blocks of {stored.get('block')} px, {plan.block} px are asked "
+            "for; leave out --block to go on with them, or give --restart to begin anew"
+        )
+
+
 def open_staging(folder: Path, plan: Plan, *, restart: bool) -> Staging:
     """The staging of a plan in its locked folder, with the blocks that are done already.
 
@@ -187,17 +206,8 @@ def open_staging(folder: Path, plan: Plan, *, restart: bool) -> Staging:
             for name in ("blocks", "journal", "plan.json", FINISHED):
                 path = folder / name
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        elif stored.get("fingerprint") != plan.fingerprint:
-            raise OtherPlanError(
-                f"{folder}: holds an unfinished render with other {_differences(stored, plan)}; "
-                "give the same options to go on with it, or --restart to begin anew"
-            )
-        elif stored.get("block") != plan.block:
-            # Blocks of another size have the same names, but cover other ground.
-            raise OtherPlanError(
-                f"{folder}: holds blocks of {stored.get('block')} px, {plan.block} px are asked "
-                "for; leave out --block to go on with them, or give --restart to begin anew"
-            )
+        else:
+            check_stored(folder, stored, plan)
         staging.blocks.mkdir(exist_ok=True)
         for litter in staging.blocks.glob(".*"):
             shutil.rmtree(litter, ignore_errors=True)
