@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from tests.networks.foreign import randomise
 from tilemapper.networks.build import build_generator
 from tilemapper.networks.folding import fold_norms
 from tilemapper.render import packing
@@ -93,8 +94,8 @@ class Forked(nn.Module):
         return self.second(functional.relu(x) - x)
 
 
-def relus(of: nn.Module) -> int:
-    return sum(m.activation[0] == "relu" for m in of.modules() if isinstance(m, PackedConv))
+def fused(of: nn.Module, activation: str) -> int:
+    return sum(m.activation[0] == activation for m in of.modules() if isinstance(m, PackedConv))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -108,7 +109,7 @@ def test_a_relu_is_taken_into_its_convolution_and_changes_no_bit(dtype):
     assert not convolutions(packed)
     # All but the last of each residual block, whose sum has the ReLU, and the head.
     blocks = sum(type(m).__name__ == "ResidualBlock" for m in eager.modules())
-    assert relus(packed) == len(convolutions(eager)) - blocks - 1
+    assert fused(packed, "relu") == len(convolutions(eager)) - blocks - 1
     for seed in range(3):
         given = batch(dtype, seed=seed)
         with packing._several_threads():  # on one PyTorch has kernels of its own
@@ -117,11 +118,32 @@ def test_a_relu_is_taken_into_its_convolution_and_changes_no_bit(dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @torch.inference_mode()
-def test_neither_cores_nor_batch_decide_a_bit(dtype):
+def test_a_relu6_is_taken_into_its_convolution_and_changes_no_bit(dtype):
+    built = fold_norms(randomise(build_generator("efficientnet", {"width": 4}, 3)).eval()).to(dtype)
+    eager = built.to(memory_format=torch.channels_last)
+    packed = packed_for_cpu(copy.deepcopy(eager), batch(dtype))
+    assert not convolutions(packed)
+    # All of the encoder but what each of its blocks ends in.
+    blocks = sum(type(m).__name__ == "InvertedBlock" for m in eager.modules())
+    assert fused(packed, "hardtanh") == len(convolutions(eager.encoder)) - blocks
+    given = batch(dtype, seed=1)
+    with packing._several_threads():  # on one PyTorch has kernels of its own
+        assert torch.equal(packed(given), eager(given))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("architecture", "arguments"),
+    [
+        ("residual", {"width": 4, "stride": 16, "blocks": 1, "bottom_blocks": 1}),
+        ("efficientnet", {"width": 4}),
+    ],
+)
+@torch.inference_mode()
+def test_neither_cores_nor_batch_decide_a_bit(dtype, architecture, arguments):
     """PyTorch itself computes 1 x 1 convolutions in float32 otherwise on one thread."""
     torch.manual_seed(0)
-    arguments = {"width": 4, "stride": 16, "blocks": 1, "bottom_blocks": 1}
-    built = fold_norms(build_generator("residual", arguments, 3)).to(dtype)
+    built = fold_norms(build_generator(architecture, arguments, 3)).to(dtype)
     eager = built.to(memory_format=torch.channels_last)
     assert any(conv.kernel_size == (1, 1) for conv in convolutions(eager))
     tiles, before = batch(dtype, count=16), torch.get_num_threads()
@@ -145,7 +167,7 @@ def test_a_relu_beside_another_reader_stays_where_it_is():
     given = batch(torch.float32)
     packed = packed_for_cpu(copy.deepcopy(eager), given)
     assert not convolutions(packed)
-    assert relus(packed) == 0
+    assert fused(packed, "relu") == 0
     assert torch.equal(packed(given), eager(given))
 
 
@@ -159,8 +181,8 @@ def test_where_the_relu_gives_other_bits_packing_alone_stays(monkeypatch):
     torch.manual_seed(0)
     eager = nn.Sequential(nn.Conv2d(3, 4, 3), Relu()).to(memory_format=torch.channels_last)
     given = batch(torch.float32)
-    monkeypatch.setattr(packing, "_RELU", ("tanh", [], ""))
+    monkeypatch.setitem(packing._ACTIVATIONS, functional.relu, ("tanh", [], ""))
     packed = packed_for_cpu(copy.deepcopy(eager), given)
     assert not convolutions(packed)
-    assert relus(packed) == 0
+    assert fused(packed, "relu") == 0
     assert torch.equal(packed(given), eager(given))

@@ -5,8 +5,9 @@ convolutions reorder them on every call, which costs the small inner layers of a
 their arithmetic, and makes small batches dear although they fit the cache better. The operators
 used here are those that torch.compile's freezing emits on CPU (`torch.ops.mkldnn`); they are not
 public, so their result is compared with the eager network's and nothing is changed where they are
-missing or give other bits. A ReLU right after a convolution is taken into it: it commutes with the
-rounding of the result, and a pass over the memory less is made (5 % of a residual network's time).
+missing or give other bits. A ReLU or ReLU6 right after a convolution is taken into it: it commutes
+with the rounding of the result, and a pass over the memory less is made (5 % of a residual U-Net's
+time).
 """
 
 from __future__ import annotations
@@ -27,7 +28,11 @@ _OPERATORS = (
 )
 _Activation = tuple[str, list[float], str]
 _NO_ACTIVATION: _Activation = ("none", [], "")
-_RELU: _Activation = ("relu", [], "")
+# As oneDNN knows them: ReLU6 is a hard tanh between 0 and 6.
+_ACTIVATIONS: dict[object, _Activation] = {
+    functional.relu: ("relu", [], ""),
+    functional.relu6: ("hardtanh", [0.0, 6.0], ""),
+}
 
 
 class PackedConv(nn.Module):
@@ -155,20 +160,20 @@ class _Tracer(fx.Tracer):
 
 
 def _fused(packed: nn.Module) -> nn.Module:
-    """The network with each ReLU that follows a packed convolution alone taken into it."""
+    """The network with each activation that follows a packed convolution alone taken into it."""
     try:
         graph = _Tracer().trace(packed)
     except (TypeError, ValueError, RuntimeError):  # its path depends on the values
         return packed
     for node in list(graph.nodes):
         before = node.args[0] if node.args else None
-        if node.target is not functional.relu or not isinstance(before, fx.Node):
+        if node.target not in _ACTIVATIONS or not isinstance(before, fx.Node):
             continue
         if before.op != "call_module" or len(before.users) > 1:
             continue
         conv = packed.get_submodule(str(before.target))
         if isinstance(conv, PackedConv):
-            conv.activation = _RELU
+            conv.activation = _ACTIVATIONS[node.target]
             node.replace_all_uses_with(before)
             graph.erase_node(node)
     return fx.GraphModule(packed, graph)
