@@ -32,7 +32,8 @@ RESIDUAL = "width=2, first_blocks=0, blocks=0, up_blocks=0"
 COMMON: Keys = {
     "data": ("pairs", "pairs.npz"),
     "generator": ("unet width=2, depth=3", "resnet width=2, blocks=1", f"residual {RESIDUAL}",
-                  f"residual stride=32, {RESIDUAL}", 'unet width=2, depth=5, upsample="resize"'),
+                  f"residual stride=32, {RESIDUAL}", 'unet width=2, depth=5, upsample="resize"',
+                  "efficientnet width=2"),
     "norm": NORMS,
     "dropout": ("0.0", "0.4"),
     "discriminator": ("n_layers=1", "n_layers=2, scales=2", "n_layers=1, spectral=true"),
@@ -106,7 +107,9 @@ def settings_of(row: dict[str, str], kind: str, place: Path) -> dict[str, str]:
     classes = zip(("land", "building", "water", "road"), COLOURS, strict=True)
     own = {key: value for key, value in row.items() if "." in key and key != "data.extra"}
     extra = toml_value([{"path": str(place / "more"), "share": 0.3}])
-    normed = f'norm="{row["norm"]}", dropout={row["dropout"]}'
+    normed = f"dropout={row['dropout']}"
+    if name != "efficientnet":  # whose norms are given
+        normed += f', norm="{row["norm"]}"'
     judge = f'width=2, norm="{row["judge_norm"]}", {row["discriminator"]}'
     return {
         **{key: value for key, value in TINY.items() if not key.startswith("losses.")},

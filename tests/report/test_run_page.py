@@ -116,6 +116,14 @@ def test_the_network_is_listed_in_the_order_of_the_data():
     assert not any(module._forward_hooks for module in generator.modules())
 
 
+def test_the_layers_of_an_encoder_are_named_one_by_one():
+    layers = layers_of(build_generator("efficientnet", {"width": 4}, 5), 64)
+    names = [layer.name for layer in layers]
+    assert names[:3] == ["fine", "encoder.stem", "encoder.stages.0"] and names[-1] == "head"
+    assert layers[names.index("encoder.stages.6")].shape == "320 x 2 x 2"
+    assert all(layer.shape for layer in layers)
+
+
 def test_curves_leave_out_what_is_not_finite_and_labels_do_not_collide():
     curves = {name: [(0, 0.5), (1, float("nan")), (2, 0.5)] for name in "abc"}
     svg = curves_svg(curves | {"none": []}, title="x")

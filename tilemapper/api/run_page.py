@@ -13,6 +13,7 @@ from PIL import Image
 from torch import nn
 
 from tilemapper.errors import ModelError
+from tilemapper.networks.efficientnet import Encoder
 from tilemapper.networks.model import Model, open_model
 from tilemapper.raster.atomic import write_text_atomic
 from tilemapper.raster.webp import Picture, encode_picture
@@ -76,16 +77,10 @@ def write_sweep_page(folder: Path, runs: Sequence[tuple[str, Path, dict[str, flo
 def layers_of(generator: nn.Module, tile: int, bands: int = 3) -> list[Layer]:
     """The parts of a generator in the order in which a tile passes them.
 
-    Parts are the modules right below it, and those of its lists; without parameters and inside of
-    others they are left out.
+    Parts are the modules right below it, and those of its lists and of an encoder; without
+    parameters and inside of others they are left out.
     """
-    parts: dict[nn.Module, str] = {}
-    for name, module in generator.named_children():
-        inside = (
-            module.named_children() if isinstance(module, nn.ModuleList | nn.Sequential) else ()
-        )
-        for part, child in list(inside) or [("", module)]:
-            parts[child] = f"{name}.{part}".rstrip(".")
+    parts = {module: name for name, module in _parts_of(generator)}
     found: list[Layer] = []
 
     def note(module: nn.Module, _inputs: object, output: object) -> None:
@@ -102,6 +97,15 @@ def layers_of(generator: nn.Module, tile: int, bands: int = 3) -> list[Layer]:
         for hook in hooks:
             hook.remove()
     return found
+
+
+def _parts_of(module: nn.Module, place: str = "") -> Iterator[tuple[str, nn.Module]]:
+    for name, child in module.named_children():
+        lists = isinstance(child, nn.ModuleList | Encoder)
+        if lists or (not place and isinstance(child, nn.Sequential) and len(child)):
+            yield from _parts_of(child, f"{place}{name}.")
+        else:
+            yield f"{place}{name}", child
 
 
 def _chosen(folder: Path) -> list[Path]:
