@@ -12,6 +12,7 @@ serves ``FOLDER/name.tif``. NUMBER sets the counts of one address apart from tho
     busy       every other answer is 429
     down       every answer is 500
     awakes     the first answer is 500
+    away3      the third answer is 500, and the three after it: as often as GDAL asks
     short      ends in the middle of every other answer
     cut        the file ends after two thirds, wherever it is asked for
     garbage    random bytes in place of what lies beyond the header
@@ -37,6 +38,7 @@ from pathlib import Path
 
 HEADER_BYTES = 4096
 TURNS_AFTER = 6
+GDAL_ASKS = 4  # times for what it needs, see `tilemapper.raster.opening`
 SILENT_S = 600
 ROOT = Path(__file__).parents[2]
 
@@ -81,6 +83,8 @@ class Answer(BaseHTTPRequestHandler):
         if mode == "slow":
             time.sleep(0.2)
         asleep = mode == "down" or (mode == "awakes" and turn == 1)
+        if mode.startswith("away"):
+            asleep = 0 <= turn - int(mode.removeprefix("away")) < GDAL_ASKS
         if asleep or (mode in ("flaky", "busy") and turn % 2):
             self._say(429 if mode == "busy" else 500, b"trouble")
             return

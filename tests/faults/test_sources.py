@@ -9,6 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
+from rasterio.enums import MaskFlags
+from rasterio.shutil import copy as copy_raster
 
 from tests.archive.world import write_job
 from tests.conftest import noise, read_raster, write_raster
@@ -19,6 +22,7 @@ from tilemapper.archive.jobfile import load_job
 from tilemapper.archive.run import run_archive
 from tilemapper.errors import RasterError, TilemapperError
 from tilemapper.networks.model import open_model
+from tilemapper.raster import opening
 from tilemapper.raster.opening import open_raster
 from tilemapper.render.render import render
 from tilemapper.render.staging import staging_folder
@@ -170,6 +174,39 @@ def test_a_server_in_trouble_for_a_moment_is_asked_again_soon(web):
     begun = time.monotonic()
     open_raster(f"{web[0]}/awakes/{next(NUMBERS)}/city.tif").close()
     assert time.monotonic() - begun < 15  # GDAL alone waits for half a minute
+
+
+@pytest.mark.parametrize("driver", ["GTiff", "COG"])
+def test_a_server_that_is_away_for_a_moment_costs_no_mask(models, tmp_path, monkeypatch, driver):
+    """GDAL opens a raster whose mask it cannot fetch as one that is valid everywhere."""
+    monkeypatch.setitem(opening._REMOTE_OPTIONS, "GDAL_HTTP_RETRY_DELAY", "0.02")
+    (tmp_path / "web").mkdir()
+    plain, city = tmp_path / "plain.tif", tmp_path / "web" / "city.tif"
+    write_raster(plain, noise(300, 200), mask=np.arange(300 * 200).reshape(300, 200) % 7 > 2)
+    if driver == "GTiff":
+        plain.rename(city)
+    else:
+        copy_raster(plain, city, driver=driver, COMPRESS="DEFLATE")
+    with rasterio.open(city) as src:
+        assert src.mask_flag_enums[0] == [MaskFlags.per_dataset]
+        wanted = src.read(masked=True).filled(0), src.dataset_mask()
+    ends = []
+    with serving(tmp_path / "web") as url:
+        for turn in range(1, 9):
+            target = tmp_path / f"{turn}.tif"
+            try:
+                render(f"{url}/away{turn}/0/city.tif", target, models / "identity", **OPTIONS)
+            except RasterError as error:
+                ends.append(str(error))
+                assert "\n" not in str(error) and not target.exists()
+                continue
+            ends.append("map")
+            with rasterio.open(target) as dst:
+                np.testing.assert_array_equal(dst.dataset_mask(), wanted[1])
+                np.testing.assert_array_equal(dst.read(), wanted[0])
+    assert "map" in ends and ends[0] != "map"
+    if driver == "GTiff":  # whose mask lies behind its pixels
+        assert any("a mask or overview of it cannot be read" in end for end in ends)
 
 
 @pytest.mark.fault

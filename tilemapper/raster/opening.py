@@ -22,6 +22,7 @@ from tilemapper.raster.directories import check_directories
 from tilemapper.raster.drivers import DEFAULT_DRIVERS, driver_of
 from tilemapper.raster.header import check_same
 from tilemapper.raster.limits import check_header
+from tilemapper.raster.listening import listening
 from tilemapper.raster.sidecars import check_metadata, check_sidecars
 
 REMOTE_SCHEMES = ("https://", "http://", "s3://")
@@ -134,18 +135,16 @@ def _open(path: str, drivers: list[str], overview: int | None) -> DatasetReader:
     failures: list[Exception] = []
     for driver in drivers:
         try:
-            src = _open_with(path, driver, overview)
+            src, lost = _first_answers(path, driver, overview)
         except GDAL_ERRORS as error:  # AttributeError: a header that rasterio cannot report
             failures.append(error)
             continue
         try:
-            # What is wrong with a CRS comes out at whatever is asked next.
-            _ = src.crs, src.colorinterp
-        except GDAL_ERRORS as error:
-            src.close()
-            failures.append(error)
-            continue
-        try:
+            if lost:
+                raise RasterError(
+                    f"{path}: a mask or overview of it cannot be read ({lost[0]}); if the server "
+                    "was down for a moment run the same command again, else check it with gdalinfo"
+                )
             check_header(src, path)
             check_metadata(src, path)
             if not is_remote(path):
@@ -155,6 +154,23 @@ def _open(path: str, drivers: list[str], overview: int | None) -> DatasetReader:
             raise
         return src
     raise _refusal(path, drivers, failures) from failures[0]
+
+
+def _first_answers(path: str, driver: str, overview: int | None) -> tuple[DatasetReader, list[str]]:
+    """The data set, and what libtiff says of directories of a remote one that cannot be read."""
+    with listening() as heard:
+        src = _open_with(path, driver, overview)
+        try:
+            # What is wrong with a CRS comes out at whatever is asked next.
+            _ = src.crs, src.colorinterp
+            if not is_remote(path):  # whose directories have been looked at
+                return src, []
+            with rasterio.Env(**read_options(path)):
+                _ = src.mask_flag_enums, src.overviews(1)  # for which GDAL looks at all of them
+        except GDAL_ERRORS:
+            src.close()
+            raise
+    return src, heard
 
 
 def _check_again(path: str, src: DatasetReader, overview: int | None) -> None:
