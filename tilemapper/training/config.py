@@ -39,6 +39,8 @@ class DataConfig(Section):
 
     ``held_out``: share kept for the held-out metric where the data has no val folder.
     ``resize``: shorter side in pixels that images are brought to first; 0 keeps their size.
+    ``gsd_m``: metres a pixel of what the network is shown, after ``resize``, for the card; 0 if
+    unknown.
     ``storage``: "device", "host" or "mmap" (a file in the run folder); "auto" takes the first
     of them that the pixels fit in.
     """
