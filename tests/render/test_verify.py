@@ -327,6 +327,16 @@ def test_a_damaged_plan_is_said_in_one_line(target, tmp_path, damage):
     assert "\n" not in str(caught.value)
 
 
+def test_damage_in_the_description_of_the_layout_is_said_in_one_line(target, capfd):
+    whole = bytearray(target.read_bytes())
+    whole[whole.index(b"LAYOUT=")] ^= 0x80  # no UTF-8 any more
+    target.write_bytes(whole)
+    assert run(cli, ["verify", str(target)]) == 1
+    said = capfd.readouterr().err
+    assert said.startswith(f"error: {target}: no valid COG: ")
+    assert (said.count("\n"), said.count("defect")) == (1, 0)
+
+
 def test_a_plain_geotiff_that_was_asked_for_is_no_bad_cog(make_raster, tmp_path):
     city, target = make_raster(700, 600), tmp_path / "map.tif"
     doubt = tmp_path / "doubt.tif"

@@ -18,7 +18,7 @@ from tilemapper.errors import RasterError
 from tilemapper.networks.model import Model
 from tilemapper.raster.encode import FILE_BLOCK, LOSSLESS
 from tilemapper.raster.lattice import Block, Lattice
-from tilemapper.raster.opening import gdal_name, open_raster
+from tilemapper.raster.opening import GDAL_ERRORS, gdal_name, open_raster
 from tilemapper.render.again import Kind, engine_again, render_again
 from tilemapper.render.blocks import CACHE_MB
 from tilemapper.render.claims import Claim, source_of
@@ -137,7 +137,10 @@ def _check_cog(verdict: Verdict, target: str | Path) -> None:
     with warnings.catch_warnings():
         # A map of a raster without georeferencing has none either; that was looked at already.
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        valid, errors, _ = cog_validate(gdal_name(str(target)), quiet=True)
+        try:
+            valid, errors, _ = cog_validate(gdal_name(str(target)), quiet=True)
+        except GDAL_ERRORS as error:  # such as what is no text where text was written
+            valid, errors = False, [" ".join(str(error).split())]
     verdict.note("cloud optimized", good=valid, fault=f"no valid COG: {'; '.join(errors)}")
 
 
