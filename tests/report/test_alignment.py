@@ -70,6 +70,14 @@ def test_another_crs_is_named(tmp_path, make_raster):
     assert how == "warped to the map's CRS from EPSG:3857"
 
 
+def test_a_crs_from_which_no_way_is_known_is_refused_on_one_line(tmp_path, make_raster):
+    site = 'LOCAL_CS["site",UNIT["metre",1],AXIS["E",EAST],AXIS["N",NORTH]]'
+    source = write_raster(tmp_path / "site.tif", noise(100, 100), crs=site)
+    with pytest.raises(RasterError, match=r"site\.tif: cannot be laid on the other") as refused:
+        laid(source, make_raster(100, 100))
+    assert len(str(refused.value)) < 500
+
+
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_without_georeferencing_one_size_is_needed(tmp_path, make_raster):
     plain = write_raster(tmp_path / "plain.tif", noise(120, 120), crs=None, transform=None)

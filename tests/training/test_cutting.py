@@ -245,3 +245,17 @@ def test_a_tile_that_cannot_be_written_whole_is_told(tmp_path, rasters, monkeypa
     with pytest.raises(DiskFullError, match="free some space"):
         cut_pairs(*rasters, tmp_path / "out", options=CutOptions(tile=128))
     assert not (tmp_path / "out").exists()
+
+
+SITE = 'LOCAL_CS["site",UNIT["metre",1],AXIS["E",EAST],AXIS["N",NORTH]]'
+
+
+@pytest.mark.parametrize(
+    "where", [{"crs": SITE}, {"transform": Affine(1, 1, ORIGIN[0], 1, 1, ORIGIN[1])}]
+)
+def test_a_map_that_no_way_leads_to_is_named_on_one_line(tmp_path, rasters, where):
+    lost = write(tmp_path / "lost.tif", make_map(0, 300), **where)
+    with pytest.raises(RasterError, match=r"lost\.tif: cannot be laid on the imagery") as refused:
+        cut_pairs(rasters[0], lost, tmp_path / "out", options=CutOptions(tile=128))
+    assert len(str(refused.value)) < 500
+    assert not (tmp_path / "out").exists()

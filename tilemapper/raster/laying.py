@@ -9,13 +9,12 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, Resampling
-from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
 
 from tilemapper.errors import RasterError
 from tilemapper.raster.closing import Closing
 from tilemapper.raster.geometry import stretched
-from tilemapper.raster.opening import open_raster
+from tilemapper.raster.opening import GDAL_ERRORS, brief, open_raster
 from tilemapper.raster.shrinking import shrunk
 from tilemapper.raster.spec import SourceSpec
 from tilemapper.raster.specified import pixels_of
@@ -137,10 +136,10 @@ class LaidView(Closing):
                 resampling=Resampling.nearest if self._crisp else resampling,
                 add_alpha=self._src.nodata is None and not has_alpha,
             )
-        except RasterioError as error:
+        except GDAL_ERRORS as error:  # as of a site's own CRS, from which no way is known
             raise RasterError(
-                f"{self.spec.path}: cannot be laid on the other raster's grid ({error}); warp it "
-                "there with gdalwarp"
+                f"{self.spec.path}: cannot be laid on the other raster's grid ({brief(error)}); "
+                "give both a CRS that can be transformed to the other's, with gdalwarp or gdal_edit"
             ) from error
 
     def close(self) -> None:

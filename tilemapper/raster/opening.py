@@ -8,6 +8,7 @@ the raster (masks, overviews, ``.aux.xml``) are looked at first.
 from __future__ import annotations
 
 import contextlib
+import textwrap
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -49,6 +50,11 @@ _opened: set[str] = set()  # remote paths, of which something may be kept
 # rasterio lets some of GDAL's own errors out, which are not rasterio's.
 GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError, ValueError, AttributeError)
 _warnings_lock = threading.Lock()
+
+
+def brief(error: BaseException) -> str:
+    """What GDAL says, on one line: it may quote a CRS whole, which is longer than a page."""
+    return textwrap.shorten(str(error), 200, placeholder=" ...")
 
 
 def is_remote(path: str) -> bool:

@@ -14,10 +14,10 @@ from rasterio.io import MemoryFile
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
-from tilemapper.errors import RasterError
+from tilemapper.errors import RasterError, TilemapperError
 from tilemapper.raster.atomic import write_bytes_atomic
 from tilemapper.raster.closing import Closing
-from tilemapper.raster.opening import open_raster
+from tilemapper.raster.opening import GDAL_ERRORS, brief, open_raster
 
 
 class WarpedRgb(Closing):
@@ -29,7 +29,8 @@ class WarpedRgb(Closing):
         resampling: "nearest" keeps the colours of a map, "bilinear" and "average" mix them.
 
     Raises:
-        RasterError: it has no CRS, or is neither RGB bytes nor paletted.
+        RasterError: it has no CRS or one that cannot be transformed to the grid's, lies nowhere, or
+            is neither RGB bytes nor paletted.
     """
 
     def __init__(
@@ -59,9 +60,14 @@ class WarpedRgb(Closing):
                 else Resampling[resampling],
                 add_alpha=nodata is None and ColorInterp.alpha not in self._src.colorinterp,
             )
-        except BaseException:
+        except BaseException as error:
             self._src.close()
-            raise
+            if isinstance(error, TilemapperError) or not isinstance(error, GDAL_ERRORS):
+                raise
+            raise RasterError(
+                f"{path}: cannot be laid on the imagery's grid ({brief(error)}); check its CRS and "
+                "transform with gdalinfo, correct them with gdal_edit"
+            ) from error
 
     def _colour_table(self) -> NDArray[np.uint8] | None:
         src = self._src
