@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, settings
 from rasterio.crs import CRS
 
 from tests.corpus.forks import Forks
+from tilemapper.memory import keep_freed_memory
 
 # Tests run beside each other: a thread that waits for another by spinning takes a core that a test
 # needs, two fifths of the time of some. OpenMP reads this when torch is imported; it changes
@@ -110,6 +111,15 @@ def read_raster(path: Path) -> np.ndarray:
     """All bands of a raster, (bands, height, width)."""
     with rasterio.open(path) as src:
         return src.read()
+
+
+def pytest_configure() -> None:
+    """What the command does when it starts: memory that was freed is used again.
+
+    Else the C library gives every array of 128 KiB and more back to the system once a training has
+    ended in this process, and the pages of those of all later tests are cleared anew.
+    """
+    keep_freed_memory()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
