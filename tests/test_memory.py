@@ -10,8 +10,8 @@ import pytest
 
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
 
-# Faults are pages that the system hands out: of 16 MiB, which rendering keeps, and of 40, which it
-# gives back, in rounds of three.
+# Faults are pages that the system hands out, in rounds of three: of 16 MiB, which rendering keeps,
+# of 40, which it gives back, and of 4, which any process comes to keep.
 PROGRAM = """
 import contextlib, resource
 from tilemapper.memory import keep_freed_memory, kept_memory
@@ -25,7 +25,7 @@ def faults(where, mib):
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 nothing = contextlib.nullcontext()
-print(faults(nothing, 40), faults(kept_memory(), 40), faults(nothing, 40))
+print(faults(nothing, 40), faults(kept_memory(), 40), faults(nothing, 40), faults(nothing, 4))
 if keep_freed_memory():
     print(faults(nothing, 16), faults(nothing, 40), faults(kept_memory(), 40), faults(nothing, 16),
           faults(nothing, 40))
@@ -37,8 +37,8 @@ def test_freed_memory_is_used_again_inside_and_given_back_outside():
     command = [sys.executable, "-c", PROGRAM]
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     plain, rendering = (list(map(int, line.split())) for line in out.splitlines())
-    before, inside, after = plain
-    assert inside < 100
+    before, inside, after, small_after = plain
+    assert max(inside, small_after) < 100  # arrays of a few MiB are used again after it, too
     assert before > 10 * inside and after > 10 * inside
     small, large, training, small_again, large_again = rendering
     assert max(small, training, small_again) < 100

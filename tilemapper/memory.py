@@ -11,8 +11,9 @@ from typing import Any, Final
 MIB: Final = 1 << 20
 # By the numbers of glibc's malloc.h; values are C integers.
 ARENA_MAX, MMAP_THRESHOLD, TRIM_THRESHOLD = -8, -3, -1
-# Pieces from the first size on are given back at once, the heap's end from the second on.
-GLIBC: Final = {MMAP_THRESHOLD: MIB // 8, TRIM_THRESHOLD: MIB // 8}
+# Pieces from the first size on are given back at once, the heap's end from the second on. Those of
+# glibc grow by themselves up to these, until they are set: then they stay as they are.
+GLIBC: Final = {MMAP_THRESHOLD: 32 * MIB, TRIM_THRESHOLD: 64 * MIB}
 RENDERING: Final = {MMAP_THRESHOLD: 32 * MIB, TRIM_THRESHOLD: 256 * MIB}
 TRAINING: Final = {MMAP_THRESHOLD: 1024 * MIB, TRIM_THRESHOLD: 2**31 - 1}
 # For processes that are yet to start, as glibc's environment variables: see `keep_freed_memory`.
