@@ -212,13 +212,14 @@ def test_a_torn_journal_line_and_a_damaged_block_are_rendered_again(
     folder = staging_folder(target)
     journal = folder / "journal"
     journal.write_bytes(journal.read_bytes()[:-9])
-    assert len(read_journal(journal)) == 3
-    tiles = next((folder / "blocks").glob("*/map.tiles"))
+    told = read_journal(journal)
+    assert len(told) == 3
+    tiles = folder / "blocks" / told[0].block / "map.tiles"  # of another block than the torn line
     data = bytearray(tiles.read_bytes())
     data[len(data) // 2] ^= 1
     tiles.write_bytes(data)
     result = render(city, target, models / "unet")
-    assert result.blocks_resumed in (2, 3)  # the torn block may be the damaged one
+    assert result.blocks_resumed == 2
     assert digest(target) == digest(tmp_path / "straight.tif")
 
 
