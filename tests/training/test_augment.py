@@ -27,7 +27,7 @@ from tilemapper.training.augment import (
 from tilemapper.training.classes import ClassColours
 from tilemapper.training.config import AugmentConfig
 from tilemapper.training.feed import Feed, Group
-from tilemapper.training.imagery import blur, compress, vary_imagery
+from tilemapper.training.imagery import blur, compress, numbers_drawn, vary_imagery
 from tilemapper.training.pairs import open_pairs
 from tilemapper.training.pixels import Pixels, load_pixels
 
@@ -299,6 +299,31 @@ def test_tone_changes_within_its_bounds_and_only_where_asked():
     assert 0.15 < float(changed.abs().max()) <= 0.2  # a tenth of the full range, which is 2 wide
     bright = vary_imagery(x + 0.99, tone, AugmentConfig(brightness=0.5, noise=0.1))
     assert float(bright.max()) <= 1
+
+
+def test_gamma_lifts_or_lowers_what_lies_between_black_and_white():
+    config = AugmentConfig(gamma=1.0)
+    grey = torch.full((3, 3, 4, 4), 0.25) * 2 - 1
+    grey[:, :, 0, 0], grey[:, :, 0, 1] = -1, 1
+    drawn = torch.zeros(3, numbers_drawn(config))
+    drawn[:, 8] = torch.tensor([-1.0, 0.0, 1.0])  # of brighter, as it is, darker
+    share = (vary_imagery(grey, drawn, config) + 1) / 2
+    assert torch.allclose(share[:, 1, 2, 2], torch.tensor([0.5, 0.25, 0.0625]), atol=1e-6)
+    assert torch.allclose(share[:, :, 0, :2], torch.tensor([0.0, 1.0]).expand(3, 3, 2), atol=1e-6)
+
+
+def test_each_image_draws_its_own_gamma_and_a_job_without_draws_what_it_did():
+    def drawn(gamma: float) -> torch.Tensor:
+        config = AugmentConfig(crop=16, gamma=gamma)
+        return draw_batch(config, torch.arange(4), random_state(7), smallest=32).tone
+
+    assert drawn(0.7).shape == (4, 9)
+    assert len(set(drawn(0.7)[:, 8].tolist())) == 4
+    assert float(drawn(0.7)[:, 8].abs().max()) <= 1
+    before = random_state(7)
+    for shape in ((1,), (4, 2), (4, 2), (4,)):  # scale, place, flips, transposed
+        torch.rand(*shape, generator=before)
+    assert torch.equal(drawn(0.0), torch.rand(4, 8, generator=before) * 2 - 1)
 
 
 def test_each_image_is_blurred_by_its_own_draw():

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from tilemapper.training.agreement import EIGHTHS
 from tilemapper.training.config import AugmentConfig
-from tilemapper.training.imagery import DRAWN
+from tilemapper.training.imagery import numbers_drawn
 from tilemapper.training.turning import side_to_cut
 
 # In eighths: neighbours share a quarter of a patch or more, as tiles of 256 px do by 64.
@@ -29,7 +29,7 @@ class Draw:
 
     ``index``: (n,) int64, the pair. ``place``: (n, 2) in [0, 1), where the patch lies between
     its first and last position. ``flip``: (n, 2) bool, vertical and horizontal. ``transpose``:
-    (n,) bool; with the flips it makes all right angles. ``tone``: (n, 8) in [-1, 1], see
+    (n,) bool; with the flips it makes all right angles. ``tone``: (n, 8 or 9) in [-1, 1], see
     `imagery`. ``side``: of the patch in source pixels. ``apart``: rows and columns in eighths of
     the patch, as the network sees it, by which each odd sample lies beyond the even one before it,
     of which it is the neighbour; None where all samples are drawn by themselves. ``angle``:
@@ -96,7 +96,7 @@ def draw_batch(
         transpose[:] = False
         if config.flips == "none":
             flip[:] = False
-    tone = torch.rand(n, DRAWN, generator=random) * 2 - 1
+    tone = torch.rand(n, numbers_drawn(config), generator=random) * 2 - 1
     if not neighbours:
         side = min(round(config.crop * scale), smallest)
         angle = _angle(config, random)

@@ -63,10 +63,12 @@ class AugmentConfig(Section):
     ``rotation``: degrees by which half of the batches are turned at most, either way; needs images
     in which a patch so turned has room.
     Tones change on the source side only, where that is imagery ("AtoB"), in shares of the full
-    range: ``brightness`` is added,
-    ``contrast`` multiplies, ``cast`` is added to each band by itself, ``noise`` is the largest
-    standard deviation of added noise. ``blur`` is the largest standard deviation of a Gaussian
-    blur in pixels, ``jpeg_quality`` the lowest quality of a JPEG compression, 100 for none.
+    range: ``gamma`` is by how much the exponent of a share is doubled or halved at most (1: dark
+    imagery becomes as bright as its square root, or darker still, its square), ``brightness`` is
+    added, ``contrast`` multiplies, ``cast`` is added to each band by itself, ``noise`` is the
+    largest standard deviation of added noise. ``blur`` is the largest standard deviation of a
+    Gaussian blur in pixels, ``jpeg_quality`` the lowest quality of a JPEG compression, 100 for
+    none.
     """
 
     crop: Annotated[int, Field(ge=16, le=2048)] = 256
@@ -74,6 +76,7 @@ class AugmentConfig(Section):
     right_angles: bool = True
     scale: Annotated[tuple[float, float], Array] = (1.0, 1.0)
     rotation: Annotated[float, Field(ge=0, le=45)] = 0.0
+    gamma: Annotated[float, Field(ge=0, le=2)] = 0.0
     brightness: Share = 0.0
     contrast: Share = 0.0
     cast: Share = 0.0

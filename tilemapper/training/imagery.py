@@ -11,8 +11,6 @@ from torch.nn import functional
 
 from tilemapper.training.config import AugmentConfig
 
-# Numbers drawn for each image: brightness, contrast, three casts, noise, blur, compression.
-DRAWN = 8
 # Bands of YCbCr from RGB (ITU-T T.871), levels 0 to 255; the offset of 128 falls out again.
 YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 # How coarsely JPEG at quality 50 keeps frequency u + v of a block: about the means of the tables
@@ -23,18 +21,34 @@ COARSENESS = (
 )
 
 
-def vary_imagery(x: Tensor, drawn: Tensor, config: AugmentConfig) -> Tensor:
-    """Varies imagery (n, 3, h, w) in [-1, 1] by a draw (n, `DRAWN`) in [-1, 1]; stays in range.
+def numbers_drawn(config: AugmentConfig) -> int:
+    """How many numbers are drawn for an image.
 
-    The draw is on the host, where its numbers can be looked at without waiting for the device.
+    Of brightness, contrast, three casts, noise, blur, compression; and of gamma where the job asks
+    for it, so that one without it draws what it always did.
+    """
+    return 9 if config.gamma else 8
+
+
+def vary_imagery(x: Tensor, drawn: Tensor, config: AugmentConfig) -> Tensor:
+    """Varies imagery (n, 3, h, w) in [-1, 1] by a draw (n, `numbers_drawn`) in [-1, 1].
+
+    What is returned stays in that range. The draw is on the host, where its numbers can be looked
+    at without waiting for the device.
     """
     if config.blur:
         x = blur(x, config.blur * drawn[:, 6].abs())
     drawn = drawn.to(x.device, non_blocking=True)
+    if config.gamma:
+        x = _gamma(x, 2 ** (config.gamma * drawn[:, 8, None, None, None]))
     x = _tone(x, drawn[:, :6, None, None], config)
     if config.jpeg_quality < 100:
         x = compress(x, 100 - (100 - config.jpeg_quality) * drawn[:, 7].abs())
     return x
+
+
+def _gamma(x: Tensor, exponent: Tensor) -> Tensor:
+    return ((x + 1) / 2).clamp_(0, 1).pow(exponent) * 2 - 1
 
 
 def _tone(x: Tensor, drawn: Tensor, config: AugmentConfig) -> Tensor:
