@@ -121,7 +121,7 @@ def test_an_unknown_key_of_a_file_is_refused_with_its_place(tmp_path):
         ('[augment]\nscale = ["1", 2]\n', "augment.scale.0 is '1': a number is needed, without"),
         ('[[data.extra]]\npath = "x"\nshare = "0.1"\n', "data.extra.0.share is '0.1': a number is"),
         ('[[palette]]\nname = "a"\ncolour = [true, 0, 0]\n', "palette.0.colour.0 is 'True'"),
-        ('name = "my map"\n', "name is 'my map': .* match"),
+        ('name = "my map"\n', "name is 'my map': 1 to 80 letters, .* first; correct it"),
         ("[data]\ngsd_m = 20000.0\n", "data.gsd_m is '20000.0'"),
         ("not toml", "cannot be read as TOML"),
     ],

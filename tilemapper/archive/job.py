@@ -11,6 +11,7 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from tilemapper.archive.rendering import Array, Bounds, Closed, Positive, Render
 from tilemapper.archive.template import checked_template, fields_of, fixed_of
+from tilemapper.networks.arguments import NAME
 
 RASTER_SUFFIXES = (".tif", ".tiff", ".jp2", ".j2k", ".jpg", ".jpeg", ".png")
 
@@ -96,7 +97,7 @@ class ArchiveJob(Closed):
     """A whole job file of kind "archive"."""
 
     kind: Literal["archive"]
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
+    name: Annotated[str, Field(pattern=NAME)]
     source: Source
     output: Output
     render: Render = Render()

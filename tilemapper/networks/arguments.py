@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -28,6 +28,15 @@ _NEEDED = {
     "float_type": "a number",
     "string_type": "text in quotes",
     "tuple_type": "a list in brackets",
+}
+# Patterns of text in cards and job files, and what a message says of them in place of the pattern.
+NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$"
+WEIGHTS_FILE: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors$"
+SHA256: Final = r"^[0-9a-f]{64}$"
+_PATTERNS: Final = {
+    NAME: "1 to 80 letters, digits, '.', '_' or '-' are needed, a letter or digit first",
+    WEIGHTS_FILE: "the name of a .safetensors file beside the card is needed",
+    SHA256: "a sha256 of 64 hexadecimal digits is needed, in lower case",
 }
 
 
@@ -209,6 +218,8 @@ def wanted(fault: Mapping[str, Any], others: Iterable[Mapping[str, Any]] = ()) -
     needed = _NEEDED.get(fault["type"])
     if fault["type"] == "missing" and isinstance(fault["loc"][-1], int):
         return "one more value is needed"
+    if fault["type"] == "string_pattern_mismatch" and fault["ctx"]["pattern"] in _PATTERNS:
+        return _PATTERNS[fault["ctx"]["pattern"]]
     if needed is None:
         return str(fault["msg"]).removeprefix("Value error, ")
     text = str(fault["input"])

@@ -12,7 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tilemapper import notebook, toml
 from tilemapper.errors import ModelError
-from tilemapper.networks.arguments import MOST_CHANNELS, generator_arguments, parse
+from tilemapper.networks.arguments import (
+    MOST_CHANNELS,
+    NAME,
+    SHA256,
+    WEIGHTS_FILE,
+    generator_arguments,
+    parse,
+)
 
 CARD_NAME = "model.toml"
 _CARD_LIMIT_BYTES = 1 << 20
@@ -21,7 +28,6 @@ _CHECKED = (
     "format", "architecture", "arguments", "head", "palette", "tile", "bands", "value_range",
     "direction", "gsd_m", "norm", "tone", "weights", "weights_sha256",
 )  # fmt: skip
-_PLAIN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors$"
 
 Level = Annotated[int, Field(ge=0, le=255, strict=True)]
 Statistic = Annotated[float, Field(ge=0, le=255, allow_inf_nan=False)]
@@ -60,7 +66,7 @@ class ModelCard(_Closed):
     """
 
     format: Literal[1] = 1
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
+    name: Annotated[str, Field(pattern=NAME)]
     architecture: str
     arguments: dict[str, bool | int | float | str] = {}
     head: Literal["rgb", "palette"] = "rgb"
@@ -70,8 +76,8 @@ class ModelCard(_Closed):
     direction: Literal["AtoB", "BtoA"] = "AtoB"
     gsd_m: Annotated[float, Field(gt=0, le=10_000, allow_inf_nan=False)] | None = None
     norm: Literal["running", "instance"] = "running"
-    weights: Annotated[str, Field(pattern=_PLAIN_NAME, max_length=120)] | None = None
-    weights_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    weights: Annotated[str, Field(pattern=WEIGHTS_FILE, max_length=120)] | None = None
+    weights_sha256: Annotated[str, Field(pattern=SHA256)] | None = None
     licence: str = ""
     origin: str = ""
     recipe: str = ""
@@ -81,9 +87,9 @@ class ModelCard(_Closed):
     train_eval_gap: float | None = None
     split_share: Annotated[float, Field(ge=0, lt=1)] | None = None
     split_seed: Annotated[int, Field(ge=0)] | None = None
-    pairs_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
-    held_out_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
-    trained_sha256: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...] = ()
+    pairs_sha256: Annotated[str, Field(pattern=SHA256)] | None = None
+    held_out_sha256: Annotated[str, Field(pattern=SHA256)] | None = None
+    trained_sha256: tuple[Annotated[str, Field(pattern=SHA256)], ...] = ()
     tone: Tone | None = None
     metrics: dict[str, float] = {}
     palette: Annotated[tuple[PaletteClass, ...], Field(max_length=MOST_CHANNELS)] = ()

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from tilemapper.networks.arguments import NAME
 from tilemapper.networks.model import PaletteClass
 from tilemapper.training.agreement import disagreement
 
@@ -15,7 +16,6 @@ Count = Annotated[int, Field(ge=0)]
 # Of a larger one torch's generator takes the last 32 bits alone, or none.
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 # As a card takes it, which is written when all training is done.
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$"
 Decay = Annotated[float, Field(ge=0, lt=1)]
 # Arrays of TOML are lists; what is in them keeps its type.
 Array = Field(strict=False)
