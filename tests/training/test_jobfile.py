@@ -134,6 +134,11 @@ def test_a_wrong_job_is_refused_in_one_line(tmp_path, text, words):
     assert "\n" not in str(caught.value)
 
 
+def test_a_preset_is_not_blamed_alone_for_what_was_set():
+    with pytest.raises(JobError, match=r"^fast\.toml with --set: name is 'my map'"):
+        load_job(preset="fast", overrides={"name": "my map"})
+
+
 @pytest.mark.parametrize(
     ("preset", "changes", "words"),
     [

@@ -78,7 +78,8 @@ def load_job(
             inner = _merged(inner, layer)
         else:
             whole = _merged(whole, layer)
-    return check_job(_merged(_over(values, whole), inner), where=where)
+    job = _merged(_over(values, whole), inner)
+    return check_job(job, where=f"{where} with --set" if overrides else where)
 
 
 def read_job(
