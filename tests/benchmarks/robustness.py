@@ -41,6 +41,16 @@ def toned(gain: float = 1.0, offset: float = 0.0, cast: tuple[float, ...] = (0, 
     return apply
 
 
+def curved(exponent: float) -> Callable:
+    """Tones as shares of white, raised to a power: below 1 brighter."""
+
+    def apply(image: Pixels) -> Pixels:
+        levels = 255 * (image.astype(np.float32) / 255) ** exponent
+        return levels.round().astype(np.uint8)
+
+    return apply
+
+
 def blurred(sigma: float) -> Callable:
     """Gaussian blur of that standard deviation in pixels."""
 
@@ -66,7 +76,10 @@ def compressed(quality: int) -> Callable:
 FAULTS: dict[str, Callable[[Pixels], Pixels]] = {
     "as it is": lambda image: image,
     "brightness +25": toned(offset=25),
+    "brightness +50": toned(offset=50),
     "brightness -25": toned(offset=-25),
+    "tones to the power of 0.6": curved(0.6),
+    "tones to the power of 1.5": curved(1.5),
     "contrast x 1.4": toned(gain=1.4),
     "contrast x 0.6": toned(gain=0.6),
     "cast +15 red, -15 blue": toned(cast=(15, 0, -15)),
