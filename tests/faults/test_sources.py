@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from rasterio.enums import MaskFlags
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.shutil import copy as copy_raster
 
 from tests.archive.world import write_job
@@ -19,7 +22,10 @@ from tests.faults.oracle import check_map, painted, write_source
 from tests.faults.server import serving
 from tests.faults.table import count
 from tilemapper.archive.jobfile import load_job
+from tilemapper.archive.mosaic import Member, Mosaic
+from tilemapper.archive.mosaic_vrt import vrt_text
 from tilemapper.archive.run import run_archive
+from tilemapper.archive.scene import Scene
 from tilemapper.errors import RasterError, TilemapperError
 from tilemapper.networks.model import open_model
 from tilemapper.raster import opening
@@ -206,7 +212,55 @@ def test_a_server_that_is_away_for_a_moment_costs_no_mask(models, tmp_path, monk
                 np.testing.assert_array_equal(dst.read(), wanted[0])
     assert "map" in ends and ends[0] != "map"
     if driver == "GTiff":  # whose mask lies behind its pixels
-        assert any("a mask or overview of it cannot be read" in end for end in ends)
+        assert any("a mask or overview of it cannot be read" in end for end in ends), ends
+
+
+def test_a_server_that_is_away_for_a_moment_costs_no_mask_of_a_mosaics_scene(
+    models, tmp_path, monkeypatch
+):
+    """A VRT opens its members when they are read, and GDAL one of a lost mask as valid."""
+    monkeypatch.setitem(opening._READ_OPTIONS, "GDAL_HTTP_RETRY_DELAY", "0.02")
+    (tmp_path / "web").mkdir()
+    mask = np.arange(700 * 500).reshape(700, 500) % 7 > 2
+    write_raster(tmp_path / "web" / "city.tif", noise(700, 500), mask=mask)
+    with rasterio.open(tmp_path / "web" / "city.tif") as src:
+        kind, where = (src.height, src.width), src.transform
+        crs = src.crs
+    bands = tuple((n, "Byte", colour) for n, colour in enumerate(("Red", "Green", "Blue"), 1))
+    vrt, wanted = tmp_path / "city.vrt", np.concatenate([mask, mask], 1)
+    ends = []
+    with serving(tmp_path / "web") as url:
+        for turn in range(1, 16):
+            members = tuple(
+                Member(
+                    Scene(f"{url}/{mode}/{turn}/city.tif", "city"), *kind,
+                    where @ Affine.translation(col, 0), (), crs, bands,
+                )
+                for mode, col in (("good", 0), (f"away{turn}", 500))
+            )  # fmt: skip
+            vrt.write_text(vrt_text(Mosaic("city", members)))
+            target = tmp_path / f"{turn}.tif"
+            try:
+                render(vrt, target, models / "identity", allow_drivers=["VRT"], **OPTIONS)
+            except RasterError as error:
+                ends.append(str(error))
+                assert "\n" not in str(error) and not target.exists()
+                continue
+            ends.append("map")
+            with rasterio.open(target) as dst:
+                np.testing.assert_array_equal(dst.dataset_mask() > 0, wanted)
+    assert any("a mask or overview of it cannot be read" in end for end in ends), ends
+
+
+def test_a_container_without_a_band_on_a_server_is_said_in_one_line(tmp_path):
+    (tmp_path / "web").mkdir()
+    profile = {"width": 20, "height": 20, "count": 1, "dtype": "uint8", "NUMI": "0"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(tmp_path / "web" / "none.ntf", "w", driver="NITF", **profile):
+            pass
+    with serving(tmp_path / "web") as url, pytest.raises(RasterError, match="no band found"):
+        open_raster(f"{url}/good/0/none.ntf", allow_drivers=["NITF"])
 
 
 @pytest.mark.fault

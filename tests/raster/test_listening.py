@@ -67,3 +67,20 @@ def test_each_thread_hears_its_own():
     thread.join()
     assert heard == ["'TIFFReadDirectory:mine'"] and out == [["'TIFFReadDirectory:theirs'"]]
     assert not LOG.filters
+
+
+@pytest.mark.parametrize("by", ["disable", "configuration"])
+def test_it_hears_where_a_program_has_switched_its_logs_off(log, by):
+    try:
+        if by == "disable":
+            logging.disable(logging.CRITICAL)
+        else:
+            LOG.disabled = True  # as logging.config does with every log that it is not told of
+        with listening() as heard:
+            signal(LOST)
+            logging.getLogger("rasterio._err").info("GDAL signalled an error: msg=%r", LOST)
+        assert heard == [f"'{LOST}'"] * 2 and log == []
+        assert LOG.disabled == (by == "configuration") and not LOG.isEnabledFor(logging.ERROR)
+    finally:
+        logging.disable(logging.NOTSET)
+        LOG.disabled = False

@@ -73,9 +73,19 @@ def test_another_crs_is_named(tmp_path, make_raster):
 def test_a_crs_from_which_no_way_is_known_is_refused_on_one_line(tmp_path, make_raster):
     site = 'LOCAL_CS["site",UNIT["metre",1],AXIS["E",EAST],AXIS["N",NORTH]]'
     source = write_raster(tmp_path / "site.tif", noise(100, 100), crs=site)
-    with pytest.raises(RasterError, match=r"site\.tif: cannot be laid on the other") as refused:
+    words = r"site\.tif: cannot be laid on the other raster's grid \(from site to WGS 84 / UTM"
+    with pytest.raises(RasterError, match=words) as refused:
         laid(source, make_raster(100, 100))
     assert len(str(refused.value)) < 500
+
+
+def test_a_raster_whose_pixels_are_farther_apart_than_numbers_tell_lies_elsewhere(
+    tmp_path, make_raster
+):
+    far = Affine(1e9, 0, 1e15, 0, -1e9, 1e15)
+    source = write_raster(tmp_path / "far.tif", noise(100, 100), transform=far)
+    _, _, valid, _ = laid(source, make_raster(100, 100))
+    assert not valid.any()
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")

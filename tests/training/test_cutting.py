@@ -255,7 +255,8 @@ SITE = 'LOCAL_CS["site",UNIT["metre",1],AXIS["E",EAST],AXIS["N",NORTH]]'
 )
 def test_a_map_that_no_way_leads_to_is_named_on_one_line(tmp_path, rasters, where):
     lost = write(tmp_path / "lost.tif", make_map(0, 300), **where)
-    with pytest.raises(RasterError, match=r"lost\.tif: cannot be laid on the imagery") as refused:
+    words = r"lost\.tif: cannot be laid on the imagery's grid \(from .+ to WGS 84 / UTM zone 33N: "
+    with pytest.raises(RasterError, match=words) as refused:
         cut_pairs(rasters[0], lost, tmp_path / "out", options=CutOptions(tile=128))
     assert len(str(refused.value)) < 500
     assert not (tmp_path / "out").exists()

@@ -422,6 +422,9 @@ def test_an_encoder_starts_from_a_published_network(pairs, tmp_path):
     run = tmp_path / "run"
     train(pairs, run, settings=settings, **stopped_after(1))
     wanted = read_encoder(published)
+    other = {"networks.encoder": f'"{tmp_path / "other.pth"}"'}
+    with pytest.raises(TrainingError, match=r"networks\.encoder was .*lite0\.pth"):
+        train(pairs, run, resume=True, settings=other)  # would be told in the card
     published.unlink()  # a resumed run needs its checkpoint only
     model = train(pairs, run, resume=True).model
     for name, tensor in weights(run).items():

@@ -12,10 +12,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from tilemapper.errors import ModelError
 from tilemapper.networks.efficientnet import STAGES, Encoder
 from tilemapper.networks.importers import read_state
 from tilemapper.networks.renderable import BANDS
 from tilemapper.networks.weights import check_state
+from tilemapper.paths import typed_path
 
 _NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
 
@@ -24,22 +26,38 @@ def read_encoder(checkpoint: Path) -> dict[str, Tensor]:
     """The state of an `Encoder` of three bands out of a checkpoint, no code run.
 
     What classifies in it (``_conv_head``, ``_bn1``, ``_fc``) is left out. Raises ModelError for a
-    file that is damaged, holds code, or is of another network.
+    file that is damaged, holds code, or is of another network: of an EfficientNet-B0, which has
+    all of these layers and more.
     """
+    checkpoint = typed_path(checkpoint)
     theirs = read_state(checkpoint)
-    state = {
-        f"{ours}.{part}": theirs[key]
+    places = {
+        f"{ours}.{part}": key
         for ours, conv, norm in _layers()
         for part, key in _parts(conv, norm).items()
-        if key in theirs
     }
+    missing = [key for key in places.values() if key not in theirs]
+    known = {*places.values()}
+    surplus = [key for key in theirs if key not in known and not _is_left_out(key)]
+    if missing or surplus:
+        what = f"misses {missing[0]}" if missing else f"has {surplus[0]}"
+        raise ModelError(
+            f"{checkpoint}: no EfficientNet-Lite0 as efficientnet_pytorch names its layers, it "
+            f"{what} ({len(missing)} missing, {len(surplus)} too many); give the file of one"
+        )
+    state = {ours: theirs[key] for ours, key in places.items()}
     with torch.device("meta"):
         wanted = Encoder(BANDS).state_dict()
     # How many batches a norm has seen; nothing is computed with it.
     counters = {key for key, tensor in wanted.items() if not tensor.is_floating_point()}
     floats = {key: tensor for key, tensor in wanted.items() if key not in counters}
-    check_state(state, floats, name=f"{checkpoint}: no EfficientNet-Lite0 of known names")
+    check_state(state, floats, name=str(checkpoint))
     return state | {key: torch.zeros((), dtype=torch.long) for key in counters}
+
+
+def _is_left_out(key: str) -> bool:
+    """Of the part that classifies, or a count of batches."""
+    return key.startswith(("_conv_head.", "_bn1.", "_fc.")) or key.endswith(".num_batches_tracked")
 
 
 def _parts(conv: str, norm: str) -> dict[str, str]:

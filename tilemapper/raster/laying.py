@@ -14,7 +14,7 @@ from rasterio.vrt import WarpedVRT
 from tilemapper.errors import RasterError
 from tilemapper.raster.closing import Closing
 from tilemapper.raster.geometry import stretched
-from tilemapper.raster.opening import GDAL_ERRORS, brief, open_raster
+from tilemapper.raster.opening import GDAL_ERRORS, no_way, open_raster
 from tilemapper.raster.shrinking import shrunk
 from tilemapper.raster.spec import SourceSpec
 from tilemapper.raster.specified import pixels_of
@@ -138,7 +138,8 @@ class LaidView(Closing):
             )
         except GDAL_ERRORS as error:  # as of a site's own CRS, from which no way is known
             raise RasterError(
-                f"{self.spec.path}: cannot be laid on the other raster's grid ({brief(error)}); "
+                f"{self.spec.path}: cannot be laid on the other raster's grid "
+                f"({no_way(self._src.crs, self._crs_wkt, error)}); "
                 "give both a CRS that can be transformed to the other's, with gdalwarp or gdal_edit"
             ) from error
 

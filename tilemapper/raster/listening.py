@@ -7,12 +7,14 @@ GDAL opens the raster all the same, as one without a mask, and tells its log alo
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import threading
 from collections.abc import Iterator
 
-# rasterio's, to which it passes what GDAL signals; errors that GDAL goes on after are INFO there.
-_LOG = logging.getLogger("rasterio._env")
+# rasterio's, to which it passes what GDAL signals: where something is asked, and where it is read.
+# Errors that GDAL goes on after are INFO there.
+_LOGS = (logging.getLogger("rasterio._env"), logging.getLogger("rasterio._err"))
 _SAYS = ("TIFFFetchDirectory", "TIFFReadDirectory", "TIFFAdvanceDirectory")
 
 
@@ -23,18 +25,38 @@ class _Ear(logging.Filter):
         super().__init__()
         self.lock = threading.Lock()
         self.listening: dict[int, list[str]] = {}  # what each thread that listens has heard
-        self.level = logging.NOTSET  # the log's own, and what is logged in effect, while some do
-        self.effective = logging.WARNING
+        self.silenced: dict[str, bool] = {}  # whether the user has switched a log off
 
     def filter(self, record: logging.LogRecord) -> bool:
         heard = self.listening.get(threading.get_ident())
         said = "" if heard is None else " ".join(record.getMessage().split())
         if heard is not None and "signalled an error" in said:
             heard += [said.partition("msg=")[2]] if any(word in said for word in _SAYS) else []
-        return record.levelno >= self.effective
+        # What the class itself says of it, whose answer is not replaced.
+        log = logging.getLogger(record.name)
+        enabled = logging.Logger.isEnabledFor(log, record.levelno)
+        return enabled and not self.silenced.get(record.name, False)
+
+    def put_in(self) -> None:
+        """Neither the level of a log nor `logging.disable` makes it deaf from here on."""
+        for log in _LOGS:
+            self.silenced[log.name], log.disabled = log.disabled, False
+            log.isEnabledFor = functools.partial(_enabled, log)  # type: ignore[method-assign]
+            log.addFilter(self)
+
+    def take_out(self) -> None:
+        """Leaves the logs as they were."""
+        for log in _LOGS:
+            log.removeFilter(self)
+            del log.isEnabledFor
+            log.disabled = self.silenced.pop(log.name)
 
 
 _EAR = _Ear()
+
+
+def _enabled(log: logging.Logger, level: int) -> bool:
+    return level >= logging.INFO or logging.Logger.isEnabledFor(log, level)
 
 
 @contextlib.contextmanager
@@ -43,9 +65,7 @@ def listening() -> Iterator[list[str]]:
     me = threading.get_ident()
     with _EAR.lock:
         if not _EAR.listening:
-            _EAR.level, _EAR.effective = _LOG.level, _LOG.getEffectiveLevel()
-            _LOG.setLevel(min(_EAR.effective, logging.INFO))
-            _LOG.addFilter(_EAR)
+            _EAR.put_in()
         heard = _EAR.listening[me] = []
     try:
         yield heard
@@ -53,5 +73,4 @@ def listening() -> Iterator[list[str]]:
         with _EAR.lock:
             del _EAR.listening[me]
             if not _EAR.listening:
-                _LOG.removeFilter(_EAR)
-                _LOG.setLevel(_EAR.level)
+                _EAR.take_out()

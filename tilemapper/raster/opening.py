@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 
 import rasterio
 from rasterio._err import CPLE_BaseError
+from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
@@ -34,15 +35,14 @@ _READ_OPTIONS = {
     "GDAL_ERROR_ON_LIBJPEG_WARNING": "YES",
     # and a truncated PNG, where all of it is asked for, as whatever memory held.
     "GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO",
-}
-_REMOTE_OPTIONS = {
-    # No probing of sidecars on a server, which also keeps what it says out of PAM.
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    # Of servers, on which members of a local VRT may lie too.
     "GDAL_HTTP_CONNECTTIMEOUT": "10",
     "GDAL_HTTP_TIMEOUT": "60",
     "GDAL_HTTP_MAX_RETRY": "3",
     "GDAL_HTTP_RETRY_DELAY": "1",  # and more each time; left alone it begins with half a minute
 }
+# No probing of sidecars on a server, which also keeps what it says out of PAM.
+_REMOTE_OPTIONS = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
 # GDAL keeps what it has read of a server's files for as long as the process lives, their sizes too,
 # and asks no more whether they have changed. With this, until they are closed.
 _NOT_KEPT = {"CPL_VSIL_CURL_NON_CACHED": "/vsicurl/:/vsis3/"}
@@ -52,9 +52,19 @@ GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError, ValueError, AttributeErro
 _warnings_lock = threading.Lock()
 
 
-def brief(error: BaseException) -> str:
-    """What GDAL says, on one line: it may quote a CRS whole, which is longer than a page."""
-    return textwrap.shorten(str(error), 200, placeholder=" ...")
+def no_way(crs: CRS | None, to_wkt: str, error: BaseException) -> str:
+    """Which CRSs a raster cannot be warped between, and what GDAL says, on one line.
+
+    GDAL may quote a CRS whole, which is longer than a page.
+    """
+    start = "no CRS" if crs is None else crs_name(crs.to_wkt())
+    reason = textwrap.shorten(str(error), 120, placeholder=" ...")
+    return f"from {start} to {crs_name(to_wkt)}: {reason}"
+
+
+def crs_name(wkt: str) -> str:
+    """The name of a CRS out of its WKT, of which a page is left else."""
+    return textwrap.shorten(wkt.split('"')[1] if '"' in wkt else wkt, 60, placeholder=" ...")
 
 
 def is_remote(path: str) -> bool:
@@ -147,10 +157,7 @@ def _open(path: str, drivers: list[str], overview: int | None) -> DatasetReader:
             continue
         try:
             if lost:
-                raise RasterError(
-                    f"{path}: a mask or overview of it cannot be read ({lost[0]}); if the server "
-                    "was down for a moment run the same command again, else check it with gdalinfo"
-                )
+                raise refuse_lost(path, lost)
             check_header(src, path)
             check_metadata(src, path)
             if not is_remote(path):
@@ -160,6 +167,14 @@ def _open(path: str, drivers: list[str], overview: int | None) -> DatasetReader:
             raise
         return src
     raise _refusal(path, drivers, failures) from failures[0]
+
+
+def refuse_lost(path: str, lost: Sequence[str]) -> RasterError:
+    """The error of a raster of which directories cannot be read, by what `listening` heard."""
+    return RasterError(
+        f"{path}: a mask or overview of it cannot be read ({lost[0]}); if the server "
+        "was down for a moment run the same command again, else check it with gdalinfo"
+    )
 
 
 def _first_answers(path: str, driver: str, overview: int | None) -> tuple[DatasetReader, list[str]]:
@@ -172,7 +187,8 @@ def _first_answers(path: str, driver: str, overview: int | None) -> tuple[Datase
             if not is_remote(path):  # whose directories have been looked at
                 return src, []
             with rasterio.Env(**read_options(path)):
-                _ = src.mask_flag_enums, src.overviews(1)  # for which GDAL looks at all of them
+                # For which GDAL looks at all of them; a container of others has no band.
+                _ = src.mask_flag_enums, src.count and src.overviews(1)
         except GDAL_ERRORS:
             src.close()
             raise

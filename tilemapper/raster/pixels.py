@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,8 @@ from rasterio.windows import Window
 
 from tilemapper.errors import RasterError
 from tilemapper.raster.bands import palette_of
-from tilemapper.raster.opening import GDAL_ERRORS, is_remote, read_options
+from tilemapper.raster.listening import listening
+from tilemapper.raster.opening import GDAL_ERRORS, is_remote, read_options, refuse_lost
 from tilemapper.raster.placed import check_places
 from tilemapper.raster.scaling import to_bytes
 
@@ -47,6 +50,8 @@ class Pixels:
         self._palette = palette_of(src) if palette else None
         self._overview = overview
         self._placed = src.driver == "GTiff" and not is_remote(path)
+        # A VRT opens its members when they are read first; one that has lost its mask stays open.
+        self._lazy, self._lost = src.driver == "VRT", list[str]()
         wanted = [*bidx, *([alpha[0]] if alpha else [])]
         self._read = sorted(set(wanted))
         # A band that is wanted three times is read once.
@@ -78,7 +83,7 @@ class Pixels:
         if self._placed and shape is None:
             check_places(self._path, self.src, self._read, window, self._overview)
         try:
-            with rasterio.Env(**self._options):
+            with rasterio.Env(**self._options), self._hearing():
                 stored = self._stored(
                     window, shape, Resampling.nearest if nearest else Resampling.average
                 )
@@ -89,8 +94,20 @@ class Pixels:
                 f"{self._path}: cannot be read at row {row}, col {col}, {height} x {width} px "
                 f"({reason}); check the file with gdalinfo -checksum"
             ) from error
+        if self._lost:
+            raise refuse_lost(self._path, self._lost)
         bands = self._colours(stored)
         return bands, self._validity(bands, stored, mask)
+
+    @contextlib.contextmanager
+    def _hearing(self) -> Iterator[None]:
+        """Keeps what is heard of members that are opened meanwhile."""
+        if not self._lazy:
+            yield
+            return
+        with listening() as heard:
+            yield
+        self._lost += heard
 
     def read(
         self, *, row: int, col: int, height: int, width: int

@@ -45,6 +45,8 @@ def shrunk(
     rgb = np.zeros((height, width, 3), np.uint8)
     valid = np.zeros((height, width), bool)
     down, across = (rows[1] - rows[0]) / height, (cols[1] - cols[0]) / width
+    if not (down > 0 and across > 0):  # so far away that its pixels cannot be told apart
+        return rgb, valid
     top, bottom = _inside(rows[0], down, height, pixels.height)
     left, right = _inside(cols[0], across, width, pixels.width)
     sparse = min(down, across) >= _SPARSE_FROM and not pixels.src.overviews(1)

@@ -17,7 +17,7 @@ from rasterio.windows import Window
 from tilemapper.errors import RasterError, TilemapperError
 from tilemapper.raster.atomic import write_bytes_atomic
 from tilemapper.raster.closing import Closing
-from tilemapper.raster.opening import GDAL_ERRORS, brief, open_raster
+from tilemapper.raster.opening import GDAL_ERRORS, no_way, open_raster
 
 
 class WarpedRgb(Closing):
@@ -61,12 +61,13 @@ class WarpedRgb(Closing):
                 add_alpha=nodata is None and ColorInterp.alpha not in self._src.colorinterp,
             )
         except BaseException as error:
+            crs = self._src.crs
             self._src.close()
             if isinstance(error, TilemapperError) or not isinstance(error, GDAL_ERRORS):
                 raise
             raise RasterError(
-                f"{path}: cannot be laid on the imagery's grid ({brief(error)}); check its CRS and "
-                "transform with gdalinfo, correct them with gdal_edit"
+                f"{path}: cannot be laid on the imagery's grid ({no_way(crs, crs_wkt, error)}); "
+                "check CRS and transform of both with gdalinfo, correct them with gdal_edit"
             ) from error
 
     def _colour_table(self) -> NDArray[np.uint8] | None:

@@ -14,6 +14,7 @@ from tilemapper.raster.atomic import GEOTIFF, check_suffix
 from tilemapper.raster.creation_options import check_creation_options
 from tilemapper.raster.encode import FILE_BLOCK, Encoding, encoding_of, stored_crs
 from tilemapper.raster.lattice import Lattice
+from tilemapper.raster.opening import crs_name
 from tilemapper.raster.spec import SourceSpec
 from tilemapper.render.plan import DEFAULT_BLOCK, MOST_BATCH, Layer, Plan
 
@@ -69,7 +70,7 @@ def make_plan(
         check_suffix(Path(layer.target), "GeoTIFF", GEOTIFF, ", and convert it with gdal_translate")
     if source.crs_wkt and stored_crs(CRS.from_wkt(source.crs_wkt)) is None:
         raise RasterError(
-            f"{source.path}: a GeoTIFF cannot hold its CRS ({_crs_name(source.crs_wkt)}); "
+            f"{source.path}: a GeoTIFF cannot hold its CRS ({crs_name(source.crs_wkt)}); "
             "reproject it to another one with gdalwarp -t_srs"
         )
     Lattice(source.height, source.width, overlap, model.card.tile)  # refuses a wrong overlap now
@@ -91,10 +92,6 @@ def make_plan(
         tta=tta,
         compiled=compiled,
     )
-
-
-def _crs_name(wkt: str) -> str:
-    return wkt.split('"')[1] if '"' in wkt else wkt[:60]
 
 
 def _check_targets(layers: Sequence[Layer]) -> None:

@@ -15,7 +15,6 @@ NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
 # Of a larger one torch's generator takes the last 32 bits alone, or none.
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-# As a card takes it, which is written when all training is done.
 Decay = Annotated[float, Field(ge=0, lt=1)]
 # Arrays of TOML are lists; what is in them keeps its type.
 Array = Field(strict=False)

@@ -42,7 +42,8 @@ def take_up(state: Mapping[str, Any], task: Task, average: Average | None) -> No
 def check_meaning(state: Mapping[str, Any], job: TrainingJob) -> None:
     """Refuses weights that fit the job's generator and mean something else in it.
 
-    Another activation, class or direction has no weights; call it within `refusing_others`.
+    Another activation, class or direction has no weights, and another start would be told in the
+    card without having had any effect; call it within `refusing_others`.
     """
     was, now = _meaning(json.loads(state["job"])), _meaning(job.plain())
     for key, value in was.items():
@@ -56,6 +57,8 @@ def _meaning(job: Mapping[str, Any]) -> dict[str, Any]:
     name, arguments = generator_kind(networks["generator"], networks["generator_arguments"])
     return {
         "data.direction": job["data"]["direction"],
+        "networks.init": networks["init"],
+        "networks.encoder": networks.get("encoder", ""),  # older ones lack it
         "networks.head": networks["head"],
         "networks.generator": name,
         "networks.generator_arguments": arguments,
