@@ -215,8 +215,9 @@ def test_a_server_that_is_away_for_a_moment_costs_no_mask(models, tmp_path, monk
         assert any("a mask or overview of it cannot be read" in end for end in ends), ends
 
 
+@pytest.mark.parametrize("which", ["first", "second"])
 def test_a_server_that_is_away_for_a_moment_costs_no_mask_of_a_mosaics_scene(
-    models, tmp_path, monkeypatch
+    models, tmp_path, monkeypatch, which
 ):
     """A VRT opens its members when they are read, and GDAL one of a lost mask as valid."""
     monkeypatch.setitem(opening._READ_OPTIONS, "GDAL_HTTP_RETRY_DELAY", "0.02")
@@ -231,12 +232,13 @@ def test_a_server_that_is_away_for_a_moment_costs_no_mask_of_a_mosaics_scene(
     ends = []
     with serving(tmp_path / "web") as url:
         for turn in range(1, 16):
+            modes = (f"away{turn}", "good") if which == "first" else ("good", f"away{turn}")
             members = tuple(
                 Member(
                     Scene(f"{url}/{mode}/{turn}/city.tif", "city"), *kind,
                     where @ Affine.translation(col, 0), (), crs, bands,
                 )
-                for mode, col in (("good", 0), (f"away{turn}", 500))
+                for mode, col in zip(modes, (0, 500), strict=True)
             )  # fmt: skip
             vrt.write_text(vrt_text(Mosaic("city", members)))
             target = tmp_path / f"{turn}.tif"

@@ -106,8 +106,10 @@ class Pixels:
             yield
             return
         with listening() as heard:
-            yield
-        self._lost += heard
+            try:
+                yield
+            finally:  # a read that fails may be tried again, with members that are open now
+                self._lost += heard
 
     def read(
         self, *, row: int, col: int, height: int, width: int
