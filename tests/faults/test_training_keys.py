@@ -59,6 +59,7 @@ ADVERSARIAL: Keys = {
     "losses.gradient_l1": ("0.0", "1.0"),
     "augment.noise": ("0.0", "0.05"), "augment.jpeg_quality": ("100", "30"),
     "augment.gamma": ("0.0", "0.7"),
+    "augment.saturation": ("0.0", "2.0"),
 }  # fmt: skip
 # Neither goes with the other.
 ALONE: Keys = {"augment.rotation": ("0.0", "9.0"), "trainer.batch": ("2", "4", "1")}

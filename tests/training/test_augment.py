@@ -312,6 +312,21 @@ def test_gamma_lifts_or_lowers_what_lies_between_black_and_white():
     assert torch.allclose(share[:, :, 0, :2], torch.tensor([0.0, 1.0]).expand(3, 3, 2), atol=1e-6)
 
 
+@pytest.mark.parametrize("gamma", [0.0, 0.7])
+def test_saturation_moves_colours_to_the_grey_of_their_brightness_or_away(gamma):
+    config = AugmentConfig(gamma=gamma, saturation=2.0)
+    colour = torch.tensor([0.1, -0.05, 0.02])
+    x = colour[None, :, None, None].expand(3, 3, 4, 4).clone()
+    drawn = torch.zeros(3, numbers_drawn(config))
+    drawn[:, -1] = torch.tensor([-1.0, 0.0, 1.0])
+    changed = vary_imagery(x, drawn, config)[:, :, 1, 1]
+    grey = 0.299 * 0.1 - 0.587 * 0.05 + 0.114 * 0.02
+    for image, factor in zip(changed, (0.25, 1.0, 4.0), strict=True):
+        assert torch.allclose(image, grey + factor * (colour - grey), atol=1e-5)
+    strong = vary_imagery(x * 10, drawn, config)
+    assert float(strong.abs().max()) <= 1
+
+
 def test_each_image_draws_its_own_gamma_and_a_job_without_draws_what_it_did():
     def drawn(gamma: float) -> torch.Tensor:
         config = AugmentConfig(crop=16, gamma=gamma)

@@ -34,7 +34,7 @@ from tilemapper.errors import (
 from tilemapper.networks.model import ModelCard, open_model, save_model
 from tilemapper.networks.pretrained import read_encoder
 from tilemapper.training import checkpoint, export, pix2pix
-from tilemapper.training.assembly import make_generator, model_to_start_from
+from tilemapper.training.assembly import make_generator, model_to_start_from, start_from
 from tilemapper.training.checkpoint import read_checkpoint, write_checkpoint
 from tilemapper.training.config import TrainingJob
 from tilemapper.training.dataset import Dataset
@@ -435,6 +435,24 @@ def test_an_encoder_starts_from_a_published_network(pairs, tmp_path):
     assert "encoder started from lite0.pth; " in open_model(model).card.recipe
     with pytest.raises(ModelError, match=r"lite0\.pth: not found"):  # before a pair is read
         train(tmp_path / "no pairs", tmp_path / "new", settings=settings)
+
+
+def test_what_an_encoder_was_taught_is_the_start_of_both_directions(tmp_path):
+    published = tmp_path / "lite0.pth"
+    torch.save(randomise(EfficientNetLite()).state_dict(), published)
+    settings = {
+        "augment.crop": "64",
+        "networks.generator": "efficientnet",
+        "networks.generator_arguments": "{width=2}",
+        "networks.encoder": f'"{published}"',
+    }
+    job = load_job(preset="cyclegan", overrides=settings)
+    there, back = make_generator(job), make_generator(job)
+    start_from(there, job, backward=back)
+    wanted = read_encoder(published)
+    for network in (there, back):
+        found = network.encoder.state_dict()
+        assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items())
 
 
 def test_a_boosted_class_weighs_more(pairs, tmp_path, monkeypatch):

@@ -20,7 +20,9 @@ WITHOUT_WEIGHTS = ("identity", "constant")
 # Side in pixels that a discriminator's last two convolutions need, each of which takes one.
 LEAST_SIDE = 3
 UNUSED_BY_CYCLEGAN = {
-    "augment": ("gamma", "brightness", "contrast", "cast", "noise", "blur", "jpeg_quality"),
+    "augment": (
+        "gamma", "saturation", "brightness", "contrast", "cast", "noise", "blur", "jpeg_quality",
+    ),
     "losses": (
         "l1", "gradient_l1", "overlap_disagreement", "feature_matching", "gan_from", "joint_batch",
         "lambda_gp", "class_power", "class_boost",

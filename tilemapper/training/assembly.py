@@ -72,14 +72,22 @@ def generator_kind(architecture: str, arguments: Mapping[str, Any]) -> tuple[str
     return architecture, {n: v for n, v in values.items() if not n.startswith("dropout")}
 
 
-def start_from(generator: nn.Module, job: TrainingJob) -> tuple[str, ...]:
+def start_from(
+    generator: nn.Module, job: TrainingJob, *, backward: nn.Module | None = None
+) -> tuple[str, ...]:
     """Gives the generator the weights that ``networks.init`` or ``networks.encoder`` names, if any.
+
+    ``backward``: the generator of the other direction, where there is one. What an encoder was
+    taught holds for its images too; a model's weights are of the direction on its card.
 
     Returns the digests of the pairs that such a model has learned from, as far as its card says.
     Raises as `model_to_start_from` and `read_encoder`, and ModelError for damaged weights.
     """
-    if isinstance(generator, EfficientUNet) and job.networks.encoder:
-        generator.encoder.load_state_dict(read_encoder(Path(job.networks.encoder)))
+    if job.networks.encoder:
+        state = read_encoder(Path(job.networks.encoder))
+        for network in (generator, backward):
+            if isinstance(network, EfficientUNet):
+                network.encoder.load_state_dict(state)
     model = model_to_start_from(job)
     if model is None:
         return ()

@@ -29,10 +29,10 @@ class Draw:
 
     ``index``: (n,) int64, the pair. ``place``: (n, 2) in [0, 1), where the patch lies between
     its first and last position. ``flip``: (n, 2) bool, vertical and horizontal. ``transpose``:
-    (n,) bool; with the flips it makes all right angles. ``tone``: (n, 8 or 9) in [-1, 1], see
-    `imagery`. ``side``: of the patch in source pixels. ``apart``: rows and columns in eighths of
-    the patch, as the network sees it, by which each odd sample lies beyond the even one before it,
-    of which it is the neighbour; None where all samples are drawn by themselves. ``angle``:
+    (n,) bool; with the flips it makes all right angles. ``tone``: (n, 8 to 10) in [-1, 1],
+    see `imagery`. ``side``: of the patch in source pixels. ``apart``: rows and columns in eighths
+    of the patch, as the network sees it, by which each odd sample lies beyond the even one before
+    it, of which it is the neighbour; None where all samples are drawn by themselves. ``angle``:
     radians by which what is cut is turned besides, ``upright``: its side in source pixels then.
     """
 

@@ -63,7 +63,8 @@ class AugmentConfig(Section):
     in which a patch so turned has room.
     Tones change on the source side only, where that is imagery ("AtoB"), in shares of the full
     range: ``gamma`` is by how much the exponent of a share is doubled or halved at most (1: dark
-    imagery becomes as bright as its square root, or darker still, its square), ``brightness`` is
+    imagery becomes as bright as its square root, or darker still, its square), ``saturation`` is
+    by how often the distance of colours from grey is doubled or halved at most, ``brightness`` is
     added, ``contrast`` multiplies, ``cast`` is added to each band by itself, ``noise`` is the
     largest standard deviation of added noise. ``blur`` is the largest standard deviation of a
     Gaussian blur in pixels, ``jpeg_quality`` the lowest quality of a JPEG compression, 100 for
@@ -76,6 +77,7 @@ class AugmentConfig(Section):
     scale: Annotated[tuple[float, float], Array] = (1.0, 1.0)
     rotation: Annotated[float, Field(ge=0, le=45)] = 0.0
     gamma: Annotated[float, Field(ge=0, le=2)] = 0.0
+    saturation: Annotated[float, Field(ge=0, le=4)] = 0.0
     brightness: Share = 0.0
     contrast: Share = 0.0
     cast: Share = 0.0
@@ -96,7 +98,8 @@ class NetworksConfig(Section):
     ``init``: name or folder of a model that the generator starts from instead of fresh weights;
     its architecture, arguments (dropout aside) and palette must be the job's. ``encoder``: file
     with an EfficientNet-Lite0 trained on ImageNet (a state dict of PyTorch, named as
-    efficientnet_pytorch does), from which the encoder of generator "efficientnet" starts.
+    efficientnet_pytorch does), from which the encoder of generator "efficientnet" starts (of both
+    generators of a "cyclegan").
     """
 
     generator: str = "unet"

@@ -31,9 +31,9 @@ class Batch:
     """One batch on the device.
 
     ``source``, ``target``: (n, 3, crop, crop) float32 in [-1, 1]; where the pixels' targets are
-    classes, ``target`` is (n, crop, crop) uint8. ``tone``: (n, 8), the draw of the tone jitter,
-    which the step applies itself. ``apart``: rows and columns by which each odd sample lies
-    beyond the even one before it, None where they are not neighbours.
+    classes, ``target`` is (n, crop, crop) uint8. ``tone``: (n, 8 to 10), the draw of the tone
+    jitter, which the step applies itself. ``apart``: rows and columns by which each odd sample
+    lies beyond the even one before it, None where they are not neighbours.
     """
 
     source: Tensor

@@ -24,10 +24,10 @@ COARSENESS = (
 def numbers_drawn(config: AugmentConfig) -> int:
     """How many numbers are drawn for an image.
 
-    Of brightness, contrast, three casts, noise, blur, compression; and of gamma where the job asks
-    for it, so that one without it draws what it always did.
+    Of brightness, contrast, three casts, noise, blur, compression; and of gamma and saturation
+    where the job asks for them, so that one without them draws what it always did.
     """
-    return 9 if config.gamma else 8
+    return 8 + bool(config.gamma) + bool(config.saturation)
 
 
 def vary_imagery(x: Tensor, drawn: Tensor, config: AugmentConfig) -> Tensor:
@@ -41,6 +41,8 @@ def vary_imagery(x: Tensor, drawn: Tensor, config: AugmentConfig) -> Tensor:
     drawn = drawn.to(x.device, non_blocking=True)
     if config.gamma:
         x = _gamma(x, 2 ** (config.gamma * drawn[:, 8, None, None, None]))
+    if config.saturation:
+        x = _saturate(x, 2 ** (config.saturation * drawn[:, -1, None, None, None]))
     x = _tone(x, drawn[:, :6, None, None], config)
     if config.jpeg_quality < 100:
         x = compress(x, 100 - (100 - config.jpeg_quality) * drawn[:, 7].abs())
@@ -49,6 +51,14 @@ def vary_imagery(x: Tensor, drawn: Tensor, config: AugmentConfig) -> Tensor:
 
 def _gamma(x: Tensor, exponent: Tensor) -> Tensor:
     return ((x + 1) / 2).clamp_(0, 1).pow(exponent) * 2 - 1
+
+
+def _saturate(x: Tensor, factor: Tensor) -> Tensor:
+    """Moves colours towards the grey of their own brightness, or away from it."""
+    red, green, blue = x.unbind(1)
+    weights = YCC[0]
+    grey = (weights[0] * red + weights[1] * green + weights[2] * blue)[:, None]
+    return torch.lerp(grey, x, factor).clamp_(-1, 1)
 
 
 def _tone(x: Tensor, drawn: Tensor, config: AugmentConfig) -> Tensor:

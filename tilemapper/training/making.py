@@ -72,7 +72,8 @@ def make_trainer(
     # A run that ended before its first checkpoint begins anew, so from the weights of
     # networks.init again.
     task = _make_task(job, data, device, processes)
-    before = start_from(task.generator, job) if state is None else ()
+    backward = task.backward if isinstance(task, CycleGan) else None
+    before = start_from(task.generator, job, backward=backward) if state is None else ()
     trainer = Trainer(
         job,
         task,
