@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -21,6 +23,7 @@ from tilemapper.raster import atomic, opening
 from tilemapper.raster.atomic import write_text_atomic
 from tilemapper.raster.drivers import driver_of
 from tilemapper.raster.opening import open_raster
+from tilemapper.render.render import render
 
 FILES = OSError(errno.EMFILE, os.strerror(errno.EMFILE), "city.tif")
 THREADS = RuntimeError("can't start new thread")
@@ -117,3 +120,53 @@ def test_what_cannot_be_opened_for_too_many_files_is_no_bad_path(tmp_path, monke
         monkeypatch.setattr(atomic, "fsync_file", none_left)
         with pytest.raises(ShortageError, match="ulimit -n"):
             write_text_atomic(tmp_path / "a.txt", "x")
+
+
+# Each way in which GDAL opens or writes a file, with room for 0, 1, 2 ... files more.
+FEW_FILES = """
+import os, resource, sys
+from pathlib import Path
+import rasterio.shutil
+from tilemapper.errors import ShortageError
+from tilemapper.raster.gdal_writing import gdal_writes
+from tilemapper.raster.opening import open_raster
+from tilemapper.render.render import render
+from tilemapper.render.verify import verify
+
+target, copy = sys.argv[1], Path(sys.argv[1]).with_name("copy.tif")
+
+def opens():
+    open_raster(target).close()
+
+def verifies():
+    assert verify(target, blocks=0).ok
+
+def writes():
+    with gdal_writes(copy):
+        rasterio.shutil.copy(target, str(copy), driver="GTiff")
+
+for work in (opens, verifies, writes):
+    work()  # loads what is loaded at the first time
+    ended = []
+    for more in range(1, 13):
+        top = max(map(int, os.listdir("/proc/self/fd")))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (top + more, 1024))
+        try:
+            work()
+            ended.append("done")
+        except ShortageError as error:
+            assert "Too many open files; allow more with ulimit -n, then run" in str(error)
+            ended.append("short")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))
+    assert {*ended} == {"short", "done"}, (work.__name__, ended)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts open files in /proc")
+def test_gdal_too_says_too_many_open_files_and_nothing_is_called_damaged(tmp_path, models):
+    source, target = write_source(tmp_path / "city.tif", 600, 700), tmp_path / "map.tif"
+    render(source, target, model=models / "identity")
+    command = [sys.executable, "-W", "ignore", "-c", FEW_FILES, str(target)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr

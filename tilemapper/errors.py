@@ -7,6 +7,8 @@ prints it after ``error: `` and leaves with the class's exit code.
 from __future__ import annotations
 
 import errno
+import os
+from pathlib import Path
 
 
 class TilemapperError(Exception):
@@ -110,10 +112,7 @@ def shortage(error: BaseException) -> TilemapperError | None:
     said = " ".join(str(error).split()) or type(error).__name__
     number = error.errno if isinstance(error, OSError) else None
     if isinstance(error, OSError) and number in (errno.EMFILE, errno.ENFILE):
-        return ShortageError(
-            f"{error.filename or 'this process'}: {error.strerror}; allow more with ulimit -n, "
-            "then run the same command again"
-        )
+        return too_many_files(error.filename or "this process", str(error.strerror))
     if isinstance(error, RuntimeError) and "can't start new thread" in said:
         return ShortageError(
             "no more threads may be started here; allow more with ulimit -u or end other programs, "
@@ -123,6 +122,19 @@ def shortage(error: BaseException) -> TilemapperError | None:
     if isinstance(error, MemoryError) or in_torch or number == errno.ENOMEM:
         return DeviceError(f"not enough memory ({said}); free some, or ask for less at once")
     return None
+
+
+def too_many_files(subject: str | Path, said: str) -> ShortageError | None:
+    """The error of a library that says in words that no more files may be opened; None else.
+
+    GDAL does, in the errors that it has for damaged files too.
+    """
+    if os.strerror(errno.EMFILE) not in said:  # ENFILE's begins alike
+        return None
+    return ShortageError(
+        f"{subject}: {os.strerror(errno.EMFILE)}; allow more with ulimit -n, then run the same "
+        "command again"
+    )
 
 
 # How torch begins what a GPU's driver and libraries tell it.

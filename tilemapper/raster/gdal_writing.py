@@ -11,7 +11,7 @@ from pathlib import Path
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
-from tilemapper.errors import DiskFullError, TargetError
+from tilemapper.errors import DiskFullError, TargetError, shortage, too_many_files
 from tilemapper.raster.atomic import FULL
 
 _LIBTIFF = re.compile(rb"^_tiff\w+Proc: .*\n?", re.MULTILINE)
@@ -27,6 +27,7 @@ def gdal_writes(target: Path | str, advice: str = "choose another path") -> Iter
 
     Raises:
         DiskFullError: the disk is full, or the quota used up.
+        ShortageError: there are too many open files.
         TargetError: GDAL cannot write it for another reason; ``advice`` says what to do then.
     """
     cause: Exception | None = None
@@ -46,7 +47,8 @@ def gdal_writes(target: Path | str, advice: str = "choose another path") -> Iter
             raise DiskFullError(
                 f"{target}: {os.strerror(number)}; free some space and run the same command again"
             ) from cause
-    raise TargetError(f"{target}: GDAL cannot write it ({said}); {advice}") from cause
+    short = too_many_files(target, said)
+    raise short or TargetError(f"{target}: GDAL cannot write it ({said}); {advice}") from cause
 
 
 @contextlib.contextmanager
@@ -57,7 +59,11 @@ def _libtiff_lines(found: list[str]) -> Iterator[None]:
     except OSError:  # closed
         yield
         return
-    reading, writing = os.pipe()
+    try:
+        reading, writing = os.pipe()
+    except OSError as error:
+        os.close(stderr)
+        raise shortage(error) or error from None
     # What is more than a pipe holds is dropped: nobody reads before the end.
     os.set_blocking(writing, False)
     os.set_blocking(reading, False)

@@ -19,7 +19,7 @@ from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
-from tilemapper.errors import RasterError, TilemapperError, shortage
+from tilemapper.errors import RasterError, TilemapperError, shortage, too_many_files
 from tilemapper.raster.directories import check_directories
 from tilemapper.raster.drivers import DEFAULT_DRIVERS, driver_of
 from tilemapper.raster.header import check_same
@@ -126,6 +126,7 @@ def open_raster(
 
     Raises:
         RasterError: the file is missing, of another kind, damaged, or a bomb.
+        ShortageError: there are too many open files.
     """
     if is_remote(path):
         return _open(path, [*DEFAULT_DRIVERS, *allow_drivers], overview)
@@ -162,7 +163,7 @@ def _open(path: str, drivers: list[str], overview: int | None) -> DatasetReader:
             check_metadata(src, path)
             if not is_remote(path):
                 _check_again(path, src, overview)
-        except RasterError:
+        except TilemapperError:
             src.close()
             raise
         return src
@@ -205,9 +206,9 @@ def _check_again(path: str, src: DatasetReader, overview: int | None) -> None:
         check_same(path, src, again, overview=overview is not None)
 
 
-def _refusal(path: str, drivers: Sequence[str], failures: Sequence[Exception]) -> RasterError:
+def _refusal(path: str, drivers: Sequence[str], failures: Sequence[Exception]) -> TilemapperError:
     reason = "; ".join(dict.fromkeys(" ".join(str(error).split()) for error in failures))
-    return RasterError(
+    return too_many_files(path, reason) or RasterError(
         f"{path}: cannot be opened as {' or '.join(drivers)} ({reason}); check it with gdalinfo"
     )
 

@@ -14,7 +14,7 @@ from rasterio.io import MemoryFile
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
-from tilemapper.errors import RasterError, TilemapperError
+from tilemapper.errors import RasterError, TilemapperError, too_many_files
 from tilemapper.raster.atomic import write_bytes_atomic
 from tilemapper.raster.closing import Closing
 from tilemapper.raster.opening import GDAL_ERRORS, no_way, open_raster
@@ -101,7 +101,7 @@ class WarpedRgb(Closing):
                 return self._colours[self._vrt.read(1, window=window)], valid
             bands = self._vrt.read([1, 2, 3], window=window)
         except RasterioError as error:
-            raise RasterError(
+            raise too_many_files(self.path, str(error)) or RasterError(
                 f"{self.path}: cannot be read at row {row}, column {col} of the imagery's grid "
                 f"({error}); check the file with gdalinfo -checksum"
             ) from error

@@ -16,7 +16,7 @@ from rasterio.errors import RasterioError
 from rasterio.io import DatasetWriter
 from rasterio.windows import Window
 
-from tilemapper.errors import DiskFullError, TargetError
+from tilemapper.errors import DiskFullError, TargetError, TilemapperError, too_many_files
 from tilemapper.raster.atomic import atomic_write
 
 FILE_BLOCK = 512
@@ -93,7 +93,7 @@ def _read_back(part: Path, sums: Mapping[tuple[int, int, int, int], int]) -> Non
                 raise RasterioError(f"the window at row {row}, column {col} reads back differently")
 
 
-def _writing_failed(path: Path, error: RasterioError) -> TargetError | DiskFullError:
+def _writing_failed(path: Path, error: RasterioError) -> TilemapperError:
     folder = path.absolute().parent
     if not folder.is_dir():
         return TargetError(f"{path}: folder {folder} is missing; create it or choose another path")
@@ -102,4 +102,6 @@ def _writing_failed(path: Path, error: RasterioError) -> TargetError | DiskFullE
             f"{path}: the disk is full; free some space and run the same command again"
         )
     reason = " ".join(str(error.__cause__ or error).split())
-    return TargetError(f"{path}: cannot be written ({reason}); choose another path")
+    return too_many_files(path, reason) or TargetError(
+        f"{path}: cannot be written ({reason}); choose another path"
+    )

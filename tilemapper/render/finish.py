@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from rasterio.errors import RasterioError
 
-from tilemapper.errors import StagingError, TargetError
+from tilemapper.errors import StagingError, TargetError, too_many_files
 from tilemapper.raster.atomic import atomic_write, fsync_file, writing_failed
 from tilemapper.raster.encode import is_lossless
 from tilemapper.render.joining import join
@@ -61,7 +61,10 @@ def finish_layer(staging: Staging, layer: Layer, tags: Mapping[str, str]) -> Non
                 _check(staging, layer, None, part)
         remove_stale_sidecars(target)
     except RasterioError as error:
-        raise TargetError(f"{target}: GDAL cannot write it ({error}); check --co") from error
+        short = too_many_files(target, str(error))
+        raise short or TargetError(
+            f"{target}: GDAL cannot write it ({error}); check --co"
+        ) from error
     except OSError as error:
         if isinstance(error, TargetError) or error.errno is None:
             raise

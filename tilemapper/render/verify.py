@@ -14,7 +14,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 from rio_cogeo.cogeo import cog_validate
 
-from tilemapper.errors import RasterError
+from tilemapper.errors import RasterError, too_many_files
 from tilemapper.networks.model import Model
 from tilemapper.raster.encode import FILE_BLOCK, LOSSLESS
 from tilemapper.raster.lattice import Block, Lattice
@@ -141,7 +141,14 @@ def _check_cog(verdict: Verdict, target: str | Path) -> None:
             valid, errors, _ = cog_validate(gdal_name(str(target)), quiet=True)
         except GDAL_ERRORS as error:  # such as what is no text where text was written
             valid, errors = False, [" ".join(str(error).split())]
+            _refuse_shortage(target, errors[0])
     verdict.note("cloud optimized", good=valid, fault=f"no valid COG: {'; '.join(errors)}")
+
+
+def _refuse_shortage(target: str | Path, said: str) -> None:
+    """Of a raster that could not be opened for want of files nothing is known."""
+    if (short := too_many_files(target, said)) is not None:
+        raise short
 
 
 def _check_pixels(verdict: Verdict, dst: Any) -> None:
@@ -157,6 +164,7 @@ def _check_pixels(verdict: Verdict, dst: Any) -> None:
             f"pixels of rows {row} to {row + window.height - 1}, columns {col} to "
             f"{col + window.width - 1} cannot be read ({error})"
         )
+        _refuse_shortage(dst.name, fault)
     verdict.note("pixels", good=not fault, fault=fault)
 
 
