@@ -20,6 +20,8 @@ from tilemapper.training.run import train
 FAILED = (
     "CUDA error: unspecified launch failure\nCUDA kernel errors might be asynchronously reported"
 )
+# Of too little memory, and of a GPU that this build of torch does not know.
+NO_ENGINE = "GET was unable to find an engine to execute this computation"
 TOO_OLD = "CUDA error: no kernel image is available for execution on the device\nCompile with"
 
 
@@ -31,6 +33,12 @@ TOO_OLD = "CUDA error: no kernel image is available for execution on the device\
         (RuntimeError(TOO_OLD), DeviceError, "this build of torch has no code for it"),
         (torch.OutOfMemoryError("CUDA out of memory. Tried"), DeviceError, "not enough memory"),
         (RuntimeError("CUDA error: out of memory"), DeviceError, "not enough memory"),
+        (RuntimeError("CUDA driver error: unknown error"), DeviceLostError, "nvidia-smi"),
+        (RuntimeError("No CUDA GPUs are available"), DeviceLostError, "nvidia-smi"),
+        (RuntimeError("CUDA unknown error - this may be due to"), DeviceLostError, "nvidia-smi"),
+        (RuntimeError("Triton Error [CUDA]: device-side assert"), DeviceLostError, "nvidia-smi"),
+        (RuntimeError("Triton Error [CUDA]: out of memory"), DeviceError, "not enough memory"),
+        (RuntimeError(NO_ENGINE), DeviceError, "a build of torch that has code for this GPU"),
     ],
 )
 def test_what_a_gpu_says_is_told_in_a_line_that_names_it(error, kind, said):

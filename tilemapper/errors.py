@@ -138,10 +138,15 @@ def too_many_files(subject: str | Path, said: str) -> ShortageError | None:
 
 
 # How torch begins what a GPU's driver and libraries tell it.
-_OF_A_GPU = ("CUDA error", "cuDNN error", "NCCL error")
+_OF_A_GPU = (
+    "CUDA error", "CUDA driver error", "CUDA unknown error", "No CUDA GPUs are available",
+    "Triton Error [CUDA]", "cuDNN error", "NCCL error",
+)  # fmt: skip
 # How they say that there is not enough memory: the driver, cuBLAS and cuDNN for themselves, and for
-# what any of a convolution's algorithms needs beside its result.
-_LACKS_MEMORY = ("out of memory", "STATUS_ALLOC_FAILED", "unable to find an engine to execute")
+# what any of a convolution's algorithms needs beside its result. The last is also all that is said
+# of a GPU for which this build of torch has no convolutions.
+NO_ALGORITHM = "unable to find an engine to execute"
+_LACKS_MEMORY = ("out of memory", "STATUS_ALLOC_FAILED", NO_ALGORITHM)
 
 
 def lacks_device_memory(error: BaseException) -> bool:
@@ -152,6 +157,14 @@ def lacks_device_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and (
         type(error).__name__ == "OutOfMemoryError"
         or any(words in str(error) for words in _LACKS_MEMORY)
+    )
+
+
+def no_algorithm(device: str) -> str:
+    """What to say where cuDNN finds no way to compute a convolution of a single tile."""
+    return (
+        f"{device}: cuDNN finds no algorithm there; free some memory, install a build of torch "
+        "that has code for this GPU, or use --device cpu"
     )
 
 
@@ -168,6 +181,8 @@ def device_fault(
     if isinstance(error, TilemapperError) or not isinstance(error, RuntimeError):
         return None
     if lacks_device_memory(error):
+        if NO_ALGORITHM in str(error):
+            return DeviceError(no_algorithm(device))
         return DeviceError(
             f"{device}: not enough memory; free some, ask for less at once, or use --device cpu"
         )

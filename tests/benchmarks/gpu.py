@@ -1,14 +1,17 @@
 """What a CUDA machine gets out of tilemapper: one command, all its figures.
 
-    python tests/benchmarks/gpu.py                  # one GPU, about eight minutes
+    python tests/benchmarks/gpu.py                  # one GPU, eight minutes are meant
+    python tests/benchmarks/gpu.py --total 560      # what is not done then is left out
+    python tests/benchmarks/gpu.py --only tests forward
     python tests/benchmarks/gpu.py --rehearse       # the same on a CPU, tiny, two minutes
 
-It runs the tests marked ``gpu``, trains for a moment, and renders a tiled raster of 20,000 px,
+It runs the tests marked ``gpu`` and the generator alone, renders a tiled raster of 20,000 px,
 reading and writing included, by one process and by several that share the GPU, while the GPU's
-load is sampled. Beside that stand the generator alone, each stage's seconds, bf16 against fp32,
-and whether all ways gave the same bytes. Every step runs in a process of its own and is printed
-when it is done: what breaks one step, or the clock, leaves the others. From sources, without
-installing: PYTHONPATH=. and the wheels of rasterio, dask, distributed, pydantic and their needs.
+load is sampled, and trains for a moment. Beside that stand each stage's seconds, bf16 against
+fp32, and whether all ways gave the same bytes. Every step runs in a process of its own and is
+printed when it is done: what breaks one step, or the clock, leaves the others. From sources,
+without installing: PYTHONPATH=. and the wheels of rasterio, dask, distributed, pydantic and their
+needs.
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +34,7 @@ import gpu_steps
 from material import header, make_city, make_large_city, make_model
 
 ROOT = Path(__file__).parents[2]
+PARTS = ("tests", "forward", "renders", "levels", "train")
 
 
 def say(text: str) -> None:
@@ -42,9 +48,9 @@ def card() -> str:
     try:
         done = subprocess.run(
             ["nvidia-smi", query, "--format=csv,noheader"], capture_output=True, text=True,
-            check=True,
+            check=True, timeout=60,
         )  # fmt: skip
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, subprocess.SubprocessError):
         return "no GPU"
     return done.stdout.strip()
 
@@ -66,16 +72,27 @@ def ended(command: list[str], limit_s: float, cwd: Path | None = None) -> tuple[
     return process.returncode, said, complained
 
 
-def step(given: argparse.Namespace, name: str, *args: object) -> dict[str, Any] | None:
+def step(
+    given: argparse.Namespace, name: str, *args: object, more_s: float = 0
+) -> dict[str, Any] | None:
     """One step in a process of its own; None, and its last words, if it fails or hangs."""
     command = [sys.executable, __file__, "--step", name, *map(str, args)]
     command += ["--device", given.device, *(["--tiny"] if given.tiny else [])]
     begun = time.monotonic()
-    code, said, complained = ended(command, given.limit + 60 * given.minutes)
-    if code:
-        say(f"\n{name} FAILED after {time.monotonic() - begun:.0f} s:\n{complained[-1500:]}")
+    limit_s = min(given.limit + more_s, given.until - begun)
+    if limit_s <= 0:
+        say(f"\n{name} LEFT OUT: the {given.total:.0f} s of --total are over")
         return None
-    return dict(json.loads(said.splitlines()[-1]))
+    code, said, complained = ended(command, limit_s)
+    if code:
+        say(f"\n{name} FAILED after {time.monotonic() - begun:.0f} s, exit code {code}:\n"
+            f"{complained[-1500:]}")  # fmt: skip
+    try:  # one that only failed to end has its figures all the same
+        return dict(json.loads(said.splitlines()[-1]))
+    except (IndexError, ValueError, TypeError):
+        if not code:
+            say(f"\n{name} FAILED, it printed no figures: {said[-500:]}")
+        return None
 
 
 def tests(given: argparse.Namespace) -> None:
@@ -87,7 +104,8 @@ def tests(given: argparse.Namespace) -> None:
     # Of our own settings none: without pytest-timeout they are refused, and nothing runs.
     how += ["-o", "addopts="]
     command = [sys.executable, "-u", "-m", "pytest", *how, *rooms]
-    code, said, complained = ended(command, 2 * given.limit, ROOT)
+    limit_s = min(2 * given.limit, given.until - time.monotonic())
+    code, said, complained = ended(command, limit_s, ROOT)
     say(f"\n## Tests marked gpu\n\n{(said.splitlines() or ['none ran'])[-1]}")
     if code not in (0, 5):
         say(f"{said[-6000:]}{complained[-1000:]}")
@@ -95,7 +113,8 @@ def tests(given: argparse.Namespace) -> None:
 
 def training(given: argparse.Namespace, folder: Path) -> Path | None:
     """Trains for a moment; the model's folder."""
-    run = step(given, "train", "--folder", folder, "--minutes", given.minutes)
+    more_s = 60 * given.minutes
+    run = step(given, "train", "--folder", folder, "--minutes", given.minutes, more_s=more_s)
     if run is None:
         return None
     losses = ", ".join(f"{name} {value:.3f}" for name, value in run["losses"].items())
@@ -144,7 +163,8 @@ def renders(given: argparse.Namespace, folder: Path, model: Path, best: float) -
         digests.add(run["sha256"])
         if run["table"]:
             tables.append(run["table"])
-    say(f"\nbytes of all these: {'the same' if len(digests) == 1 else 'NOT the same'}")
+    if digests:
+        say(f"\nbytes of all these: {'the same' if len(digests) == 1 else 'NOT the same'}")
     for text in tables:
         say(f"\nStages of the one process, device and host:\n\n{text}")
 
@@ -177,7 +197,9 @@ def main() -> None:
         "--limit", type=float, default=180, help="seconds a step may take, beside training"
     )
     parser.add_argument("--folder", type=Path, help="where to work, on a fast disk")
-    parser.add_argument("--skip", nargs="*", default=[], choices=["tests", "train", "levels"])
+    parser.add_argument("--total", type=float, default=1500, help="seconds that all may take")
+    parser.add_argument("--skip", nargs="*", default=[], choices=PARTS)
+    parser.add_argument("--only", nargs="*", default=PARTS, choices=PARTS)
     for name in ("--step", "--source", "--target", "--batch"):
         parser.add_argument(name, help=argparse.SUPPRESS)
     parser.add_argument("--tiny", action="store_true", help=argparse.SUPPRESS)
@@ -189,19 +211,34 @@ def main() -> None:
         given.size, given.small, given.device, given.batches = 1500, 400, "cpu", [2, 4]
         given.workers, given.minutes, given.tiny, given.limit = ["1", "2"], 0.1, True, 600
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    given.until = time.monotonic() + given.total
     say(f"{header()}\n{card()}")
     with tempfile.TemporaryDirectory(dir=given.folder) as scratch:
-        folder = Path(scratch)
-        if "tests" not in given.skip:
-            tests(given)
-        trained = None if "train" in given.skip else training(given, folder)
-        model: Any = trained if given.model == "trained" else given.model
-        if given.width is not None:
-            model = make_model(folder / "model", given.width)
-        best = forward(given, model)
-        renders(given, folder, model, best)
-        if "levels" not in given.skip:
-            levels(given, folder, model)
+        parts(given, Path(scratch))
+
+
+def parts(given: argparse.Namespace, folder: Path) -> None:
+    """All that is asked for, the longest last; whatever goes wrong in one, the next one begins."""
+
+    def part(name: str, work: Callable[[], Any]) -> Any:
+        if name not in given.only or name in given.skip:
+            return None
+        try:
+            return work()
+        except Exception:
+            say(f"\n{name} FAILED:\n{traceback.format_exc()[-1500:]}")
+            return None
+
+    part("tests", lambda: tests(given))
+    first = given.model == "trained"  # what it renders with must be there
+    model: Any = part("train", lambda: training(given, folder)) if first else given.model
+    if given.width is not None:
+        model = make_model(folder / "model", given.width)
+    best = part("forward", lambda: forward(given, model)) or float("nan")
+    part("renders", lambda: renders(given, folder, model, best))
+    part("levels", lambda: levels(given, folder, model))
+    if not first:
+        part("train", lambda: training(given, folder))
 
 
 if __name__ == "__main__":

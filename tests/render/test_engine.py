@@ -164,6 +164,19 @@ def test_one_tile_that_does_not_fit_is_one_clear_line(models):
         engine.predict(tiles(1))
 
 
+def test_a_tile_that_no_algorithm_can_compute_may_be_for_want_of_code(models):
+    engine = Engine(open_model(models / "identity"), batch_size=1)
+
+    def none_known(_batch):
+        raise RuntimeError("GET was unable to find an engine to execute this computation")
+
+    engine._network = none_known
+    with pytest.raises(
+        DeviceError, match=r"cpu: cuDNN finds no algorithm .* a build of torch that"
+    ):
+        engine.predict(tiles(1))
+
+
 def test_values_that_are_not_finite_are_never_painted(models):
     engine = Engine(open_model(models / "identity"), batch_size=1)
 

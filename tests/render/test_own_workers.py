@@ -113,6 +113,34 @@ def test_what_a_worker_says_while_it_dies_is_for_debugging(debug):
     assert bool(done.stderr) == bool(debug)
 
 
+NVML = """
+class NVMLError(Exception): pass
+class NVMLError_LibraryNotFound(NVMLError): pass
+class NVMLError_DriverNotLoaded(NVMLError): pass
+class NVMLError_Unknown(NVMLError): pass
+def nvmlInit(): pass
+def nvmlDeviceGetCount(): raise NVMLError("Driver/library version mismatch")
+"""
+ONE_WORKER = """
+from tilemapper.render.cluster import own
+if __name__ == "__main__":
+    with own.own_workers(1, "cpu", dashboard=False) as workers:
+        print(len(workers.cluster.scheduler.workers))
+"""
+
+
+def test_workers_start_whatever_nvidias_library_says(tmp_path, monkeypatch):
+    """dask asks it for a GPU's load, also where we render on a CPU."""
+    (tmp_path / "pynvml.py").write_text(NVML)
+    (tmp_path / "program.py").write_text(ONE_WORKER)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "program.py")], capture_output=True, text=True,
+        timeout=100, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr[-2000:]
+
+
 def upper_but_in_the_first_process(item: tuple[str, bool, str]) -> tuple[str, int]:
     """What a worker is called with below; its GPU is gone in the first process, or in all."""
     folder, all_gone, text = item

@@ -15,7 +15,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from tilemapper.errors import DeviceError, ModelError, lacks_device_memory
+from tilemapper.errors import (
+    NO_ALGORITHM,
+    DeviceError,
+    ModelError,
+    lacks_device_memory,
+    no_algorithm,
+)
 from tilemapper.networks.folding import fold_norms
 from tilemapper.networks.model import Model
 from tilemapper.networks.renderable import check_renders
@@ -180,6 +186,8 @@ def smaller(device: torch.device, model: Model, size: int, error: BaseException)
     Raises:
         DeviceError: it was of one tile.
     """
+    if size == 1 and NO_ALGORITHM in str(error):
+        raise DeviceError(no_algorithm(str(device))) from error
     if size == 1:
         raise DeviceError(
             f"{device}: not enough memory for one tile of model {model.card.name}; free some, or "

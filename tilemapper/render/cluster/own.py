@@ -40,6 +40,10 @@ CONFIG = {
     "distributed.deploy.lost-worker-timeout": "1 hour",
     "distributed.worker.multiprocessing-method": "spawn",
     "distributed.worker.profile.enabled": False,
+    # Where NVIDIA's library is installed dask asks it for loads that nobody looks at here, and
+    # dies of an answer that it does not expect: of no device (CUDA_VISIBLE_DEVICES=-1, or a UUID
+    # that is shortened), of a driver that was replaced under it.
+    "distributed.diagnostics.nvml": False,
     # Not dask's own MALLOC_TRIM_THRESHOLD_, which makes every large array a fresh mapping.
     "distributed.nanny.pre-spawn-environ": dict(ENVIRONMENT),
 }
