@@ -23,7 +23,7 @@ from PIL import Image
 from tilemapper.networks.folding import fold_norms
 from tilemapper.networks.model import Model, open_model
 from tilemapper.raster.tone import apply_tone, tone_between, tone_table
-from tilemapper.training.imagery import blur
+from tilemapper.training.imagery import YCC, blur
 from tilemapper.training.metrics import measure_maps
 from tilemapper.training.pairs import open_pairs, split_pairs
 
@@ -49,6 +49,22 @@ def curved(exponent: float) -> Callable:
         return levels.round().astype(np.uint8)
 
     return apply
+
+
+def saturated(factor: float) -> Callable:
+    """The distance of colours from the grey of their brightness, so many times as far."""
+
+    def apply(image: Pixels) -> Pixels:
+        levels = image.astype(np.float32)
+        grey = (levels @ np.array(YCC[0], np.float32))[..., None]
+        return (grey + factor * (levels - grey)).round().clip(0, 255).astype(np.uint8)
+
+    return apply
+
+
+def bright_and_colourful(image: Pixels) -> Pixels:
+    """About what imagery of Nepal and Switzerland is beside that of New York."""
+    return saturated(3)(curved(0.6)(image))
 
 
 def blurred(sigma: float) -> Callable:
@@ -83,6 +99,9 @@ FAULTS: dict[str, Callable[[Pixels], Pixels]] = {
     "contrast x 1.4": toned(gain=1.4),
     "contrast x 0.6": toned(gain=0.6),
     "cast +15 red, -15 blue": toned(cast=(15, 0, -15)),
+    "no colours": saturated(0),
+    "colours 3 times as strong": saturated(3),
+    "tones to the power of 0.6, then colours 3 times as strong": bright_and_colourful,
     "blur, 1 px": blurred(1.0),
     "blur, 2 px": blurred(2.0),
     "JPEG quality 50": compressed(50),

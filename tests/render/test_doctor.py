@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -14,9 +15,10 @@ from tilemapper.cli.main import cli, run
 from tilemapper.errors import RasterError
 from tilemapper.networks.build import build_generator
 from tilemapper.networks.model import ModelCard, save_model
-from tilemapper.render.diagnosis import Finding
+from tilemapper.render.diagnosis import BOUNDS, Finding
 from tilemapper.render.doctor import diagnose
 from tilemapper.render.engine import Engine
+from tilemapper.training.config import TrainerConfig
 
 NAMES = ("batch invariance", "train/eval gap", "precision gap", "tile mismatch", "grid shift")
 
@@ -138,3 +140,9 @@ def test_the_shift_is_measured_where_the_pixels_are(models, tmp_path):
     found = diagnose(models / "identity", city)
     shift = next(finding for finding in found.findings if finding.name == "grid shift")
     assert (shift.grade, shift.value) == ("good", 0)
+
+
+def test_advice_names_the_key_that_takes_statistics_anew():
+    named = {key for *_, advice in BOUNDS.values() for key in re.findall(r"trainer\.(\w+)", advice)}
+    assert named == {"precise_bn_batches"}
+    assert named <= set(TrainerConfig.model_fields)

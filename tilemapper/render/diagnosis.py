@@ -28,7 +28,7 @@ BOUNDS: dict[str, tuple[float, float, str]] = {
         3.0,
         10.0,
         "its frozen statistics are not those of its training: train on for a few hundred steps, "
-        "raise trainer.calibration_batches, or import it again with --norm-stats instance",
+        "raise trainer.precise_bn_batches, or import it again with --norm-stats instance",
     ),
     "precision gap": (0.99, 0.95, "render with --precision fp32"),
     "tile mismatch": (
