@@ -35,12 +35,13 @@ TORCH = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to a
     ("error", "code", "words"),
     [
         (FILES, 75, "city.tif: Too many open files; allow more with ulimit -n"),
+        (OSError(errno.ENFILE, "of a library"), 75, "this process: Too many open files; allow"),
         (THREADS, 75, "no more threads may be started here; allow more with ulimit -u"),
         (MEMORY, 1, "not enough memory (Unable to allocate 984. KiB); free some"),
         (TORCH, 1, "not enough memory (DefaultCPUAllocator: can't allocate memory"),
         (MemoryError(), 1, "not enough memory (MemoryError); free some"),
     ],
-    ids=["files", "threads", "memory", "torch's", "without words"],
+    ids=["files", "files of all", "threads", "memory", "torch's", "without words"],
 )
 def test_a_command_says_what_is_short(capsys, error, code, words):
     @click.command()

@@ -112,7 +112,7 @@ def shortage(error: BaseException) -> TilemapperError | None:
     said = " ".join(str(error).split()) or type(error).__name__
     number = error.errno if isinstance(error, OSError) else None
     if isinstance(error, OSError) and number in (errno.EMFILE, errno.ENFILE):
-        return too_many_files(error.filename or "this process", str(error.strerror))
+        return too_many_files(error.filename or "this process", os.strerror(errno.EMFILE))
     if isinstance(error, RuntimeError) and "can't start new thread" in said:
         return ShortageError(
             "no more threads may be started here; allow more with ulimit -u or end other programs, "
