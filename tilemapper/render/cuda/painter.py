@@ -191,8 +191,7 @@ def _memory_of_a_recording(device: torch.device) -> Iterator[Any]:
     try:
         yield pool
     except BaseException:
-        # Each by itself: torch 2.13 seems to hear of the end, and not to give the memory back.
-        for undo in (torch._C._cuda_endAllocateToPool, torch._C._cuda_releasePool):
-            with contextlib.suppress(RuntimeError):  # this time it has done so
-                undo(device.index, pool)
+        with contextlib.suppress(RuntimeError):  # this time it has heard
+            torch._C._cuda_endAllocateToPool(device.index, pool)
+            torch._C._cuda_releasePool(device.index, pool)
         raise
