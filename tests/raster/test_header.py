@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 
 from tests.raster.made import city, placed, write_raster
-from tilemapper.errors import RasterError
+from tilemapper.errors import RasterError, ShortageError
 from tilemapper.raster import opening
 from tilemapper.raster.opening import open_raster
 
@@ -77,6 +79,24 @@ def test_a_scale_that_one_of_two_openings_does_not_see_is_named(tmp_path, monkey
     monkeypatch.setattr(opening, "_open_with", lambda *_: rasterio.open(next(names)))
     with pytest.raises(RasterError, match=r"scales"):
         open_raster(path)
+
+
+def test_what_gdal_goes_without_for_too_many_files_is_no_damage(tmp_path):
+    """However many files are left: the mask is one more, of each of the two openings."""
+    path = made(tmp_path / "a.tif", **LOSSES["mask beside it"][0])
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
+    short = 0
+    used = os.open(os.devnull, os.O_RDONLY)
+    os.close(used)  # the lowest that is free; those above it that are not count as well
+    for left in range(24):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (used + left, allowed[1]))
+        try:
+            open_raster(path).close()
+        except ShortageError:
+            short += 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, allowed)
+    assert 0 < short < 24
 
 
 @pytest.mark.parametrize("driver", ["GTiff", "PNG", "JPEG", "JP2OpenJPEG"])

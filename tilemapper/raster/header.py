@@ -7,12 +7,15 @@ fails once does so in one of two openings only.
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 from collections.abc import Callable
 
 from rasterio.enums import ColorInterp
 from rasterio.io import DatasetReader
 
-from tilemapper.errors import RasterError
+from tilemapper.errors import RasterError, shortage
 
 # Directories, overviews and masks are looked for when they are asked for. An error that GDAL met
 # then is raised where a colour is asked for next, unless GDAL has opened a file beside it since:
@@ -40,6 +43,10 @@ _QUESTIONS: dict[str, Callable[[DatasetReader], object]] = {
     "bits": lambda src: [src.tags(band, ns="IMAGE_STRUCTURE") for band in src.indexes],
 }
 
+# Of one data set, at once: the raster, its mask, its overviews, the overviews of its mask, a member
+# of a VRT with the same, and some that the process opens for itself meanwhile.
+_FILES = 16
+
 
 def answers(src: DatasetReader) -> dict[str, str]:
     """All that GDAL says of a data set on which a result may depend, by what it is.
@@ -61,17 +68,37 @@ def check_same(
 ) -> None:
     """Refuses a raster of which two openings, that share nothing, say different things.
 
+    What lies in a file beside the raster GDAL goes without where it may open no more files.
+
     overview: one of its overviews was opened. Of a raster without georeferencing GDAL leaves an
     overview's transform as it found the memory: nobody asks for it, and none is compared.
 
     Raises:
+        ShortageError: they do, and there are too many open files.
         RasterError: they do.
     """
     first, second = answers(one), answers(other)
     asked = [name for name in _QUESTIONS if not (overview and name == "transform")]
     differ = [name for name in asked if first[name] != second[name]]
     if differ:
+        _check_files_left(path)
         raise RasterError(
             f"{path}: opened twice, and found two different headers ({', '.join(differ)}): a read "
             "failed, or something writes to it; check the disk, and run the same command again"
         )
+
+
+def _check_files_left(path: str) -> None:
+    """Opens as many files more as a data set may consist of.
+
+    Raises:
+        ShortageError: so many may not be opened.
+    """
+    with contextlib.ExitStack() as opened:
+        try:
+            for _ in range(_FILES):
+                opened.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                error.filename = path
+                raise (shortage(error) or error) from error
