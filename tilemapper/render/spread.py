@@ -60,6 +60,7 @@ class Spread:
         self._left = len(self._waiting)
         self._where: dict[str, Seat] = {}  # by ticket
         self._sent = 0
+        self._died: list[Job] = []  # since a block was finished last
         self._fault: TilemapperError | None = None
         self._cause: BaseException | None = None
 
@@ -98,6 +99,7 @@ class Spread:
 
     def _count_death(self, job: Job, weight: int = 1) -> None:
         job.deaths += weight
+        self._died.append(job)
         if job.deaths >= TRIES:
             self._fault = NoWorkerError(
                 f"block {job.block.name}: workers were lost again and again while they rendered "
@@ -174,9 +176,8 @@ class Spread:
                 return None
         self._count(job, receipt.tiles)
         # Something was finished: the cluster works, and what died before may have been bad luck.
-        out = (other for seat in self._where.values() for other in seat.tickets.values())
-        for other in (*self._waiting, *out):
-            other.deaths = 0
+        while self._died:
+            self._died.pop().deaths = 0
         return receipt
 
     def _count(self, job: Job, tiles: int) -> None:

@@ -55,10 +55,12 @@ class Staging:
         line = f"{zlib.crc32(body.encode()):08x} {body}\n"
         path = self.folder / "journal"
         try:
-            # A line torn by a kill has no end: a new line must not be glued to it.
-            torn = path.exists() and path.stat().st_size and not path.read_bytes().endswith(b"\n")
-            with path.open("ab") as journal:
-                journal.write((("\n" if torn else "") + line).encode())
+            with path.open("a+b") as journal:
+                # A line torn by a kill has no end: a new line must not be glued to it.
+                if journal.tell():
+                    journal.seek(-1, os.SEEK_END)
+                    line = line if journal.read(1) == b"\n" else "\n" + line
+                journal.write(line.encode())
                 journal.flush()
                 os.fsync(journal.fileno())
         except OSError as error:
