@@ -125,11 +125,17 @@ def test_neither_blocks_nor_batches_change_a_byte(overlap):
 
 
 @settings(max_examples=15, deadline=None)
-@given(height=st.integers(1, 600), width=st.integers(1, 600), seed=st.integers(0, 99))
-def test_masked_pixels_stay_masked_and_never_leak(height, width, seed):
+@given(
+    height=st.integers(1, 1200),
+    width=st.integers(1, 600),
+    empty=st.sampled_from([0.0, 0.2, 0.9]),
+    seed=st.integers(0, 99),
+)
+def test_masked_pixels_stay_masked_and_never_leak(height, width, empty, seed):
     rng = np.random.default_rng(seed)
     rgb = noise(height, width, seed)
     valid = rng.random((-(-height // 40), -(-width // 40))) < 0.6
+    valid[rng.random(len(valid)) < empty] = False
     valid = valid.repeat(40, 0).repeat(40, 1)[:height, :width]
     lattice = Lattice(height, width)
     out, keep = run(ArrayView(rgb, valid), lattice, Identity(), 512)

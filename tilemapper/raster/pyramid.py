@@ -45,6 +45,10 @@ def halve(
     odd = [(0, 0), (0, pixels.shape[1] % 2), (0, pixels.shape[2] % 2)]
     if odd[1][1] or odd[2][1]:
         pixels, keep = np.pad(pixels, odd), np.pad(keep, odd[1:])
+    if not keep.any():  # half of a mosaic can be like that
+        bands, height, width = pixels.shape
+        none = np.zeros((height // 2, width // 2), bool)
+        return np.zeros((bands, *none.shape), np.uint8), none
     corners = [(row, col) for row in (0, 1) for col in (0, 1)]
     kept = [keep[row::2, col::2] for row, col in corners]
     values = [pixels[:, row::2, col::2] for row, col in corners]

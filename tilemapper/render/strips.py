@@ -109,7 +109,8 @@ class _Strip:
         rgb, valid = self._view.read(**window)
         wanted = self._view.wanted(**window)
         rows = rows - window["row"]
-        self._place(self.rgb[at:], rgb, rows)
+        if valid.any():  # else all of it is filled, in tiles that are run at all
+            self._place(self.rgb[at:], rgb, rows)
         self._place(self.valid[at:], valid, rows)
         if wanted is not None:
             if self.wanted is None:

@@ -54,6 +54,7 @@ class RowSums:
             filled = max(filled, end)
         self._totals = np.zeros((channels, tile, inside.stop - inside.start), dtype)
         self._carried = self._totals[:, :0].copy()
+        self._zero, self._carries = True, False  # what `_totals` and `_carried` hold
         self._product = np.empty((tile, tile), dtype)
 
     def add(
@@ -66,13 +67,18 @@ class RowSums:
             down: (tile,) weights along the rows.
             done: upper rows that no later tile adds to.
         """
-        totals = self._totals
+        totals, some = self._totals, any(tile is not None for tile in tiles)
+        if not some and not self._carries:  # half of a mosaic can be like that
+            if not self._zero:
+                totals[:], self._zero = 0, True
+            return totals
         for tile, across, place in zip(tiles, self._weights, self._places, strict=True):
             self._put(tile, down[:, None] * across, place)
         totals[:, : self._carried.shape[1]] += self._carried
         if self._carried.shape[1] != totals.shape[1] - done:
             self._carried = np.empty_like(totals[:, done:])
         np.copyto(self._carried, totals[:, done:])
+        self._zero, self._carries = False, some or bool(self._carried.any())
         return totals
 
     def _put(
