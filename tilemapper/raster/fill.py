@@ -9,8 +9,12 @@ knows one.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
+
+_Number = TypeVar("_Number", np.float32, np.uint8)
 
 
 def fill_invalid(
@@ -31,60 +35,82 @@ def fill_invalid(
         return tiles
     filled = tiles.copy()
     for index in holed:
-        known = valid[index]
-        smooth = _smooth(tiles[index], known, np.asarray(mean, np.float32))
-        filled[index] = np.where(known[..., None], tiles[index], smooth)
+        filled[index] = _drawn_out(tiles[index], valid[index], np.asarray(mean, np.float32))
     return filled
 
 
-def _smooth(
+def _drawn_out(
     tile: NDArray[np.uint8], known: NDArray[np.bool_], mean: NDArray[np.float32]
 ) -> NDArray[np.uint8]:
     """What a tile shows where it is known, drawn out over the rest; the same size."""
     size = len(tile)
+    if size == 1:
+        return np.rint(mean).astype(np.uint8)
     # Each level of the pyramid has half the side of the one below: a tile whose side is no power
     # of two lies in the corner of one whose side is, and what is added counts as not known.
     beyond = (1 << (size - 1).bit_length()) - size
     if beyond:
         tile = np.pad(tile, ((0, beyond), (0, beyond), (0, 0)))
         known = np.pad(known, (0, beyond))
-    return _pull(_push(tile, known), mean)[:size, :size]
+    bands = np.ascontiguousarray(tile.transpose(2, 0, 1))  # so that numpy's loops are long
+    smooth = np.rint(_double(_pull(_push(bands * known, known), mean))).astype(np.uint8)
+    return np.where(known, bands, smooth).transpose(1, 2, 0)[:size, :size]
 
 
 Level = tuple[NDArray[np.float32], NDArray[np.bool_]]
 
 
-def _push(tile: NDArray[np.uint8], known: NDArray[np.bool_]) -> list[Level]:
-    """Pyramid of means over valid pixels, finest first, down to 1 x 1."""
-    levels: list[Level] = [(tile.astype(np.float32) * known[..., None], known)]
-    while levels[-1][1].shape[0] > 1:
-        colour, valid = levels[-1]
-        half = valid.shape[0] // 2
-        count = valid.reshape(half, 2, half, 2).sum(axis=(1, 3), dtype=np.float32)
-        total = colour.reshape(half, 2, half, 2, 3).sum(axis=(1, 3))
-        levels.append((total / np.maximum(count, 1)[..., None], count > 0))
+def _push(bands: NDArray[np.uint8], known: NDArray[np.bool_]) -> list[Level]:
+    """Pyramid of means over valid pixels, from half the size down to 1 x 1.
+
+    Args:
+        bands: (3, s, s) uint8, 0 where it is not known.
+        known: (s, s) bool.
+    """
+    levels: list[Level] = []
+    colour, valid = bands.astype(np.float32), known
+    while len(valid) > 1:
+        count = _fours(valid.astype(np.uint8))
+        valid = count > 0
+        colour = np.divide(_fours(colour), np.maximum(count, 1), dtype=np.float32)
+        levels.append((colour, valid))
     return levels
 
 
-def _pull(levels: list[Level], mean: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Fills each level's holes from the next coarser one, smoothed, back down to full size."""
+def _fours(values: NDArray[_Number]) -> NDArray[_Number]:
+    """Sums of each 2 x 2, (..., s, s) to (..., s / 2, s / 2), always added in the same order."""
+    rows = values[..., 0::2, :] + values[..., 1::2, :]
+    return rows[..., 0::2] + rows[..., 1::2]
+
+
+def _pull(levels: list[Level], mean: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Fills each level's holes from the next coarser one, smoothed, up to the finest of them."""
     colour, valid = levels.pop()
-    colour = np.where(valid[..., None], colour, mean)
+    colour = np.where(valid, colour, mean[:, None, None])
     while levels:
         finer, valid = levels.pop()
-        colour = np.where(valid[..., None], finer, _double(colour))
-    return np.rint(colour).clip(0, 255).astype(np.uint8)
+        colour = _double(colour)
+        np.copyto(colour, finer, where=valid)
+    return colour
 
 
 def _double(colour: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Twice the size by bilinear interpolation, edges repeated: (s, s, 3) to (2s, 2s, 3)."""
-    for axis in (0, 1):
-        padded = np.pad(colour, [(1, 1) if a == axis else (0, 0) for a in range(3)], mode="edge")
-        middle = np.take(padded, range(1, padded.shape[axis] - 1), axis)
-        before = np.take(padded, range(padded.shape[axis] - 2), axis)
-        after = np.take(padded, range(2, padded.shape[axis]), axis)
-        pair = np.stack([0.75 * middle + 0.25 * before, 0.75 * middle + 0.25 * after], axis + 1)
-        shape = list(colour.shape)
-        shape[axis] *= 2
-        colour = pair.reshape(shape).astype(np.float32)
+    """Twice the size by bilinear interpolation, edges repeated: (3, s, s) to (3, 2s, 2s)."""
+    for axis in (1, 2):
+        colour = _double_along(axis, colour)
     return colour
+
+
+def _double_along(axis: int, colour: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Of each pixel two: a quarter of a step before it, and a quarter after."""
+    shape = [side * (2 if at == axis else 1) for at, side in enumerate(colour.shape)]
+    doubled = np.empty(shape, np.float32)
+    most = np.moveaxis(np.float32(0.75) * colour, axis, 0)
+    some = np.moveaxis(np.float32(0.25) * colour, axis, 0)
+    out = np.moveaxis(doubled, axis, 0)
+    before, after = out[0::2], out[1::2]
+    np.add(most[1:], some[:-1], out=before[1:])
+    np.add(most[:-1], some[1:], out=after[:-1])
+    np.add(most[0], some[0], out=before[0])
+    np.add(most[-1], some[-1], out=after[-1])
+    return doubled
