@@ -116,10 +116,7 @@ class SourceStrips:
         if holed:
             rgb = self._band([part.rgb for part in self._parts], 1)[:, rows][:, :, self.columns]
             chosen = [cuts[at] for at in active[holed]]
-            # Filling adds floats in the order of the memory: it must be that of the host's tiles.
-            tiles = np.stack(
-                [np.ascontiguousarray(rgb[:, :, cut].transpose(1, 2, 0)) for cut in chosen]
-            )
+            tiles = np.stack([rgb[:, :, cut].transpose(1, 2, 0) for cut in chosen])
             known = np.stack([valid[:, cut] for cut in chosen])
             patches = np.array(holed), fill_invalid(tiles, known, self._mean)
         return Strip(index, fresh, dropped, rows, active, keep, patches)
