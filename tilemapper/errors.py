@@ -27,6 +27,12 @@ class RasterError(TilemapperError, OSError):
     """A raster cannot be opened, read, or understood."""
 
 
+class ServerError(RasterError):
+    """The server that a raster lies on does not answer: the same command can end well later."""
+
+    exit_code = 75
+
+
 class RasterChangedError(RasterError):
     """A raster was written to while it was read."""
 

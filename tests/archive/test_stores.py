@@ -346,6 +346,20 @@ def test_a_store_that_fails_while_it_is_written_ends_the_run_for_later_and_blame
     assert run_archive(job, identity).done == 3
 
 
+def test_a_store_is_in_trouble_where_it_gives_no_byte(store, monkeypatch):
+    store.put_object(Bucket="maps", Key="a.tif", Body=b"abc")
+    assert remote.trouble("s3://maps/a.tif") is None
+    assert remote.trouble("s3://maps/none.tif") is None  # it says that there is none
+    assert remote.trouble("/data/a.tif") is None
+    for code, troubled in ((503, True), (403, False)):
+        with monkeypatch.context() as patch:
+            client = InTrouble(store, code, "get_object")
+            patch.setattr(remote, "s3_client", lambda client=client: client)
+            said = remote.trouble("s3://maps/a.tif")
+        assert (said is not None) == troubled
+        assert said is None or "a.tif: is not given (503); try again later" in said
+
+
 def test_a_done_scene_whose_server_is_down_stays_done_and_is_looked_at_later(
     store, server, tmp_path, models, identity, monkeypatch
 ):

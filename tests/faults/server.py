@@ -13,6 +13,7 @@ serves ``FOLDER/name.tif``. NUMBER sets the counts of one address apart from tho
     down       every answer is 500
     awakes     the first answer is 500
     away3      the third answer is 500, and the three after it: as often as GDAL asks
+    shut       500 for as long as FOLDER/shut exists, but to HEAD, as listings ask
     short      ends in the middle of every other answer
     cut        the file ends after two thirds, wherever it is asked for
     garbage    random bytes in place of what lies beyond the header
@@ -85,6 +86,7 @@ class Answer(BaseHTTPRequestHandler):
         asleep = mode == "down" or (mode == "awakes" and turn == 1)
         if mode.startswith("away"):
             asleep = 0 <= turn - int(mode.removeprefix("away")) < GDAL_ASKS
+        asleep |= mode == "shut" and body and (self.server.folder / "shut").exists()
         if asleep or (mode in ("flaky", "busy") and turn % 2):
             self._say(429 if mode == "busy" else 500, b"trouble")
             return

@@ -7,8 +7,7 @@ import socket
 import urllib.error
 from collections.abc import Iterator
 
-# Answers of a server that has too much to do, or waited too long.
-PASSING = (408, 425, 429)
+from tilemapper.raster.answers import passes
 
 
 def code_of(error: BaseException) -> str:
@@ -40,7 +39,7 @@ def _answer_of(error: BaseException) -> str:
 
 def _is_passing(error: BaseException) -> bool:
     if isinstance(error, urllib.error.HTTPError):
-        return error.code in PASSING or error.code >= 500
+        return passes(error.code)
     if isinstance(error, http.client.InvalidURL):
         return False
     if isinstance(error, socket.gaierror):
@@ -49,8 +48,7 @@ def _is_passing(error: BaseException) -> bool:
         return True
     answer = getattr(error, "response", None)
     if isinstance(answer, dict):
-        status = int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-        return status in PASSING or status >= 500
+        return passes(int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)))
     # botocore's own, which is no dependency of this module.
     kinds = {kind.__name__ for kind in type(error).__mro__}
     return bool(kinds & {"HTTPClientError", "ConnectionError"})

@@ -83,6 +83,34 @@ def s3_client() -> Any:
     return boto3.client("s3", endpoint_url=endpoint or None, config=config)
 
 
+def server_of(path: str) -> str | None:
+    """What answers for an address, a host or a bucket; None of what lies on no server."""
+    scheme, separator, rest = path.partition("://")
+    return f"{scheme}://{rest.partition('/')[0].rpartition('@')[2]}" if separator else None
+
+
+def trouble(path: str) -> str | None:
+    """What a server says that cannot give an object for now, if a path names one; None else.
+
+    It is asked for a byte: some answer what they are asked about objects, and give none.
+    """
+    if not is_remote(path):
+        return None
+    try:
+        if path.startswith("s3://"):
+            bucket, key = bucket_and_key(path)
+            s3_client().get_object(Bucket=bucket, Key=key, Range="bytes=0-0")["Body"].read()
+        else:
+            with _first_byte(path) as answer:
+                answer.read(1)
+    except TilemapperError:
+        return None
+    except Exception as error:
+        failed = _failed(path, error, "is not given")
+        return str(failed) if isinstance(failed, TryAgainError) else None
+    return None
+
+
 def bucket_and_key(url: str) -> tuple[str, str]:
     """``s3://bucket/some/key`` as its two parts."""
     bucket, _, key = url.removeprefix("s3://").partition("/")
@@ -137,6 +165,10 @@ def _looked_at(url: str) -> Any:
     except urllib.error.HTTPError as refused:
         if refused.code not in NO_HEAD:
             raise
+    return _first_byte(url)
+
+
+def _first_byte(url: str) -> Any:
     first = _request(url, "GET")
     first.add_header("Range", "bytes=0-0")
     return urllib.request.urlopen(first, timeout=TIMEOUT_S)

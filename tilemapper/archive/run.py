@@ -83,6 +83,7 @@ def run_archive(
         if plan.todo:
             with _registered(run, job.run.lease_s):
                 _rounds(run, spread())
+                run.tell_of_servers()
                 _sweep(run)
         states = [ledger.state_of(scene) for scene in run.elsewhere]
         run.summary.already_done += states.count("done")
@@ -100,6 +101,7 @@ def _rounds(run: Session, spread: Spread | None) -> None:
             batch = [d for d in run.waiting.values() if (d.scene.part is not None) == is_part]
             if not batch or run.summary.stopped:
                 break
+            run.servers.try_again()
             for outcome in _outcomes(run, batch, spread):
                 run.close(outcome)
 

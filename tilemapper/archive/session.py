@@ -8,11 +8,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from tilemapper.archive import remote
 from tilemapper.archive.decisions import ArchivePlan, Decision
 from tilemapper.archive.handover import Handover
 from tilemapper.archive.job import ArchiveJob
 from tilemapper.archive.ledger import Ledger
 from tilemapper.archive.scene import Scene
+from tilemapper.archive.servers import Servers
 from tilemapper.archive.staging import Staging, free_gb_at
 from tilemapper.archive.summary import RunSummary, Tell
 from tilemapper.archive.task import TIME_IS_UP, SceneOutcome, SceneTask
@@ -50,6 +52,7 @@ class Session:
         self.waiting = {decision.scene.id: decision for decision in todo}
         self.tries: dict[str, int] = {}
         self.elsewhere: list[str] = []
+        self.servers = Servers()
         ours = {
             decision.scene.id
             for decision in plan.decisions
@@ -91,6 +94,8 @@ class Session:
             scene = decision.scene
             if scene.group is not None and not self._stands(scene):
                 continue
+            if self.servers.is_away(scene):
+                continue  # in the next round, or run
             if not self._claim(scene):
                 self._leave(scene.id)  # another run was first
                 continue
@@ -125,6 +130,12 @@ class Session:
             )
         return self.summary.stopped is not None
 
+    def tell_of_servers(self) -> None:
+        """Tells of the scenes that are left since their servers did not give them."""
+        for scene, line in self.servers.lines.items():
+            if scene in self.waiting:
+                self.tell_of(self.waiting[scene], SceneOutcome(scene, "later", line))
+
     def tick(self, tiles: int) -> None:
         """Tells of tiles done in this process."""
         self.tell({"tiles": tiles})
@@ -132,12 +143,20 @@ class Session:
     def close(self, outcome: SceneOutcome) -> None:
         """Publishes a scene, or notes why not; a failed one stays waiting for its next try."""
         decision = self.waiting[outcome.id]
+        if outcome.state == "failed" and (said := remote.trouble(decision.scene.path)):
+            outcome = SceneOutcome(outcome.id, "later", redacted(said), away=True)
+        if outcome.state != "later":
+            self.servers.answered(decision.scene)
         if outcome.state == "done":
             outcome = self.handover.publish(decision, outcome)
         if outcome.state != "done" and not self.ledger.holds(outcome.id, self.id):
             # This run's heart had stopped. What went wrong since may be the other's doing, which
             # stages under the same name.
             self._leave(outcome.id)
+            return
+        if outcome.away:
+            self.servers.silent(decision.scene, outcome.line or "")
+            self.ledger.give_up(outcome.id, self.id, "pending", None)
             return
         if outcome.state == "later":
             if outcome.stop:

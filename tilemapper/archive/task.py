@@ -54,6 +54,7 @@ class StagedFile:
 class SceneOutcome:
     """What became of a scene: done, failed, skipped (by a filter), or later (not its fault).
 
+    stop: what kept it for later keeps all others. away: it was the scene's server alone.
     files: the map under "map", then the layers of the task by their names.
     """
 
@@ -61,6 +62,7 @@ class SceneOutcome:
     state: str
     line: str | None = None
     stop: bool = False
+    away: bool = False
     seconds: float = 0.0
     head_sha256: str | None = None
     files: dict[str, StagedFile] = field(default_factory=dict)

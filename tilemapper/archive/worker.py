@@ -22,6 +22,7 @@ from tilemapper.errors import (
     ModelError,
     OtherPlanError,
     RasterError,
+    ServerError,
     TilemapperError,
     TryAgainError,
     interruption_behind,
@@ -58,7 +59,9 @@ def render_scene(
         outcome.state, outcome.line = "skipped", str(reason)
     except TilemapperError as error:
         outcome.state, outcome.line = "failed", one_line(error, task)
-        if _is_for_later(error, task, engine):
+        if isinstance(error, ServerError):
+            outcome.state, outcome.away = "later", True
+        elif _is_for_later(error, task, engine):
             outcome.state, outcome.stop = "later", not isinstance(error, LockedError)
     except Exception as error:  # a defect must not end the night's run either
         interrupted = interruption_behind(error)

@@ -1,7 +1,8 @@
-"""What libtiff says of a directory that it could not read, and GDAL goes on without.
+"""What GDAL tells its log alone: of directories that cannot be read, and of servers in trouble.
 
 The directory of a mask or an overview lies where a server has to be asked once more. If that fails,
-GDAL opens the raster all the same, as one without a mask, and tells its log alone.
+GDAL opens the raster all the same, as one without a mask. Where a server does not give the raster
+itself, GDAL may call it one of no known kind.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import re
 import threading
 from collections.abc import Iterator
 
@@ -16,6 +18,13 @@ from collections.abc import Iterator
 # Errors that GDAL goes on after are INFO there.
 _LOGS = (logging.getLogger("rasterio._env"), logging.getLogger("rasterio._err"))
 _SAYS = ("TIFFFetchDirectory", "TIFFReadDirectory", "TIFFAdvanceDirectory")
+_TROUBLE = re.compile(r"HTTP error code: \d{3}")
+
+
+class Heard(list[str]):
+    """What is said of directories that cannot be read; ``trouble``: a server's last answer."""
+
+    trouble = ""
 
 
 class _Ear(logging.Filter):
@@ -24,7 +33,7 @@ class _Ear(logging.Filter):
     def __init__(self) -> None:
         super().__init__()
         self.lock = threading.Lock()
-        self.listening: dict[int, list[str]] = {}  # what each thread that listens has heard
+        self.listening: dict[int, Heard] = {}  # what each thread that listens has heard
         self.silenced: dict[str, bool] = {}  # whether the user has switched a log off
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -32,6 +41,8 @@ class _Ear(logging.Filter):
         said = "" if heard is None else " ".join(record.getMessage().split())
         if heard is not None and "signalled an error" in said:
             heard += [said.partition("msg=")[2]] if any(word in said for word in _SAYS) else []
+        if heard is not None and (trouble := _TROUBLE.search(said)) is not None:
+            heard.trouble = trouble[0]
         # What the class itself says of it, whose answer is not replaced.
         log = logging.getLogger(record.name)
         enabled = logging.Logger.isEnabledFor(log, record.levelno)
@@ -60,13 +71,13 @@ def _enabled(log: logging.Logger, level: int) -> bool:
 
 
 @contextlib.contextmanager
-def listening() -> Iterator[list[str]]:
-    """What libtiff says to this thread meanwhile of directories that cannot be read; not nested."""
+def listening() -> Iterator[Heard]:
+    """What is said to this thread meanwhile; not nested."""
     me = threading.get_ident()
     with _EAR.lock:
         if not _EAR.listening:
             _EAR.put_in()
-        heard = _EAR.listening[me] = []
+        heard = _EAR.listening[me] = Heard()
     try:
         yield heard
     finally:

@@ -20,6 +20,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
 from tilemapper.errors import RasterError, TilemapperError, shortage, too_many_files
+from tilemapper.raster.answers import refusal
 from tilemapper.raster.directories import check_directories
 from tilemapper.raster.drivers import DEFAULT_DRIVERS, driver_of
 from tilemapper.raster.header import check_same
@@ -82,11 +83,19 @@ def forget(path: str) -> None:
     """Has a remote raster read anew that was opened in this process before; it may be another.
 
     To be called where a job begins: the openings of one job share what was read.
+
+    Raises:
+        RasterError: the server does not give it now; what was read of it may still be kept.
     """
-    if path in _opened:
-        with contextlib.suppress(*GDAL_ERRORS), rasterio.Env(**_NOT_KEPT):
-            _open_with(path, "GTiff", None).close()
-        _opened.discard(path)
+    if path not in _opened:
+        return
+    try:
+        with rasterio.Env(**_NOT_KEPT):
+            _first_answers(path, "GTiff", None)[0].close()
+    except GDAL_ERRORS as error:  # it may be of another kind, and is read anew all the same
+        if (refused := refusal(path, str(error))) is not None:
+            raise refused from error
+    _opened.discard(path)
 
 
 def gdal_name(path: str) -> str:
@@ -126,6 +135,7 @@ def open_raster(
 
     Raises:
         RasterError: the file is missing, of another kind, damaged, or a bomb.
+        ServerError: it is on a server that does not answer.
         ShortageError: there are too many open files.
     """
     if is_remote(path):
@@ -155,6 +165,8 @@ def _open(path: str, drivers: list[str], overview: int | None) -> DatasetReader:
             src, lost = _first_answers(path, driver, overview)
         except GDAL_ERRORS as error:  # AttributeError: a header that rasterio cannot report
             failures.append(error)
+            if refusal(path, str(error)) is not None:  # which any other driver would hear, too
+                break
             continue
         try:
             if lost:
@@ -181,7 +193,12 @@ def refuse_lost(path: str, lost: Sequence[str]) -> RasterError:
 def _first_answers(path: str, driver: str, overview: int | None) -> tuple[DatasetReader, list[str]]:
     """The data set, and what libtiff says of directories of a remote one that cannot be read."""
     with listening() as heard:
-        src = _open_with(path, driver, overview)
+        try:
+            src = _open_with(path, driver, overview)
+        except GDAL_ERRORS as error:
+            if heard.trouble:  # else called a file of no known kind
+                raise RasterioError(f"{error}; {heard.trouble}") from error
+            raise
         try:
             # What is wrong with a CRS comes out at whatever is asked next.
             _ = src.crs, src.colorinterp
@@ -208,7 +225,8 @@ def _check_again(path: str, src: DatasetReader, overview: int | None) -> None:
 
 def _refusal(path: str, drivers: Sequence[str], failures: Sequence[Exception]) -> TilemapperError:
     reason = "; ".join(dict.fromkeys(" ".join(str(error).split()) for error in failures))
-    return too_many_files(path, reason) or RasterError(
+    by_others = too_many_files(path, reason) or refusal(path, reason)
+    return by_others or RasterError(
         f"{path}: cannot be opened as {' or '.join(drivers)} ({reason}); check it with gdalinfo"
     )
 

@@ -14,6 +14,7 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from tilemapper.errors import RasterError, too_many_files
+from tilemapper.raster.answers import refusal
 from tilemapper.raster.bands import palette_of
 from tilemapper.raster.listening import listening
 from tilemapper.raster.opening import GDAL_ERRORS, is_remote, read_options, refuse_lost
@@ -90,7 +91,8 @@ class Pixels:
                 mask = self._read_mask(window, shape) if self._mask else None
         except (*GDAL_ERRORS, MemoryError) as error:
             reason = " ".join(str(error.__cause__ or error).split())
-            raise too_many_files(self._path, reason) or RasterError(
+            by_others = too_many_files(self._path, reason) or refusal(self._path, reason)
+            raise by_others or RasterError(
                 f"{self._path}: cannot be read at row {row}, col {col}, {height} x {width} px "
                 f"({reason}); check the file with gdalinfo -checksum"
             ) from error

@@ -15,6 +15,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from tilemapper.errors import RasterError, TilemapperError, too_many_files
+from tilemapper.raster.answers import refusal
 from tilemapper.raster.atomic import write_bytes_atomic
 from tilemapper.raster.closing import Closing
 from tilemapper.raster.opening import GDAL_ERRORS, no_way, open_raster
@@ -101,7 +102,8 @@ class WarpedRgb(Closing):
                 return self._colours[self._vrt.read(1, window=window)], valid
             bands = self._vrt.read([1, 2, 3], window=window)
         except RasterioError as error:
-            raise too_many_files(self.path, str(error)) or RasterError(
+            by_others = too_many_files(self.path, str(error)) or refusal(self.path, str(error))
+            raise by_others or RasterError(
                 f"{self.path}: cannot be read at row {row}, column {col} of the imagery's grid "
                 f"({error}); check the file with gdalinfo -checksum"
             ) from error
