@@ -28,7 +28,13 @@ from tilemapper.archive.run import run_archive
 from tilemapper.archive.scene import Scene
 from tilemapper.archive.scenes import discover
 from tilemapper.archive.units import listed
-from tilemapper.errors import DiskFullError, RasterError, TargetError
+from tilemapper.errors import (
+    DiskFullError,
+    RasterError,
+    ServerError,
+    ShortageError,
+    TargetError,
+)
 from tilemapper.networks.model import open_model
 from tilemapper.render.render import render
 from tilemapper.render.verify import verify
@@ -256,6 +262,26 @@ def test_the_parts_of_a_mosaic_that_a_filter_leaves_out_are_skipped(pieces, mode
     for _ in range(2):
         summary = run_archive(job, open_model(job.render.model))
         assert (summary.exit_code, summary.left, summary.skipped) == (0, 0, 1 + parts)
+
+
+@pytest.mark.parametrize("error", [ServerError("away"), ShortageError("Too many open files")])
+def test_a_mosaic_is_not_rendered_without_a_scene_that_cannot_be_opened_for_now(
+    pieces, models, monkeypatch, error
+):
+    job = job_over(pieces, models / "identity", "one", "out/{mosaic}.tif")
+    opened, calls = mosaic_module.open_raster, []
+
+    def opening(path: str, **options):
+        calls.append(path)
+        if len(calls) == 2:
+            raise error
+        return opened(path, **options)
+
+    monkeypatch.setattr(mosaic_module, "open_raster", opening)
+    with pytest.raises(type(error), match=str(error)) as raised:
+        run_archive(job, open_model(models / "identity"))
+    assert raised.value.exit_code == 75
+    assert run_archive(job, open_model(models / "identity")).exit_code == 0
 
 
 def test_a_part_that_is_lost_is_cut_again_without_rendering(pieces, models, monkeypatch):

@@ -19,7 +19,7 @@ from rasterio.enums import ColorInterp
 
 from tilemapper.archive.job import ArchiveJob
 from tilemapper.archive.scene import Scene
-from tilemapper.errors import RasterError, TilemapperError
+from tilemapper.errors import RasterError, ServerError, TilemapperError, TryAgainError
 from tilemapper.raster.opening import open_raster
 from tilemapper.raster.secrets import public, redacted
 
@@ -98,13 +98,20 @@ class Mosaic:
 
 
 def mosaics_of(job: ArchiveJob, scenes: Iterable[Scene]) -> tuple[list[Mosaic], list[Scene]]:
-    """Scenes in groups that touch, by name, and those that belong to none, with their faults."""
+    """Scenes in groups that touch, by name, and those that belong to none, with their faults.
+
+    Raises:
+        ServerError, TryAgainError: one cannot be opened for now; rendered without it, its mosaic
+            would be done again later.
+    """
     members, alone = [], []
     for scene in scenes:
         member = None
         if scene.fault is None:
             try:
                 member = _member(job, scene)
+            except (ServerError, TryAgainError):
+                raise
             except TilemapperError as error:
                 scene = replace(scene, fault=redacted(" ".join(str(error).split())))
         if member is None:
