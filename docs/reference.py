@@ -46,7 +46,7 @@ variable named after command and flag: `TILEMAPPER_RENDER_OVERLAP=96`.
 | 2 | wrong usage |
 | 3 | a batch ended with failed scenes, the others are done |
 | 75 | try again later: output locked, no worker left, disk full, GPU lost, \
-too many open files; finished work is kept |
+too many open files, a server in trouble; finished work is kept |
 | 130, 143 | interrupted; the same command goes on, `train` with `--resume` |
 """
 KEYS_HEAD = f"""# Keys of model cards and job files

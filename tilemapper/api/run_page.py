@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import nn
 
 from tilemapper.errors import ModelError
+from tilemapper.extras import of_extra
 from tilemapper.networks.efficientnet import Encoder
 from tilemapper.networks.model import Model, open_model
 from tilemapper.raster.atomic import write_text_atomic
@@ -20,6 +20,9 @@ from tilemapper.raster.webp import Picture, encode_picture
 from tilemapper.report.run_page import Layer, RunPage, run_page
 from tilemapper.training.recording import METRICS_NAME, read_events
 from tilemapper.training.runfolder import CONFIG_NAME
+
+with of_extra("train"):
+    from PIL import Image
 
 PAGE_NAME = "report.html"
 MOST_SAMPLES = 24

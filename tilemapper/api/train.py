@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from tilemapper.api.run_page import write_run_page
+from tilemapper.extras import check_extra
 from tilemapper.training.jobtext import toml_value
 from tilemapper.training.run import RunResult
 from tilemapper.training.run import train as train_run
@@ -55,6 +56,7 @@ def train(
     Raises:
         PairError, JobError, TargetError, TrainingError, OptionError: as they are named.
     """
+    check_extra("train", "matplotlib", "tensorboard")
     chosen = {
         key: value if isinstance(value, str) else toml_value(value)
         for key, value in (settings or {}).items()

@@ -13,7 +13,10 @@ import click
 from tilemapper.cli.options import Numbers, OrWord, debug_option, json_option
 
 PACKAGES = ("torch", "rasterio", "numpy", "dask", "distributed", "safetensors", "pydantic")
-OPTIONAL_PACKAGES = ("onnx", "onnxruntime", "onnxscript", "tensorboard")
+OPTIONAL_PACKAGES = (
+    "pillow", "matplotlib", "tensorboard", "boto3", "pystac", "fastapi", "uvicorn", "xarray",
+    "bokeh", "onnx", "onnxruntime", "onnxscript",
+)  # fmt: skip
 # What reading and writing rests on; a GDAL without one of them cannot do its part.
 DRIVERS = ("GTiff", "COG", "JPEG", "PNG", "JP2OpenJPEG", "VRT")
 

@@ -28,14 +28,16 @@ BOUNDS: dict[str, tuple[float, float, str]] = {
         3.0,
         10.0,
         "its frozen statistics are not those of its training: train on for a few hundred steps, "
-        "raise trainer.precise_bn_batches, or import it again with --norm-stats instance",
+        "or raise trainer.precise_bn_batches; of a model that was imported, import it again with "
+        "--norm-stats instance",
     ),
     "precision gap": (0.99, 0.95, "render with --precision fp32"),
     "tile mismatch": (
         2.0,
         12.0,
         "neighbouring tiles paint the same ground differently: --overlap 96 or 128 spreads the "
-        "difference wider, a model with batch norm instead of instance norm has less of it",
+        "difference wider; models with instance norm have most of it, and training with "
+        "losses.overlap_disagreement lessens it",
     ),
     "grid shift": (
         2.0,

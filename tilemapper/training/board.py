@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tilemapper.extras import of_extra
+
 
 class Board:
     """One file of events below ``folder``; events of ``purge_step`` and after lose their force.
@@ -22,10 +24,10 @@ class Board:
     """
 
     def __init__(self, folder: Path, *, purge_step: int | None) -> None:
-        # Half a second, for runs only.
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-        from tensorboard.summary.writer.record_writer import RecordWriter
-        from torch.utils.tensorboard import summary
+        with of_extra("train"):  # half a second, for runs only
+            from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+            from tensorboard.summary.writer.record_writer import RecordWriter
+            from torch.utils.tensorboard import summary
 
         self._event: Any = Event
         self._summary: Any = summary

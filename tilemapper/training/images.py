@@ -8,9 +8,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from tilemapper.errors import PairError, RasterError
+from tilemapper.extras import of_extra
+
+with of_extra("train"):
+    from PIL import Image, UnidentifiedImageError
 
 TIFF_SUFFIXES = frozenset({".tif", ".tiff"})
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"}) | TIFF_SUFFIXES

@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+from tilemapper.extras import of_extra
 from tilemapper.raster.atomic import write_bytes_atomic
 from tilemapper.training.recording import METRICS_NAME, read_events
 
@@ -26,7 +27,8 @@ def write_loss_plot(folder: Path) -> Path:
 
 def loss_plot(events: list[dict[str, Any]]) -> bytes:
     """A PNG of the losses, and below of the held-out figures between 0 and 1, over steps."""
-    from matplotlib.figure import Figure  # half a second, for runs only
+    with of_extra("train"):
+        from matplotlib.figure import Figure  # half a second, for runs only
 
     figure = Figure(figsize=(10, 7), layout="constrained")
     above, below = figure.subplots(2, sharex=True)

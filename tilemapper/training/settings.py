@@ -76,7 +76,10 @@ def _full_key(key: str) -> list[str]:
     name = path[1] if len(path) > 1 else path[0]
     if path[0] not in TrainingJob.model_fields or (len(path) > 1 and name not in known):
         hints = known if path[0] in SECTIONS else [*every, *TrainingJob.model_fields]
-        raise OptionError(f"--set {key}: unknown key{nearest(name, hints)}")
+        hint = nearest(name, hints)
+        if path[0] in SECTIONS and "did you mean" not in hint:
+            hint = f"; {path[0]} has {', '.join(sorted(known))}"
+        raise OptionError(f"--set {key}: unknown key{hint}")
     return path
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
 
+from tilemapper.extras import of_extra
 from tilemapper.raster.atomic import atomic_write
 from tilemapper.training.evaluate import (
     MODEL,
@@ -17,6 +17,9 @@ from tilemapper.training.evaluate import (
 from tilemapper.training.metrics import falls
 from tilemapper.training.pairs import PairSource
 from tilemapper.training.prediction import Predict
+
+with of_extra("train"):
+    from PIL import Image, ImageDraw
 
 SIDE, CAPTION_PX = 256, 18
 COLUMNS = ("satellite", "generated", "true", "difference")
