@@ -571,3 +571,46 @@ def test_an_output_whose_name_no_disk_takes_fails_before_it_is_rendered(tmp_path
     summary = run_archive(job, identity, tell=events.append)
     assert summary.failed == 1 and "too long" in summary.failures[0]["error"]
     assert not any("tiles" in event for event in events)
+
+
+def test_nothing_is_rendered_where_no_map_could_be_put(tmp_path, models, identity, monkeypatch):
+    write_archive(tmp_path / "in", 3)
+    (tmp_path / "out").write_text("no folder")
+    path = write_job(tmp_path, models / "identity")
+    path.write_text(path.read_text().replace('_map.tif"', '_map.tif"\nwork = "work"'))
+    with monkeypatch.context() as patch:
+        no_raster_is_opened(patch)
+        with pytest.raises(TargetError, match="out/2026-03-01: cannot be written"):
+            run_archive(load_job(path), identity)
+    (tmp_path / "out").unlink()
+    assert run_archive(load_job(path), identity).done == 3
+
+
+def test_a_run_ends_once_no_map_can_be_put_anywhere_and_the_next_has_the_rest(
+    tmp_path, models, identity
+):
+    write_archive(tmp_path / "in", 4)
+    path = write_job(tmp_path, models / "identity")
+    path.write_text(path.read_text().replace('_map.tif"', '_map.tif"\nwork = "work"'))
+    out, aside = tmp_path / "out", tmp_path / "aside"
+
+    def tell(event):
+        if event.get("state") == "done":
+            out.rename(aside)
+            out.write_text("no folder")
+
+    summary = run_archive(load_job(path), identity, tell=tell)
+    assert (summary.done, summary.failed, summary.left, summary.exit_code) == (1, 0, 3, 75)
+    assert "cannot be written" in summary.stopped
+    out.unlink()
+    aside.rename(out)
+    summary = run_archive(load_job(path), identity)
+    assert (summary.done, summary.already_done, summary.exit_code) == (3, 1, 0)
+
+
+def test_one_folder_that_takes_no_map_keeps_no_others_from_theirs(tmp_path, models, identity):
+    write_archive(tmp_path / "in", 3)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "2026-03-01").write_text("no folder")
+    summary = run_archive(load_job(write_job(tmp_path, models / "identity")), identity)
+    assert (summary.done, summary.failed, summary.exit_code) == (2, 1, 3)

@@ -23,14 +23,14 @@ from rasterio.shutil import copy
 
 from tests.archive.world import write_archive, write_job, write_scene
 from tests.ports import held_ports
-from tilemapper.archive import remote, storing
+from tilemapper.archive import remote, storing, worker
 from tilemapper.archive.answers import code_of, is_passing
 from tilemapper.archive.jobfile import load_job
 from tilemapper.archive.ledger import Ledger
 from tilemapper.archive.mosaic_vrt import gdal_path
 from tilemapper.archive.run import run_archive
 from tilemapper.archive.scenes import discover
-from tilemapper.errors import TargetError, TryAgainError
+from tilemapper.errors import RasterError, TargetError, TryAgainError
 from tilemapper.networks.model import open_model
 from tilemapper.raster.source import SourceView
 from tilemapper.render.render import render
@@ -289,9 +289,9 @@ def test_a_list_on_a_server_may_not_name_local_files(store, server, tmp_path):
 
 
 class InTrouble:
-    """A client whose named calls are answered with a code, and all others as ever."""
+    """A client whose named calls are answered with a code or word, and all others as ever."""
 
-    def __init__(self, client, code: int, *calls: str) -> None:
+    def __init__(self, client, code: int | str, *calls: str) -> None:
         self._client, self._code, self._calls = client, code, calls
 
     def __getattr__(self, name: str):
@@ -301,7 +301,9 @@ class InTrouble:
         def refuse(*_args, **_more):
             answer = {
                 "Error": {"Code": str(self._code)},
-                "ResponseMetadata": {"HTTPStatusCode": self._code},
+                "ResponseMetadata": {
+                    "HTTPStatusCode": self._code if isinstance(self._code, int) else 400
+                },
             }
             raise ClientError(answer, name)
 
@@ -401,3 +403,55 @@ def test_a_done_scene_whose_server_is_down_stays_done_and_is_looked_at_later(
 def test_no_answer_is_told_from_a_refusal(error, passes):
     assert is_passing(error) is passes
     assert code_of(error) == type(error).__name__
+
+
+@pytest.mark.parametrize("said", [403, "ExpiredToken"])
+def test_nothing_is_rendered_for_a_store_that_takes_no_object(
+    store, tmp_path, models, identity, monkeypatch, said
+):
+    path = write_scene(tmp_path / "a.tif", 1)
+    job = job_of(tmp_path, models / "identity", [str(path)], "s3://maps/out/{stem}.tif")
+    troubled = InTrouble(store, said, "put_object")
+    with monkeypatch.context() as patch:
+        patch.setattr(remote, "s3_client", lambda: troubled)
+        patch.setattr(worker, "render", None)
+        with pytest.raises(TargetError, match=rf"s3://maps/out/a\.tif: .* refuses it \({said}\)"):
+            run_archive(job, identity)
+    assert run_archive(job, identity).done == 1
+    assert keys(store) == ["out/a.tif"]
+
+
+def test_a_store_that_begins_to_refuse_ends_the_run_and_the_next_has_the_rest(
+    store, tmp_path, models, identity, monkeypatch
+):
+    scenes = [str(path) for path in write_archive(tmp_path / "in", 3)]
+    job = job_of(tmp_path, models / "identity", scenes, "s3://maps/out/{stem}.tif")
+    expired = InTrouble(store, "ExpiredToken", "put_object", "upload_file")
+
+    with monkeypatch.context() as patch:
+
+        def tell(event):
+            if event.get("state") == "done":
+                patch.setattr(remote, "s3_client", lambda: expired)
+
+        summary = run_archive(job, identity, tell=tell)
+    assert (summary.done, summary.failed, summary.left, summary.exit_code) == (1, 0, 2, 75)
+    assert "refuses it (ExpiredToken)" in summary.stopped
+    summary = run_archive(job, identity)
+    assert (summary.done, summary.already_done) == (2, 1)
+
+
+def test_scenes_of_a_bucket_wait_for_new_credentials_where_theirs_expired(
+    store, tmp_path, models, identity, monkeypatch
+):
+    store.upload_file(str(write_scene(tmp_path / "a.tif", 1)), "maps", "in/a.tif")
+    job = job_of(tmp_path, models / "identity", ["s3://maps/in/"], "out/{stem}.tif")
+
+    def refuse(*_args, **_more):
+        raise RasterError("s3://maps/in/a.tif: the server does not give it")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "render", refuse)
+        for said, state in (("ExpiredToken", "left"), (403, "failed")):
+            patch.setattr(remote, "s3_client", lambda w=said: InTrouble(store, w, "get_object"))
+            assert getattr(run_archive(job, identity), state) == 1

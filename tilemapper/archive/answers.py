@@ -9,11 +9,19 @@ from collections.abc import Iterator
 
 from tilemapper.raster.answers import passes
 
+# A store's answers to credentials that were good for some hours.
+_EXPIRED = ("ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired")
+
 
 def code_of(error: BaseException) -> str:
     """What a server answered, in one word: its code, or the kind of the error."""
     codes = [_answer_of(link) for link in _chain(error)]
     return next((code for code in codes if code), type(error).__name__)
+
+
+def has_expired(error: BaseException) -> bool:
+    """Whether what ended is the time for which credentials were given."""
+    return code_of(error) in _EXPIRED
 
 
 def is_passing(error: BaseException) -> bool:

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import shutil
+import tempfile
 from collections.abc import Collection, Iterable
 from functools import cached_property
 from pathlib import Path
@@ -108,6 +109,47 @@ def check_free(outputs: Iterable[str], *, made: Collection[str], overwrite: bool
                 f"{output}: exists already, and this job did not make it of this scene; move it "
                 "away, or set output.overwrite = true"
             )
+
+
+def check_taken(scenes: Iterable[Iterable[str]]) -> None:
+    """Refuses a run that would render for nothing: none of its maps can be put where they belong.
+
+    Args:
+        scenes: the outputs of each, the map and then its layers, which may all be elsewhere.
+
+    Raises:
+        TargetError: no folder takes a file, or the store none.
+        DiskFullError, TryAgainError: nothing can be put there for now.
+    """
+    for outputs in zip(*scenes, strict=True):
+        _check_any_taken(outputs)
+
+
+def _check_any_taken(outputs: Iterable[str]) -> None:
+    refused = None
+    for output in {output.rpartition("/")[0]: output for output in outputs}.values():
+        try:
+            if remote.is_remote(output):
+                storing.check_taken(output)  # rights in a store seldom end at a folder
+            else:
+                prepare(output)
+                _check_folder(Path(output).parent)
+        except TargetError as error:
+            if remote.is_remote(output):
+                raise
+            refused = refused or error
+        else:
+            return
+    if refused is not None:
+        raise refused
+
+
+def _check_folder(folder: Path) -> None:
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise writing_failed(folder, error) from error
 
 
 def prepare(output: str) -> None:

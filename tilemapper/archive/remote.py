@@ -19,7 +19,7 @@ from html.parser import HTMLParser
 from typing import Any
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
-from tilemapper.archive.answers import code_of, is_passing
+from tilemapper.archive.answers import code_of, has_expired, is_passing
 from tilemapper.errors import JobError, TilemapperError, TryAgainError
 from tilemapper.raster.secrets import public
 
@@ -92,7 +92,8 @@ def server_of(path: str) -> str | None:
 def trouble(path: str) -> str | None:
     """What a server says that cannot give an object for now, if a path names one; None else.
 
-    It is asked for a byte: some answer what they are asked about objects, and give none.
+    It is asked for a byte: some answer what they are asked about objects, and give none. Nor does
+    one give any until credentials that have expired are renewed.
     """
     if not is_remote(path):
         return None
@@ -107,7 +108,8 @@ def trouble(path: str) -> str | None:
         return None
     except Exception as error:
         failed = _failed(path, error, "is not given")
-        return str(failed) if isinstance(failed, TryAgainError) else None
+        later = isinstance(failed, TryAgainError) or has_expired(error)
+        return str(failed) if later else None
     return None
 
 

@@ -57,7 +57,7 @@ def run_archive(
     Raises:
         JobError: the archive cannot be listed, two scenes would share an output, or the ledger is
             another job's.
-        TargetError, DiskFullError, LockedError: the ledger cannot be written.
+        TargetError, DiskFullError, LockedError: the ledger, or no output at all, can be written.
         ModelError, DeviceError: the model cannot be loaded.
         NoWorkerError: no scheduler answers, or no worker is left.
     """
@@ -81,6 +81,7 @@ def run_archive(
             if decision.scene.passes:
                 run.tell_of(decision, SceneOutcome(decision.scene.id, "later", decision.held_by))
         if plan.todo:
+            run.check_outputs()
             with _registered(run, job.run.lease_s):
                 _rounds(run, spread())
                 run.tell_of_servers()

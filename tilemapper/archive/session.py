@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from tilemapper.archive import remote
+from tilemapper.archive import publishing, remote
 from tilemapper.archive.decisions import ArchivePlan, Decision
 from tilemapper.archive.handover import Handover
 from tilemapper.archive.job import ArchiveJob
@@ -149,6 +149,8 @@ class Session:
             self.servers.answered(decision.scene)
         if outcome.state == "done":
             outcome = self.handover.publish(decision, outcome)
+            if outcome.state == "failed" and (refused := self._refused()):
+                outcome = SceneOutcome(outcome.id, "later", refused, stop=True)
         if outcome.state != "done" and not self.ledger.holds(outcome.id, self.id):
             # This run's heart had stopped. What went wrong since may be the other's doing, which
             # stages under the same name.
@@ -174,6 +176,24 @@ class Session:
             )  # fmt: skip
         del self.waiting[outcome.id]
         self._count(decision, outcome)
+
+    def check_outputs(self) -> None:
+        """Refuses a run whose maps would all be rendered for nothing.
+
+        Raises:
+            TargetError, TryAgainError: see `publishing.check_taken`.
+        """
+        own = str(self.job.work) + "/"  # of mosaics of which only the parts are outputs
+        waiting = self.waiting.values()
+        publishing.check_taken(d.outputs for d in waiting if not d.output.startswith(own))
+
+    def _refused(self) -> str | None:
+        """What keeps all outputs from where they belong by now, if anything does."""
+        try:
+            self.check_outputs()
+        except TilemapperError as error:
+            return " ".join(str(error).split())
+        return None
 
     def _leave(self, scene: str) -> None:
         """Leaves a scene to another run."""

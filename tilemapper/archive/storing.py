@@ -35,6 +35,22 @@ def upload(staged: Path, output: str, sha256: str) -> None:
         raise TargetError(f"{output}: the store holds another size than was sent; run again")
 
 
+def check_taken(output: str) -> None:
+    """Puts an empty object beside where an output will be, and removes it.
+
+    Raises:
+        TargetError, TryAgainError: see `upload`.
+    """
+    bucket, key = remote.bucket_and_key(_temporary(output, "empty"))
+    client = remote.s3_client()
+    try:
+        client.put_object(Bucket=bucket, Key=key, Body=b"")
+    except Exception as error:
+        raise _refused(output, error) from None
+    with contextlib.suppress(Exception):
+        client.delete_object(Bucket=bucket, Key=key)
+
+
 def put(output: str, sha256: str) -> str:
     """Copies the checked upload to its final key; returns the object's stamp.
 
