@@ -13,7 +13,10 @@ serves ``FOLDER/name.tif``. NUMBER sets the counts of one address apart from tho
     down       every answer is 500
     awakes     the first answer is 500
     away3      the third answer is 500, and the three after it: as often as GDAL asks
+    lost3      hangs up in place of the third answer and the seven after it
+    drops      hangs up in place of every other answer
     shut       500 for as long as FOLDER/shut exists, but to HEAD, as listings ask
+    mute       hangs up for as long as FOLDER/shut exists, but on HEAD
     short      ends in the middle of every other answer
     cut        the file ends after two thirds, wherever it is asked for
     garbage    random bytes in place of what lies beyond the header
@@ -84,9 +87,14 @@ class Answer(BaseHTTPRequestHandler):
         if mode == "slow":
             time.sleep(0.2)
         asleep = mode == "down" or (mode == "awakes" and turn == 1)
-        if mode.startswith("away"):
-            asleep = 0 <= turn - int(mode.removeprefix("away")) < GDAL_ASKS
-        asleep |= mode == "shut" and body and (self.server.folder / "shut").exists()
+        if mode.startswith(("away", "lost")):
+            # curl by itself asks once more where a connection that it had kept is hung up.
+            asks = GDAL_ASKS if mode.startswith("away") else 2 * GDAL_ASKS
+            asleep = 0 <= turn - int(mode[4:]) < asks
+        asleep |= mode in ("shut", "mute") and body and (self.server.folder / "shut").exists()
+        if (asleep and mode.startswith(("lost", "mute"))) or (mode == "drops" and turn % 2):
+            self.close_connection = True
+            return
         if asleep or (mode in ("flaky", "busy") and turn % 2):
             self._say(429 if mode == "busy" else 500, b"trouble")
             return

@@ -192,8 +192,11 @@ def ended(source, target: Path, model: Path, **options) -> str:
     return "map"
 
 
+@pytest.mark.parametrize("mode", ["away", "lost"])
 @pytest.mark.parametrize("driver", ["GTiff", "COG"])
-def test_a_server_that_is_away_for_a_moment_costs_no_mask(models, tmp_path, monkeypatch, driver):
+def test_a_server_that_is_away_for_a_moment_costs_no_mask(
+    models, tmp_path, monkeypatch, driver, mode
+):
     """GDAL opens a raster whose mask it cannot fetch as one that is valid everywhere."""
     monkeypatch.setitem(opening._REMOTE_OPTIONS, "GDAL_HTTP_RETRY_DELAY", "0.02")
     (tmp_path / "web").mkdir()
@@ -210,7 +213,7 @@ def test_a_server_that_is_away_for_a_moment_costs_no_mask(models, tmp_path, monk
     with serving(tmp_path / "web") as url:
         for turn in range(1, 9):
             target = tmp_path / f"{turn}.tif"
-            ends.append(ended(f"{url}/away{turn}/0/city.tif", target, models / "identity"))
+            ends.append(ended(f"{url}/{mode}{turn}/0/city.tif", target, models / "identity"))
             if ends[-1] == "map":
                 with rasterio.open(target) as dst:
                     np.testing.assert_array_equal(dst.dataset_mask(), wanted[1])
@@ -220,9 +223,11 @@ def test_a_server_that_is_away_for_a_moment_costs_no_mask(models, tmp_path, monk
         assert any("a mask or overview of it cannot be read" in end for end in ends), ends
 
 
-@pytest.mark.parametrize("which", ["first", "second"])
+@pytest.mark.parametrize(
+    ("which", "mode"), [("first", "away"), ("second", "away"), ("first", "lost")]
+)
 def test_a_server_that_is_away_for_a_moment_costs_no_mask_of_a_mosaics_scene(
-    models, tmp_path, monkeypatch, which
+    models, tmp_path, monkeypatch, which, mode
 ):
     """A VRT opens its members when they are read, and GDAL one of a lost mask as valid."""
     monkeypatch.setitem(opening._READ_OPTIONS, "GDAL_HTTP_RETRY_DELAY", "0.02")
@@ -236,14 +241,14 @@ def test_a_server_that_is_away_for_a_moment_costs_no_mask_of_a_mosaics_scene(
     vrt, wanted = tmp_path / "city.vrt", np.concatenate([mask, mask], 1)
     ends = []
     with serving(tmp_path / "web") as url:
-        for turn in range(1, 16):
-            modes = (f"away{turn}", "good") if which == "first" else ("good", f"away{turn}")
+        for turn in range(1, 16, 1 if mode == "away" else 2):
+            modes = (f"{mode}{turn}", "good") if which == "first" else ("good", f"{mode}{turn}")
             members = tuple(
                 Member(
-                    Scene(f"{url}/{mode}/{turn}/city.tif", "city"), *kind,
+                    Scene(f"{url}/{how}/{turn}/city.tif", "city"), *kind,
                     where @ Affine.translation(col, 0), (), crs, bands,
                 )
-                for mode, col in zip(modes, (0, 500), strict=True)
+                for how, col in zip(modes, (0, 500), strict=True)
             )  # fmt: skip
             vrt.write_text(vrt_text(Mosaic("city", members)))
             target = tmp_path / f"{turn}.tif"

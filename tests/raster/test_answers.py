@@ -12,6 +12,7 @@ from tilemapper.errors import RasterError, ServerError
 from tilemapper.raster import opening
 from tilemapper.raster.answers import refusal
 from tilemapper.raster.opening import forget, open_raster
+from tilemapper.raster.source import SourceOptions, SourceView, inspect_source
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,9 @@ from tilemapper.raster.opening import forget, open_raster
         ("HTTP response code: 404", RasterError, "404"),
         ("<html>; HTTP response code: 403", RasterError, "403"),
         ("CURL error: Empty reply from server; '/vsis3/a' does not exist", ServerError, "Empty"),
+        ("IReadBlock failed HTTP error code: 0", ServerError, "no answer"),
+        ("IReadBlock failed response_code=404", RasterError, "404"),
+        ("CURL error: Could not resolve host: a.example; HTTP error code: 0", RasterError, "a.ex"),
         ("CURL error: Could not resolve host: nowhere.example", RasterError, "nowhere.example"),
     ],
 )
@@ -73,3 +77,29 @@ def test_a_raster_is_not_read_from_the_cache_since_its_server_was_down_when_a_jo
         forget(address)
         with rasterio.open(path) as local, open_raster(address) as src:
             assert (src.read() == local.read()).all()
+
+
+@pytest.mark.parametrize("mode", ["shut", "mute"])
+def test_a_server_that_is_in_trouble_when_pixels_are_read_is_told_as_such(
+    tmp_path, monkeypatch, mode
+):
+    monkeypatch.setitem(opening._READ_OPTIONS, "GDAL_HTTP_RETRY_DELAY", "0.02")
+    write_raster(tmp_path / "city.tif", city(1500, 1500))
+    with serving(tmp_path) as url:
+        spec = inspect_source(f"{url}/{mode}/0/city.tif", SourceOptions(), None)
+        with SourceView(spec) as view:
+            (tmp_path / "shut").touch()
+            with pytest.raises(ServerError, match=r"(no answer|code: 500).*again later"):
+                view.read(row=1200, col=700, height=90, width=90)
+
+
+def test_a_server_that_hangs_up_now_and_then_is_asked_again(tmp_path, monkeypatch):
+    monkeypatch.setitem(opening._READ_OPTIONS, "GDAL_HTTP_RETRY_DELAY", "0.02")
+    path = tmp_path / "city.tif"
+    write_raster(path, city(700, 600))
+    with (
+        rasterio.open(path) as local,
+        serving(tmp_path) as url,
+        open_raster(f"{url}/drops/0/city.tif") as src,
+    ):
+        assert (src.read() == local.read()).all()

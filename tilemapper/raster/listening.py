@@ -18,7 +18,7 @@ from collections.abc import Iterator
 # Errors that GDAL goes on after are INFO there.
 _LOGS = (logging.getLogger("rasterio._env"), logging.getLogger("rasterio._err"))
 _SAYS = ("TIFFFetchDirectory", "TIFFReadDirectory", "TIFFAdvanceDirectory")
-_TROUBLE = re.compile(r"HTTP error code: \d{3}")
+_TROUBLE = re.compile(r"HTTP error code: \d+|response_code=\d+")
 
 
 class Heard(list[str]):

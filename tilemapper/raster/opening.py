@@ -41,6 +41,8 @@ _READ_OPTIONS = {
     "GDAL_HTTP_TIMEOUT": "60",
     "GDAL_HTTP_MAX_RETRY": "3",
     "GDAL_HTTP_RETRY_DELAY": "1",  # and more each time; left alone it begins with half a minute
+    # Those that pass; 0 where nothing answers, as of a server that starts anew.
+    "GDAL_HTTP_RETRY_CODES": "0,408,425,429,500,502,503,504",
 }
 # No probing of sidecars on a server, which also keeps what it says out of PAM.
 _REMOTE_OPTIONS = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}

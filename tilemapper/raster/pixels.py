@@ -16,7 +16,7 @@ from rasterio.windows import Window
 from tilemapper.errors import RasterError, too_many_files
 from tilemapper.raster.answers import refusal
 from tilemapper.raster.bands import palette_of
-from tilemapper.raster.listening import listening
+from tilemapper.raster.listening import Heard, listening
 from tilemapper.raster.opening import GDAL_ERRORS, is_remote, read_options, refuse_lost
 from tilemapper.raster.placed import check_places
 from tilemapper.raster.scaling import to_bytes
@@ -53,6 +53,7 @@ class Pixels:
         self._placed = src.driver == "GTiff" and not is_remote(path)
         # A VRT opens its members when they are read first; one that has lost its mask stays open.
         self._lazy, self._lost = src.driver == "VRT", list[str]()
+        self._hears = self._lazy or is_remote(path)
         wanted = [*bidx, *([alpha[0]] if alpha else [])]
         self._read = sorted(set(wanted))
         # A band that is wanted three times is read once.
@@ -83,14 +84,15 @@ class Pixels:
         nearest = self._palette is not None or not average
         if self._placed and shape is None:
             check_places(self._path, self.src, self._read, window, self._overview)
+        heard = Heard()
         try:
-            with rasterio.Env(**self._options), self._hearing():
+            with rasterio.Env(**self._options), self._hearing(heard):
                 stored = self._stored(
                     window, shape, Resampling.nearest if nearest else Resampling.average
                 )
                 mask = self._read_mask(window, shape) if self._mask else None
         except (*GDAL_ERRORS, MemoryError) as error:
-            reason = " ".join(str(error.__cause__ or error).split())
+            reason = " ".join(f"{error.__cause__ or error} {heard.trouble}".split())
             by_others = too_many_files(self._path, reason) or refusal(self._path, reason)
             raise by_others or RasterError(
                 f"{self._path}: cannot be read at row {row}, col {col}, {height} x {width} px "
@@ -102,16 +104,18 @@ class Pixels:
         return bands, self._validity(bands, stored, mask)
 
     @contextlib.contextmanager
-    def _hearing(self) -> Iterator[None]:
-        """Keeps what is heard of members that are opened meanwhile."""
-        if not self._lazy:
+    def _hearing(self, heard: Heard) -> Iterator[None]:
+        """Keeps what is said meanwhile: of a server, and of members that are opened."""
+        if not self._hears:
             yield
             return
-        with listening() as heard:
+        with listening() as said:
             try:
                 yield
-            finally:  # a read that fails may be tried again, with members that are open now
-                self._lost += heard
+            finally:
+                heard.trouble = said.trouble
+                if self._lazy:  # a read that fails may be tried again, with members open now
+                    self._lost += said
 
     def read(
         self, *, row: int, col: int, height: int, width: int
