@@ -9,13 +9,14 @@ from urllib.parse import quote, unquote
 import pytest
 
 from tests.archive.world import poison, write_archive, write_job, write_scene
+from tests.faults.server import serving
 from tilemapper.archive import remote, stac_source
 from tilemapper.archive.job import Source
 from tilemapper.archive.jobfile import load_job
 from tilemapper.archive.naming import name_outputs
 from tilemapper.archive.remote import Entry, entry
-from tilemapper.archive.scenes import discover
-from tilemapper.errors import JobError
+from tilemapper.archive.scenes import ASKED_AT_ONCE, discover
+from tilemapper.errors import JobError, TryAgainError
 from tilemapper.raster.secrets import public, redacted, scene_id
 
 
@@ -579,3 +580,37 @@ def test_an_address_that_is_signed_for_reading_alone_is_looked_at_by_reading(mon
         with pytest.raises(JobError, match="403"):
             entry(address)
         server.shutdown()
+
+
+@pytest.mark.parametrize("mode", ["awakes", "lost1"])
+def test_a_server_that_is_in_trouble_for_a_moment_is_asked_again(tmp_path, monkeypatch, mode):
+    monkeypatch.setattr(remote, "ASKED_AGAIN_AFTER_S", (0.01,) * 9)
+    size = write_scene(tmp_path / "a.tif", 1).stat().st_size
+    (tmp_path / "list.txt").write_text("# none")
+    with serving(tmp_path) as url:
+        (scene,) = discover(Source(scenes=(f"{url}/{mode}/0/a.tif",)))
+        assert (scene.size_bytes, scene.fault) == (size, None)
+        assert remote.fetch(f"{url}/{mode}/0/list.txt") == b"# none"
+        (gone,) = discover(Source(scenes=(f"{url}/{mode}/0/none.tif",)))
+    assert gone.fault is not None and "(404)" in gone.fault and not gone.passes
+
+
+def test_a_silent_server_is_not_asked_for_each_of_thousands_of_scenes(tmp_path, monkeypatch):
+    asked = []
+
+    def answer(url):
+        asked.append(url)
+        if "//silent.org" in url:
+            raise TryAgainError(f"{url}: cannot be looked at (TimeoutError); try again later")
+        return Entry(url, 1, "tag")
+
+    monkeypatch.setattr(remote, "entry", answer)
+    hosts = ("https://silent.org", "https://other.org")
+    lines = [f"{host}/{n}.tif" for n in range(2000) for host in hosts]
+    (tmp_path / "list.txt").write_text("\n".join(lines))
+    scenes = discover(Source(scenes=(str(tmp_path / "list.txt"),)))
+    silent = [scene for scene in scenes if "silent.org" in scene.path]
+    assert len(silent) == 2000 and all(scene.passes and scene.fault for scene in silent)
+    assert not any(scene.fault for scene in scenes if "other.org" in scene.path)
+    assert len([url for url in asked if "silent.org" in url]) < 2 * ASKED_AT_ONCE
+    assert len([url for url in asked if "other.org" in url]) == 2000

@@ -371,6 +371,7 @@ def test_a_done_scene_whose_server_is_down_stays_done_and_is_looked_at_later(
     job = job_of(tmp_path, models / "identity", scenes, "out/{stem}.tif")
     first = run_archive(job, identity)
     assert (first.done, first.failed) == (2, 1)
+    monkeypatch.setattr(remote, "ASKED_AGAIN_AFTER_S", ())
     real = urllib.request.urlopen
 
     def busy(request, **more):

@@ -10,6 +10,7 @@ import base64
 import importlib
 import os
 import string
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from tilemapper.raster.secrets import public
 
 SCHEMES = ("s3://", "https://", "http://")
 TIMEOUT_S = 30
+ASKED_AGAIN_AFTER_S = (1.0, 2.0)  # as often as boto3 and GDAL, about
 MAX_DOCUMENT_BYTES = 512 * 2**20
 MAX_FOLDERS = 10_000
 # Of a HEAD: not known, or not what an address is signed for, as those of S3 are for reading alone.
@@ -102,7 +104,7 @@ def trouble(path: str) -> str | None:
             bucket, key = bucket_and_key(path)
             s3_client().get_object(Bucket=bucket, Key=key, Range="bytes=0-0")["Body"].read()
         else:
-            with _first_byte(path) as answer:
+            with urllib.request.urlopen(_for_first_byte(path), timeout=TIMEOUT_S) as answer:
                 answer.read(1)
     except TilemapperError:
         return None
@@ -163,17 +165,29 @@ def entry(url: str) -> Entry:
 def _looked_at(url: str) -> Any:
     """A server's answer that says of an object how large it is, and its version."""
     try:
-        return urllib.request.urlopen(_request(url, "HEAD"), timeout=TIMEOUT_S)
+        return _patiently(_request(url, "HEAD"))
     except urllib.error.HTTPError as refused:
         if refused.code not in NO_HEAD:
             raise
-    return _first_byte(url)
+    return _patiently(_for_first_byte(url))
 
 
-def _first_byte(url: str) -> Any:
+def _for_first_byte(url: str) -> urllib.request.Request:
     first = _request(url, "GET")
     first.add_header("Range", "bytes=0-0")
-    return urllib.request.urlopen(first, timeout=TIMEOUT_S)
+    return first
+
+
+def _patiently(request: urllib.request.Request) -> Any:
+    """A server's answer; it is asked again if it is in trouble, not if it lets one wait."""
+    for wait_s in ASKED_AGAIN_AFTER_S:
+        try:
+            return urllib.request.urlopen(request, timeout=TIMEOUT_S)
+        except Exception as error:
+            if isinstance(error, TimeoutError) or not is_passing(error):
+                raise
+            time.sleep(wait_s)
+    return urllib.request.urlopen(request, timeout=TIMEOUT_S)
 
 
 def fetch(url: str) -> bytes:
@@ -189,7 +203,7 @@ def fetch(url: str) -> bytes:
             body = s3_client().get_object(Bucket=bucket, Key=key)["Body"]
             data: bytes = body.read(MAX_DOCUMENT_BYTES + 1)
         else:
-            with urllib.request.urlopen(_request(url, "GET"), timeout=TIMEOUT_S) as answer:
+            with _patiently(_request(url, "GET")) as answer:
                 data = answer.read(MAX_DOCUMENT_BYTES + 1)
     except TilemapperError:
         raise

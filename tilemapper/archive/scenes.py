@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
 import glob
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -152,20 +154,33 @@ def _below(url: str) -> Iterator[Scene]:
 
 def _remote_scenes(addresses: list[str], relpaths: list[str] | None = None) -> Iterator[Scene]:
     """Scenes on servers, many of them asked for at once: most of the time is waiting."""
+    asked = functools.partial(_remote_scene, silent=Counter())
     with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
-        yield from pool.map(_remote_scene, addresses, relpaths or [None] * len(addresses))
+        yield from pool.map(asked, addresses, relpaths or [None] * len(addresses))
 
 
-def _remote_scene(url: str, relpath: str | None = None) -> Scene:
-    """A scene on a server; one that does not answer is named, and the others go on."""
+def _remote_scene(
+    url: str, relpath: str | None = None, silent: Counter[str] | None = None
+) -> Scene:
+    """A scene on a server; one that does not answer is named, and the others go on.
+
+    silent: how often in a row each server gave no answer; one that lets thousands of scenes wait
+    for nothing is not asked for the rest.
+    """
+    silent, server = Counter[str]() if silent is None else silent, str(remote.server_of(url))
     name = relpath or public(url).rpartition("/")[2]
     if (wrong_name := misnamed(url, bare(name))) is not None:
         return wrong_name
     url = remote.quoted(url)
     try:
-        return _of_entry(remote.entry(url), name)
+        if silent[server] >= ASKED_AT_ONCE:
+            raise TryAgainError(f"{public(url)}: its server is silent; try again later")
+        entry = remote.entry(url)
+        silent[server] = 0
+        return _of_entry(entry, name)
     except (JobError, TryAgainError) as error:
         passes = isinstance(error, TryAgainError)
+        silent[server] = silent[server] + 1 if passes else 0
         return Scene(url, bare(name), fault=redacted(str(error)), passes=passes)
 
 

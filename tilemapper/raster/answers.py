@@ -45,6 +45,5 @@ def refusal(path: str, said: str) -> RasterError | None:
             "command again later"
         )
     return RasterError(
-        f"{path}: the server does not give it ({what}); check the address, rights and "
-        "credentials"
+        f"{path}: the server does not give it ({what}); check the address, rights and credentials"
     )
