@@ -13,9 +13,11 @@ from tests.faults.server import serving
 from tilemapper.archive import remote, stac_source
 from tilemapper.archive.job import Source
 from tilemapper.archive.jobfile import load_job
+from tilemapper.archive.ledger import Ledger
 from tilemapper.archive.naming import name_outputs
 from tilemapper.archive.remote import Entry, entry
-from tilemapper.archive.scenes import ASKED_AT_ONCE, discover
+from tilemapper.archive.run import run_archive
+from tilemapper.archive.scenes import discover
 from tilemapper.errors import JobError, TryAgainError
 from tilemapper.raster.secrets import public, redacted, scene_id
 
@@ -612,5 +614,65 @@ def test_a_silent_server_is_not_asked_for_each_of_thousands_of_scenes(tmp_path, 
     silent = [scene for scene in scenes if "silent.org" in scene.path]
     assert len(silent) == 2000 and all(scene.passes and scene.fault for scene in silent)
     assert not any(scene.fault for scene in scenes if "other.org" in scene.path)
-    assert len([url for url in asked if "silent.org" in url]) < 2 * ASKED_AT_ONCE
+    assert len([url for url in asked if "silent.org" in url]) < 2 * remote.ASKED_AT_ONCE
     assert len([url for url in asked if "other.org" in url]) == 2000
+
+
+def catalogue(folder, *links: str) -> str:
+    """Writes a catalog of links to items, and an item with a raster."""
+    write_scene(folder / "a.tif", 1)
+    (folder / "good.json").write_text(json.dumps(item("good", "a.tif")))
+    listed = [{"rel": "item", "href": href} for href in links]
+    (folder / "c.json").write_text(json.dumps({"type": "Catalog", "id": "c", "links": listed}))
+    return str(folder / "c.json")
+
+
+@pytest.mark.parametrize("text", [None, "{", '{"type": "Topology"}'])
+def test_an_item_whose_document_is_missing_or_none_stops_no_other(tmp_path, text):
+    if text is not None:
+        (tmp_path / "bad.json").write_text(text)
+    good, bad = discover(Source(scenes=(catalogue(tmp_path, "bad.json", "good.json"),)))
+    assert (good.name, good.fault) == (str(tmp_path / "a.tif"), None)
+    assert bad.fault.startswith(str(tmp_path / "bad.json")) and not bad.passes
+    with pytest.raises(JobError, match=r"bad\.json"):
+        discover(Source(scenes=(str(tmp_path / "bad.json"),)))
+
+
+def test_items_that_a_server_does_not_give_for_now_are_left_for_later(
+    tmp_path, models, identity, monkeypatch
+):
+    monkeypatch.setattr(remote, "ASKED_AGAIN_AFTER_S", (0.01,))
+    web = tmp_path / "web"
+    web.mkdir()
+    catalogue(web, "good.json", "/shut/0/other.json")
+    write_scene(web / "b.tif", 2)
+    (web / "other.json").write_text(json.dumps(item("other", "/good/0/b.tif")))
+    with serving(web) as url:
+        path = write_job(tmp_path, models / "identity")
+        path.write_text(path.read_text().replace('["in"]', f'["{url}/good/0/c.json"]'))
+        job = load_job(path)
+        assert run_archive(job, identity).done == 2
+        (web / "shut").touch()
+        summary = run_archive(job, identity)
+        assert (summary.already_done, summary.left, summary.exit_code) == (1, 1, 75)
+        with Ledger(job.work / "ledger.sqlite") as ledger:
+            assert not any(row.gone for row in ledger.rows().values())
+        (web / "shut").unlink()
+        summary = run_archive(job, identity)
+        assert (summary.already_done, summary.left, summary.exit_code) == (2, 0, 0)
+
+
+def test_a_catalogue_whose_server_falls_silent_is_not_asked_for_all_its_items(monkeypatch):
+    links = [{"rel": "item", "href": f"./{n}.json"} for n in range(2000)]
+    asked = []
+
+    def fetch(url):
+        asked.append(url)
+        if url.endswith("c.json"):
+            return json.dumps({"type": "Catalog", "id": "c", "links": links}).encode()
+        raise TryAgainError(f"{url}: cannot be fetched (TimeoutError); try again later")
+
+    monkeypatch.setattr(remote, "fetch", fetch)
+    with pytest.raises(TryAgainError, match="cannot be fetched"):
+        names("https://host.example/c.json")
+    assert len(asked) < 3 * remote.ASKED_AT_ONCE

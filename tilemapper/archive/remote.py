@@ -26,6 +26,7 @@ from tilemapper.raster.secrets import public
 
 SCHEMES = ("s3://", "https://", "http://")
 TIMEOUT_S = 30
+ASKED_AT_ONCE = 16  # most of the time is waiting
 ASKED_AGAIN_AFTER_S = (1.0, 2.0)  # as often as boto3 and GDAL, about
 MAX_DOCUMENT_BYTES = 512 * 2**20
 MAX_FOLDERS = 10_000

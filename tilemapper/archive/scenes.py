@@ -25,7 +25,6 @@ from tilemapper.raster.dateline import touches
 from tilemapper.raster.secrets import public, redacted
 
 LIST_SUFFIXES = (".txt", ".lst")
-ASKED_AT_ONCE = 16
 
 
 def discover(source: Source, *, stdin: Iterable[str] | None = None) -> list[Scene]:
@@ -153,9 +152,9 @@ def _below(url: str) -> Iterator[Scene]:
 
 
 def _remote_scenes(addresses: list[str], relpaths: list[str] | None = None) -> Iterator[Scene]:
-    """Scenes on servers, many of them asked for at once: most of the time is waiting."""
+    """Scenes on servers, many of them asked for at once."""
     asked = functools.partial(_remote_scene, silent=Counter())
-    with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
+    with ThreadPoolExecutor(remote.ASKED_AT_ONCE) as pool:
         yield from pool.map(asked, addresses, relpaths or [None] * len(addresses))
 
 
@@ -173,7 +172,7 @@ def _remote_scene(
         return wrong_name
     url = remote.quoted(url)
     try:
-        if silent[server] >= ASKED_AT_ONCE:
+        if silent[server] >= remote.ASKED_AT_ONCE:
             raise TryAgainError(f"{public(url)}: its server is silent; try again later")
         entry = remote.entry(url)
         silent[server] = 0
@@ -208,8 +207,9 @@ def _without_raster(asset: stac_source.Asset) -> Scene:
     name = of_item(asset.item, "item")
     path, fault = f"{asset.href}/{name}", printable(str(asset.fault))
     return Scene(
-        path, name, date=asset.date, bbox=asset.bbox, fault=fault, closed=True, absent=True
-    )
+        path, name, date=asset.date, bbox=asset.bbox, fault=fault, passes=asset.passes,
+        closed=True, absent=not asset.passes,
+    )  # fmt: skip
 
 
 def _passes(scene: Scene, source: Source) -> bool:

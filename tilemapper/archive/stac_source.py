@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from urllib.parse import unquote, urljoin
 
 from tilemapper.archive import remote
 from tilemapper.archive.scene import day_of
-from tilemapper.errors import JobError
+from tilemapper.errors import JobError, TryAgainError
 from tilemapper.paths import real_path
 from tilemapper.raster.secrets import public
 
@@ -27,6 +28,7 @@ class Asset:
     """Where an item's raster is; its ISO date and its bounds in degrees, if the item has them.
 
     item: the item's id. fault: why it has no raster to be rendered; ``href`` is its document then.
+    passes: the fault is that of the document's server, which says nothing for now.
     """
 
     item: str
@@ -34,6 +36,15 @@ class Asset:
     date: str | None
     bbox: tuple[float, float, float, float] | None
     fault: str | None = None
+    passes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Link:
+    """Where a document is. is_item: another one says of it that it is an item."""
+
+    place: str
+    is_item: bool = False
 
 
 class _NoRasterError(JobError):
@@ -43,33 +54,66 @@ class _NoRasterError(JobError):
 def assets(where: str, *, asset: str | None) -> Iterator[Asset]:
     """The raster of every item below a document; links are followed, each once.
 
+    An item whose document cannot be had is a fault of its own, and stops no other.
+
     Raises:
-        JobError: a document is missing or no STAC, or there are more than 200,000 documents.
+        JobError: a document is no STAC, one that leads to items is missing, or there are more than
+            200,000 documents.
+        TryAgainError: a server does not answer.
     """
-    waiting, seen = [where], {where}
-    while waiting:
-        place = waiting.pop()
-        document = _read(place)
-        kind = document["type"]
-        if kind == "Feature":
-            yield _asset(document, place, asset)
-            continue
-        if kind == "FeatureCollection":
-            for item in _listed(document, "features", place):
-                yield _asset(item, place, asset)
-        followed = ("next",) if kind == "FeatureCollection" else ("child", "item", "items")
-        for link in _listed(document, "links", place):
-            if link.get("rel") in followed and isinstance(link.get("href"), str):
-                target = _resolved(place, link["href"])
-                if target in seen:
+    waiting, seen, silent = [_Link(where)], {where}, 0
+    with ThreadPoolExecutor(remote.ASKED_AT_ONCE) as pool:
+        while waiting:
+            wave, waiting = waiting[: remote.ASKED_AT_ONCE], waiting[remote.ASKED_AT_ONCE :]
+            for link, document in zip(wave, pool.map(_read_link, wave), strict=True):
+                if isinstance(document, Asset):
+                    silent = silent + 1 if document.passes else 0
+                    if silent == remote.ASKED_AT_ONCE:
+                        raise TryAgainError(str(document.fault))
+                    yield document
                     continue
-                if len(seen) == MAX_DOCUMENTS:
-                    raise JobError(
-                        f"{public(where)}: has more than {MAX_DOCUMENTS} documents; name parts of "
-                        "it in source.scenes"
-                    )
-                seen.add(target)
-                waiting.append(target)
+                silent = 0
+                yield from _below(document, link.place, asset)
+                for follow in _followed(document, link.place):
+                    if follow.place in seen:
+                        continue
+                    if len(seen) == MAX_DOCUMENTS:
+                        raise JobError(
+                            f"{public(where)}: has more than {MAX_DOCUMENTS} documents; name "
+                            "parts of it in source.scenes"
+                        )
+                    seen.add(follow.place)
+                    waiting.append(follow)
+
+
+def _below(document: dict[str, Any], place: str, asset: str | None) -> Iterator[Asset]:
+    """The rasters of the items that a document is, or has in itself."""
+    if document["type"] == "Feature":
+        yield _asset(document, place, asset)
+    if document["type"] == "FeatureCollection":
+        for item in _listed(document, "features", place):
+            yield _asset(item, place, asset)
+
+
+def _followed(document: dict[str, Any], place: str) -> Iterator[_Link]:
+    kind = document["type"]
+    if kind == "Feature":
+        return
+    followed = ("next",) if kind == "FeatureCollection" else ("child", "item", "items")
+    for link in _listed(document, "links", place):
+        if link.get("rel") in followed and isinstance(link.get("href"), str):
+            yield _Link(_resolved(place, link["href"]), is_item=link["rel"] == "item")
+
+
+def _read_link(link: _Link) -> dict[str, Any] | Asset:
+    """What a link leads to; of an item that cannot be had, its fault."""
+    try:
+        return _read(link.place)
+    except (JobError, TryAgainError) as error:
+        if not link.is_item:
+            raise
+        passes = isinstance(error, TryAgainError)
+        return Asset("", public(link.place), None, None, str(error), passes)
 
 
 def _listed(document: dict[str, Any], key: str, place: str) -> list[dict[str, Any]]:
