@@ -96,6 +96,42 @@ def test_a_png_that_finds_no_room_is_said(serve, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["tif", "png"])
+def test_a_map_that_is_removed_just_when_it_is_asked_for_is_sent_whole(serve, monkeypatch, kind):
+    with serve() as (service, client):
+        _, job = begin(client)
+        wait_for(client, job, "done")
+        whole = client.get(f"/api/jobs/{job}/map.{kind}").content
+        download = service.download
+
+        def removed_then(*asked):
+            answer = download(*asked)
+            service.jobs.cancel(job)
+            return answer
+
+        monkeypatch.setattr(service, "download", removed_then)
+        answer = client.get(f"/api/jobs/{job}/map.{kind}", headers={"Range": "bytes=10-"})
+        assert (answer.status_code, answer.content) == (206, whole[10:])
+        assert not list(service.folder.glob("job-*"))
+
+
+@pytest.mark.parametrize("kind", ["tif", "png"])
+def test_a_map_that_was_removed_before_it_could_be_opened_is_gone(serve, monkeypatch, kind):
+    with serve() as (service, client):
+        _, number = begin(client)
+        wait_for(client, number, "done")
+        job = service.jobs.get(number)
+
+        def removed_first(wanted):
+            monkeypatch.undo()
+            service.jobs.cancel(wanted)
+            return job
+
+        monkeypatch.setattr(service.jobs, "get", removed_first)
+        answer = client.get(f"/api/jobs/{number}/map.{kind}")
+        assert (answer.status_code, "not here any more" in answer.text) == (404, True)
+
+
+@pytest.mark.parametrize("kind", ["tif", "png"])
 def test_a_map_of_an_earlier_server_is_not_taken_from_the_browsers_cache(serve, kind):
     with serve() as (_, client):
         _, job = begin(client)

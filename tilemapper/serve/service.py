@@ -6,9 +6,9 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from tilemapper.errors import ModelError, OptionError
+from tilemapper.errors import ModelError, OptionError, TilemapperError, shortage
 from tilemapper.networks.model import Model, list_models, open_model
 from tilemapper.paths import real_path, typed_path
 from tilemapper.raster.drivers import check_drivers
@@ -137,23 +137,28 @@ class Service:
             "notices": [scene.plain(notice) for notice in live.spec.notices],
         }
 
-    def download(self, job_id: int, kind: str) -> tuple[Path, Job]:
-        """The file of a finished map: ``tif`` or ``png``.
+    def download(self, job_id: int, kind: str) -> tuple[BinaryIO, Job]:
+        """The file of a finished map, opened: ``tif`` or ``png``.
 
         Raises:
-            GoneError: there is no such job, or its map is not finished.
+            GoneError: there is no such job, or its map is not finished, or was removed just now.
             TooLargeError: it is too large for a PNG.
+            DiskFullError, TargetError: a PNG cannot be written.
+            ShortageError: too many files are open.
         """
         job = self.jobs.get(job_id)
         if job.state != "done" or kind not in ("tif", "png"):
             raise GoneError(f"job {job_id}: there is no such map; it is {job.state}")
-        if kind == "tif":
-            return job.target, job
-        path = job.target.with_suffix(".png")
-        with job.png_lock:
-            if not path.exists():
-                write_png(job.target, path, most_pixels=self.limits.png_pixels)
-        return path, job
+        path = job.target.with_suffix(f".{kind}")
+        try:
+            if kind == "png":
+                with job.png_lock:
+                    if not path.exists():
+                        write_png(job.target, path, most_pixels=self.limits.png_pixels)
+            return path.open("rb"), job
+        except (TilemapperError, OSError) as error:
+            self.jobs.get(job_id)  # raises if it is the removal that was in the way
+            raise shortage(error) or error from None
 
     def status(self) -> dict[str, Any]:
         """Figures for those who look after a server."""

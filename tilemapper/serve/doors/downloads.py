@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, Response
 from pydantic import BaseModel
 
+from tilemapper.serve.sending import OpenFileResponse
 from tilemapper.serve.service import Service
 from tilemapper.serve.turns import Turns
 
@@ -46,13 +47,13 @@ def add_downloads(app: FastAPI, service: Service, turns: Turns) -> None:
     @app.get("/api/jobs/{job}/map.{kind}", tags=["downloads"], response_class=FileResponse)
     async def download(request: Request, job: int, kind: str) -> Response:
         """A finished map: `map.tif` is a cloud-optimised GeoTIFF, `map.png` a picture."""
-        path, made = await turns.run(
+        file, made = await turns.run(
             lambda _gone: service.download(job, kind), request.is_disconnected
         )
         media_type = "image/png" if kind == "png" else "image/tiff"
         # A server that is started again counts its jobs from 1 again: a browser must ask anew.
-        return FileResponse(
-            path,
+        return OpenFileResponse(
+            file,
             filename=made.file_name(kind),
             media_type=media_type,
             headers={"Cache-Control": "no-cache"},
