@@ -59,6 +59,11 @@ GOOD = 'name = "m"\narchitecture = "unet"\n'
         (GOOD + "[arguments]\nwidht = 3\n", "unknown key widht.*did you mean width"),
         (GOOD + "[arguments]\nwidth = 100000\n", "width is 100000"),
         (GOOD + "tile = 300\n", "tile 300.*multiple of 256"),
+        (
+            'name = "m"\narchitecture = "residual"\ntile = 32\n'
+            '[arguments]\nstride = 32\nnorm = "instance"\n',
+            "tile 32, at least 64 is needed with norm instance",
+        ),
         (GOOD + "bands = 4\n", "bands 4, the arguments say 3"),
         (GOOD + 'head = "palette"\n', "palette head with 0 palette classes"),
         (GOOD + '[[palette]]\nname = "a"\ncolour = [1, 2, 300]\n', "palette.0.colour.2 is 300"),

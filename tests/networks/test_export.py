@@ -1,3 +1,4 @@
+import math
 import sys
 
 import numpy as np
@@ -9,6 +10,7 @@ from tilemapper.errors import ModelError
 from tilemapper.networks import export
 from tilemapper.networks.build import build_generator
 from tilemapper.networks.export import onnx_model
+from tilemapper.networks.folding import fold_norms
 from tilemapper.networks.model import ModelCard, PaletteClass, save_model
 
 PALETTE = tuple(PaletteClass(name=f"c{k}", colour=(k, k, k)) for k in range(4))
@@ -52,6 +54,31 @@ def test_an_onnx_file_that_computes_something_else_is_not_handed_out(model, monk
     monkeypatch.setattr(export, "_traced", lambda *_: _identity_onnx())
     with pytest.raises(ModelError, match="differs from torch by"):
         onnx_model(model)
+
+
+def test_an_onnx_file_may_lose_what_torch_loses_in_float32(model, monkeypatch):
+    monkeypatch.setattr(export, "_differences", lambda *_: (3e-4, 1e-4))
+    assert onnx_model(model)
+
+
+@pytest.mark.parametrize("found", [(3e-4, 1e-5), (math.nan, math.nan)])
+def test_an_onnx_file_that_loses_more_is_not_handed_out(model, monkeypatch, found):
+    monkeypatch.setattr(export, "_differences", lambda *_: found)
+    with pytest.raises(ModelError, match=f"by {found[0]:.2g}, 0.0001 is allowed"):
+        onnx_model(model)
+
+
+def test_what_float32_loses_is_told_apart_from_what_onnx_loses(model):
+    import onnxruntime
+
+    data, generator = onnx_model(model), fold_norms(model.generator())
+    onnx, torchs = export._differences(onnxruntime, data, generator, model)
+    assert 0 < torchs < 1e-4
+    with torch.no_grad():
+        next(p for p in generator.parameters() if p.dim() == 4).mul_(1.5)
+    off, still = export._differences(onnxruntime, data, generator, model)
+    assert off > 100 * onnx
+    assert still < 1e-4
 
 
 def _identity_onnx():

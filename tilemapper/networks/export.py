@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import logging
 import warnings
@@ -20,7 +21,11 @@ from tilemapper.networks.card import card_text
 from tilemapper.networks.folding import fold_norms
 from tilemapper.networks.model import Model
 
-LARGEST_DIFFERENCE = 1e-4
+# Of values in [-1, 1], and of logits: half a hundredth of a grey level of 127.5 to the unit.
+_ALLOWED = 1e-4
+# Deep networks of large weights lose more than that in float32, by torch too; another order of the
+# same sums may lose some times as much.
+_ALLOWED_TIMES_TORCH = 4.0
 # protobuf, and with it a one-file ONNX model, ends there.
 _ONNX_LIMIT_BYTES = 2_000_000_000
 
@@ -30,8 +35,9 @@ def onnx_model(model: Model) -> bytes:
 
     float32, any batch, BatchNorm folded; values as the generator's own ([-1, 1] in, [-1, 1] or
     class logits out). The card is in the metadata under ``tilemapper_card``. What onnxruntime
-    computes from the file is compared with torch; raises ModelError if they differ by more than
-    1e-4, or if the ``onnx`` extra is not installed.
+    computes from the file is compared with torch in float64; raises ModelError if they differ by
+    more than 1e-4 and more than 4 times what torch loses in float32, or if the ``onnx`` extra is
+    not installed.
     """
     onnx, onnxruntime = _onnx_packages()
     generator = fold_norms(model.generator())
@@ -46,11 +52,12 @@ def onnx_model(model: Model) -> bytes:
     onnx.checker.check_model(proto)
     data = proto.SerializeToString()
     assert isinstance(data, bytes)
-    difference = _largest_difference(onnxruntime, data, generator, model)
-    if not difference <= LARGEST_DIFFERENCE:
+    difference, of_torch = _differences(onnxruntime, data, generator, model)
+    allowed = max(_ALLOWED, _ALLOWED_TIMES_TORCH * of_torch)
+    if not difference <= allowed:
         raise ModelError(
             f"{model.card.name}: its ONNX differs from torch by {difference:.2g}, "
-            f"{LARGEST_DIFFERENCE} is allowed; report this with the versions of `tilemapper info`"
+            f"{allowed:.2g} is allowed; report this with the versions of `tilemapper info`"
         )
     return data
 
@@ -99,18 +106,24 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _largest_difference(
+def _differences(
     onnxruntime: ModuleType, data: bytes, generator: nn.Module, model: Model
-) -> float:
-    """Largest difference between onnxruntime and torch, on batches of 1 and 3 of noise."""
+) -> tuple[float, float]:
+    """Largest difference of onnxruntime, and of torch in float32, from torch in float64.
+
+    On batches of 1 and 3 of noise.
+    """
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    differences = []
+    exact = copy.deepcopy(generator).double()
+    of_onnx, of_torch = 0.0, 0.0
     random = np.random.default_rng(0)
     for batch in (1, 3):
         shape = (batch, model.card.bands, model.card.tile, model.card.tile)
         image: NDArray[np.float32] = random.uniform(-1, 1, shape).astype(np.float32)
         (found,) = session.run(["map"], {"image": image})
         with torch.inference_mode():
-            wanted = generator(torch.from_numpy(image)).numpy()
-        differences.append(float(np.abs(found - wanted).max()))
-    return max(differences)
+            wanted = exact(torch.from_numpy(image).double()).numpy()
+            usual = generator(torch.from_numpy(image)).numpy()
+        of_onnx = np.maximum(of_onnx, np.abs(found - wanted).max())  # NaN stays
+        of_torch = np.maximum(of_torch, np.abs(usual - wanted).max())
+    return float(of_onnx), float(of_torch)
