@@ -10,7 +10,7 @@ import pytest
 
 from tests.archive.world import poison, write_archive, write_job, write_scene
 from tests.faults.server import serving
-from tilemapper.archive import remote, stac_source
+from tilemapper.archive import index_pages, remote, stac_source
 from tilemapper.archive.job import Source
 from tilemapper.archive.jobfile import load_job
 from tilemapper.archive.ledger import Ledger
@@ -508,7 +508,7 @@ def test_servers_are_asked_for_many_scenes_at_once(tmp_path, monkeypatch, kind):
         (tmp_path / "items.json").write_text(text)
     else:
         where = "https://host.example/in/"
-        monkeypatch.setattr(remote, "linked", lambda prefix: iter(addresses))
+        monkeypatch.setattr(index_pages, "linked", lambda prefix: iter(addresses))
     assert names(where) == addresses
 
 
@@ -530,11 +530,11 @@ def test_folders_of_an_index_are_followed_however_many_files_there_are(monkeypat
         f"{below}c/": "",
     }
     monkeypatch.setattr(remote, "fetch", lambda url: pages[url].encode())
-    monkeypatch.setattr(remote, "MAX_FOLDERS", 2)
-    assert list(remote.linked(top))[-1] == f"{below}last.tif"
-    monkeypatch.setattr(remote, "MAX_FOLDERS", 1)
+    monkeypatch.setattr(index_pages, "MAX_FOLDERS", 2)
+    assert list(index_pages.linked(top))[-1] == f"{below}last.tif"
+    monkeypatch.setattr(index_pages, "MAX_FOLDERS", 1)
     with pytest.raises(JobError, match="more than 1 folders"):
-        list(remote.linked(top))
+        list(index_pages.linked(top))
 
 
 def test_a_catalogue_without_end_is_refused_and_not_cut_short(tmp_path, monkeypatch):

@@ -131,6 +131,20 @@ def test_a_map_that_was_removed_before_it_could_be_opened_is_gone(serve, monkeyp
         assert (answer.status_code, "not here any more" in answer.text) == (404, True)
 
 
+def test_a_map_that_cannot_be_opened_for_now_may_be_asked_for_later(serve, monkeypatch):
+    def too_many(path, *_args):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
+
+    with serve() as (_, client):
+        _, job = begin(client)
+        wait_for(client, job, "done")
+        with monkeypatch.context() as patch:
+            patch.setattr("pathlib.Path.open", too_many)
+            answer = client.get(f"/api/jobs/{job}/map.tif")
+        assert (answer.status_code, "ulimit -n" in answer.text) == (503, True)
+        assert client.get(f"/api/jobs/{job}/map.tif").status_code == 200
+
+
 @pytest.mark.parametrize("kind", ["tif", "png"])
 def test_a_map_of_an_earlier_server_is_not_taken_from_the_browsers_cache(serve, kind):
     with serve() as (_, client):

@@ -16,9 +16,8 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from html.parser import HTMLParser
 from typing import Any
-from urllib.parse import quote, unquote, urljoin, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from tilemapper.archive.answers import code_of, has_expired, is_passing
 from tilemapper.errors import JobError, TilemapperError, TryAgainError
@@ -29,7 +28,6 @@ TIMEOUT_S = 30
 ASKED_AT_ONCE = 16  # most of the time is waiting
 ASKED_AGAIN_AFTER_S = (1.0, 2.0)  # as often as boto3 and GDAL, about
 MAX_DOCUMENT_BYTES = 512 * 2**20
-MAX_FOLDERS = 10_000
 # Of a HEAD: not known, or not what an address is signed for, as those of S3 are for reading alone.
 NO_HEAD = (403, 405, 501)
 
@@ -231,46 +229,3 @@ def listed(prefix: str) -> Iterator[Entry]:
         raise
     except Exception as error:
         raise _failed(prefix, error, "cannot be listed") from None
-
-
-class _Links(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag == "a":
-            self.found += [value for key, value in attrs if key == "href" and value]
-
-
-def linked(prefix: str) -> Iterator[str]:
-    """Files linked from an index page and the pages below it, never above or elsewhere.
-
-    Raises:
-        JobError: a page cannot be had, or there are more than 10,000 of them.
-        TryAgainError: the server does not answer.
-    """
-    waiting, seen, folders = [prefix], {prefix}, 0
-    while waiting:
-        page = waiting.pop()
-        parser = _Links()
-        parser.feed(fetch(page).decode(errors="replace"))
-        for href in parser.found:
-            try:
-                url = urljoin(page, href)
-                parts = urlsplit(url)
-            except ValueError:  # such as a bracket that is left open
-                continue
-            if parts.query or parts.fragment or url in seen or not url.startswith(prefix):
-                continue
-            seen.add(url)
-            if not url.endswith("/"):
-                yield url
-                continue
-            folders += 1
-            if folders > MAX_FOLDERS:  # such as a page that makes up folders for ever
-                raise JobError(
-                    f"{public(prefix)}: has more than {MAX_FOLDERS} folders; name those that are "
-                    "meant, or a list of scenes, in source.scenes"
-                )
-            waiting.append(url)

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tilemapper.archive import remote, stac_source
+from tilemapper.archive import index_pages, remote, stac_source
 from tilemapper.archive.globbing import globbed, is_glob, literal
 from tilemapper.archive.job import RASTER_SUFFIXES, Source
 from tilemapper.archive.relpaths import below_shared, of_item
@@ -147,7 +147,7 @@ def _below(url: str) -> Iterator[Scene]:
         found = remote.listed(fixed)
         yield from (_of_entry(entry, below(entry.url)) for entry in found if wanted(entry.url))
     else:
-        addresses = [address for address in remote.linked(fixed) if wanted(address)]
+        addresses = [address for address in index_pages.linked(fixed) if wanted(address)]
         yield from _remote_scenes(addresses, list(map(below, addresses)))
 
 

@@ -48,6 +48,11 @@ class Arguments(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
+    @property
+    def innermost_norm(self) -> Norm:
+        """Of the innermost level, where a tile of the least size is a single pixel."""
+        return "none"
+
 
 class UNetArguments(Arguments):
     """Arguments of the U-Net. ``depth`` 7, 8, 9 reach 1x1 at 128, 256, 512 pixels.
@@ -93,6 +98,11 @@ class ResidualArguments(Arguments):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     @property
+    def innermost_norm(self) -> Norm:
+        """See `Arguments`."""
+        return self.norm
+
+    @property
     def multiple(self) -> int:
         """Height and width of the input must be multiples of this."""
         return self.stride
@@ -110,6 +120,11 @@ class ResNetArguments(Arguments):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     @property
+    def innermost_norm(self) -> Norm:
+        """See `Arguments`."""
+        return self.norm
+
+    @property
     def multiple(self) -> int:
         """Height and width of the input must be multiples of this."""
         return 4
@@ -124,6 +139,11 @@ class EfficientNetArguments(Arguments):
     width: Annotated[int, Field(ge=2, le=512)] = 32
     bands: Annotated[int, Field(ge=1, le=16)] = 3
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    @property
+    def innermost_norm(self) -> Norm:
+        """See `Arguments`."""
+        return "batch"
 
     @property
     def multiple(self) -> int:

@@ -17,7 +17,6 @@ from tilemapper.networks.arguments import (
     NAME,
     SHA256,
     WEIGHTS_FILE,
-    ResidualArguments,
     generator_arguments,
     parse,
 )
@@ -132,11 +131,11 @@ class ModelCard(_Closed):
             raise ValueError(
                 f"tile {self.tile}, the architecture needs a multiple of {arguments.multiple}"
             )
-        # A single pixel, as its innermost level then is, cannot be normalised by itself.
-        alone = isinstance(arguments, ResidualArguments) and arguments.norm.startswith("instance")
-        if alone and self.tile == arguments.multiple:
+        # A single pixel cannot be normalised by itself.
+        norm = arguments.innermost_norm
+        if norm.startswith("instance") and self.tile == arguments.multiple:
             raise ValueError(
-                f"tile {self.tile}, at least {2 * self.tile} is needed with norm {arguments.norm}"
+                f"tile {self.tile}, at least {2 * self.tile} is needed with norm {norm}"
             )
         if getattr(arguments, "bands", self.bands) != self.bands:
             raise ValueError(f"bands {self.bands}, the arguments say {arguments.bands}")

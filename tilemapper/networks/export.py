@@ -21,7 +21,7 @@ from tilemapper.networks.card import card_text
 from tilemapper.networks.folding import fold_norms
 from tilemapper.networks.model import Model
 
-# Of values in [-1, 1], and of logits: half a hundredth of a grey level of 127.5 to the unit.
+# Of values in [-1, 1], and of logits: about a hundredth of a grey level, 127.5 of which are 1.
 _ALLOWED = 1e-4
 # Deep networks of large weights lose more than that in float32, by torch too; another order of the
 # same sums may lose some times as much.

@@ -158,7 +158,9 @@ class Service:
             return path.open("rb"), job
         except (TilemapperError, OSError) as error:
             self.jobs.get(job_id)  # raises if it is the removal that was in the way
-            raise shortage(error) or error from None
+            if lack := shortage(error):
+                raise lack from error
+            raise
 
     def status(self) -> dict[str, Any]:
         """Figures for those who look after a server."""

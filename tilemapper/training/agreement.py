@@ -145,11 +145,9 @@ def _of_networks(job: TrainingJob) -> str:
             f"augment.crop is {crop}, a multiple of {arguments.multiple} is needed by "
             f"networks.generator {networks.generator}"
         )
-    # These two have norms at their innermost level, which is then a single pixel.
-    norm = getattr(arguments, "norm", "batch")
+    norm = arguments.innermost_norm  # of a level that is a single pixel at the least crop
     alone = norm.startswith("instance") or (norm == "batch" and job.trainer.batch == 1)
-    deep = networks.generator in ("residual", "efficientnet")
-    if deep and crop == arguments.multiple and alone:
+    if crop == arguments.multiple and alone:
         return f"augment.crop is {crop}, at least {2 * crop} is needed by norm {norm} of one value"
     least = LEAST_SIDE * 2**judge.n_layers * judge.scales
     if job.losses.gan != "none" and crop < least:
